@@ -1,0 +1,1 @@
+"""EST client for devices: enroll, renew and keep the identity that results."""

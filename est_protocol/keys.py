@@ -1,0 +1,52 @@
+"""Public keys as EST sees them: their SPKI octets, their hash, their kind."""
+
+from __future__ import annotations
+
+import hashlib
+
+from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric.types import (
+    CertificatePublicKeyTypes,
+    PublicKeyTypes,
+)
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+PublicKey = PublicKeyTypes | CertificatePublicKeyTypes
+
+#: Private keys that can authenticate a channel, sign a CSR or issue a certificate.
+SigningKey = (
+    ec.EllipticCurvePrivateKey
+    | rsa.RSAPrivateKey
+    | ed25519.Ed25519PrivateKey
+    | ed448.Ed448PrivateKey
+)
+
+
+def spki_der(key: PublicKey) -> bytes:
+    """The DER SubjectPublicKeyInfo (RFC 5280 section 4.1.2.7) of ``key``."""
+    return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+
+
+def spki_sha256(key: PublicKey) -> bytes:
+    """SHA-256 (32 octets) over the DER SubjectPublicKeyInfo; in hex, the default UDID."""
+    return hashlib.sha256(spki_der(key)).digest()
+
+
+def key_kind(key: PublicKey) -> str:
+    """The kind of key by the names that configuration uses.
+
+    ``ec-p256``, ``ec-p384``, ``ec-p521``, ``ed25519``, ``ed448``, ``rsa-2048`` and so on;
+    other keys by their class name in lower case.
+    """
+    if isinstance(key, ec.EllipticCurvePublicKey):
+        return f"ec-{_CURVE_NAMES.get(key.curve.name, key.curve.name)}"
+    if isinstance(key, rsa.RSAPublicKey):
+        return f"rsa-{key.key_size}"
+    if isinstance(key, ed25519.Ed25519PublicKey):
+        return "ed25519"
+    if isinstance(key, ed448.Ed448PublicKey):
+        return "ed448"
+    return type(key).__name__.lower().removesuffix("publickey")
+
+
+_CURVE_NAMES = {"secp256r1": "p256", "secp384r1": "p384", "secp521r1": "p521"}

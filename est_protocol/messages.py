@@ -1,0 +1,58 @@
+"""Requests and answers of EST, the same for both transports.
+
+HTTPS and CoAPS translate octets to these values and back, and decide nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from cryptography import x509
+
+from est_protocol.operations import Operation
+
+
+class Transport(StrEnum):
+    """The transport over which a request came."""
+
+    HTTPS = "https"
+    COAPS = "coaps"
+
+
+@dataclass(frozen=True, slots=True)
+class EstRequest:
+    """One EST request.
+
+    :param operation: what is asked for.
+    :param transport: how it came; some rules differ (RFC 9148 section 4: every function on CoAPS
+        needs an authenticated client).
+    :param label: the path segment that selects a CA and a profile (RFC 7030 section 3.2.2), or
+        ``None`` for the default.
+    :param body: the DER octets of the body, transfer encoding removed; empty for GET.
+    """
+
+    operation: Operation
+    transport: Transport
+    label: str | None = None
+    body: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class CertificatesResponse:
+    """Success: the CA certificates, or the one certificate that was issued."""
+
+    certificates: tuple[x509.Certificate, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """Not yet: 202 with Retry-After, or 5.03 with Max-Age.
+
+    :param retry_after: seconds after which the client should ask again.
+    """
+
+    retry_after: int
+
+
+EstResponse = CertificatesResponse | Pending

@@ -1,0 +1,5 @@
+"""The one (D)TLS engine of both ends.
+
+``engine`` and its parts are sans-IO: octets in, octets out, time as an argument. The asyncio
+drivers, ``stream`` for TLS and ``datagram`` for DTLS, are the only modules with sockets.
+"""

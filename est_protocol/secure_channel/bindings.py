@@ -1,0 +1,48 @@
+"""The few OpenSSL calls that pyOpenSSL compiles in but does not wrap.
+
+The only module that reaches for pyOpenSSL's low-level binding; when pyOpenSSL grows the public
+method, the function here goes.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+from OpenSSL import SSL
+from OpenSSL._util import ffi, lib
+
+_ffi: Any = ffi
+_lib: Any = lib
+
+
+def set_groups(context: SSL.Context, groups: str) -> None:
+    """Set the key exchange groups of ``context``, most wanted first.
+
+    :raises ValueError: OpenSSL knows one of them not.
+    """
+    if _lib.SSL_CTX_set1_curves_list(context._context, groups.encode("ascii")) != 1:
+        _lib.ERR_clear_error()
+        raise ValueError(f"unknown group in {groups!r}")
+
+
+def set_signature_algorithms(context: SSL.Context, schemes: str) -> None:
+    """Set the signature schemes of ``context``, most wanted first.
+
+    :raises ValueError: OpenSSL knows one of them not.
+    """
+    if _lib.SSL_CTX_set1_sigalgs_list(context._context, schemes.encode("ascii")) != 1:
+        _lib.ERR_clear_error()
+        raise ValueError(f"unknown signature scheme in {schemes!r}")
+
+
+def has_extended_master_secret(connection: SSL.Connection) -> bool:
+    """Whether RFC 7627 was negotiated; TLS 1.3 always has its property."""
+    return bool(_lib.SSL_get_extms_support(connection._ssl) == 1)
+
+
+@cache
+def verify_error_text(code: int) -> str:
+    """OpenSSL's words for an ``X509_V_ERR_*`` number."""
+    text: bytes = _ffi.string(_lib.X509_verify_cert_error_string(code))
+    return text.decode("ascii")

@@ -1,0 +1,154 @@
+"""From policy, own certificate and trust anchors to an OpenSSL context.
+
+A context is made once per endpoint and shared by all its channels. On a server, certificate
+verification never ends a handshake: every failure is recorded on the connection, so that the
+identity layer can say why a peer is refused, forgive an expiry, or accept a listed key that has
+no chain.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from OpenSSL import SSL, crypto
+
+from est_protocol.credentials import AnchorSet, VerificationFailure
+from est_protocol.errors import ConfigurationError
+from est_protocol.keys import SigningKey
+from est_protocol.secure_channel import bindings
+from est_protocol.secure_channel.policy import DtlsPolicy, TlsPolicy
+
+
+@dataclass(frozen=True, slots=True)
+class LocalCredentials:
+    """A private key and its certificate chain, own certificate first."""
+
+    key: SigningKey
+    chain: tuple[x509.Certificate, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TrustAnchors:
+    """The certificates at which a peer's chain may end, by kind.
+
+    Any certificate will do as an anchor, an intermediate CA too (RFC 5280 section 6 asks for no
+    self-signature); a chain is not followed beyond one.
+    """
+
+    sets: Mapping[AnchorSet, Sequence[x509.Certificate]] = field(default_factory=dict)
+    _kinds: dict[bytes, AnchorSet] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        kinds = {
+            certificate.fingerprint(hashes.SHA256()): kind
+            for kind, certificates in self.sets.items()
+            for certificate in certificates
+        }
+        object.__setattr__(self, "_kinds", kinds)
+
+    def kind_of(self, certificate: x509.Certificate) -> AnchorSet | None:
+        """The set that ``certificate`` is an anchor of, or ``None``."""
+        return self._kinds.get(certificate.fingerprint(hashes.SHA256()))
+
+
+def tls_context(
+    policy: TlsPolicy,
+    *,
+    server: bool,
+    credentials: LocalCredentials | None,
+    anchors: TrustAnchors,
+    require_trust: bool = False,
+) -> SSL.Context:
+    """The context of a TLS endpoint.
+
+    A server asks for a client certificate and takes a client without one.
+
+    :param require_trust: end the handshake with an alert if the peer's chain does not verify;
+        what a client wants unless its connection is provisional (RFC 7030 section 4.1.1).
+
+    :raises ConfigurationError: OpenSSL rejects a part of the policy or the credentials.
+    """
+    context = SSL.Context(SSL.TLS_SERVER_METHOD if server else SSL.TLS_CLIENT_METHOD)
+    context.set_min_proto_version(policy.minimum_version)
+    context.set_max_proto_version(policy.maximum_version)
+    try:
+        context.set_tls13_ciphersuites(policy.ciphersuites.encode("ascii"))
+    except SSL.Error as error:
+        raise ConfigurationError(f"TLS 1.3 suites {policy.ciphersuites!r}: {error}") from error
+    _configure(context, policy, credentials, anchors, require_trust)
+    return context
+
+
+def dtls_context(
+    policy: DtlsPolicy,
+    *,
+    server: bool,
+    credentials: LocalCredentials,
+    anchors: TrustAnchors,
+    require_trust: bool = False,
+) -> SSL.Context:
+    """The context of a DTLS 1.2 endpoint; ``require_trust`` as for :func:`tls_context`.
+
+    :raises ConfigurationError: OpenSSL rejects a part of the policy or the credentials.
+    """
+    context = SSL.Context(SSL.DTLS_SERVER_METHOD if server else SSL.DTLS_CLIENT_METHOD)
+    context.set_options(SSL.OP_NO_QUERY_MTU)
+    _configure(context, policy, credentials, anchors, require_trust)
+    return context
+
+
+def _configure(
+    context: SSL.Context,
+    policy: TlsPolicy | DtlsPolicy,
+    credentials: LocalCredentials | None,
+    anchors: TrustAnchors,
+    require_trust: bool,
+) -> None:
+    context.set_options(
+        SSL.OP_NO_COMPRESSION
+        | SSL.OP_NO_RENEGOTIATION
+        | SSL.OP_NO_TICKET
+        | SSL.OP_CIPHER_SERVER_PREFERENCE
+    )
+    context.set_mode(SSL.MODE_RELEASE_BUFFERS)
+    context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
+    try:
+        context.set_cipher_list(policy.ciphers.encode("ascii"))
+        bindings.set_groups(context, policy.groups)
+        bindings.set_signature_algorithms(context, policy.signature_algorithms)
+        if credentials is not None:
+            context.use_certificate(credentials.chain[0])
+            context.use_privatekey(credentials.key)
+            for certificate in credentials.chain[1:]:
+                context.add_extra_chain_cert(certificate)
+            context.check_privatekey()
+    except (SSL.Error, ValueError) as error:
+        raise ConfigurationError(f"OpenSSL does not take the configuration: {error}") from error
+    store = context.get_cert_store()
+    assert store is not None
+    store.set_flags(crypto.X509StoreFlags.PARTIAL_CHAIN)
+    for certificates in anchors.sets.values():
+        for certificate in certificates:
+            store.add_cert(crypto.X509.from_cryptography(certificate))
+    context.set_verify(SSL.VERIFY_PEER, _end_on_failure if require_trust else _record_failure)
+
+
+def _record_failure(
+    connection: SSL.Connection, _certificate: crypto.X509, code: int, depth: int, ok: int
+) -> bool:
+    """OpenSSL's verify callback: note what is wrong and go on."""
+    if not ok:
+        failures: list[VerificationFailure] = connection.get_app_data()
+        failures.append(VerificationFailure(code, depth, bindings.verify_error_text(code)))
+    return True
+
+
+def _end_on_failure(
+    connection: SSL.Connection, certificate: crypto.X509, code: int, depth: int, ok: int
+) -> bool:
+    """OpenSSL's verify callback: note what is wrong and end the handshake."""
+    _record_failure(connection, certificate, code, depth, ok)
+    return bool(ok)

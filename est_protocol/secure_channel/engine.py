@@ -1,0 +1,142 @@
+"""One (D)TLS channel without its socket: what TLS and DTLS have in common.
+
+:class:`Engine` wraps one OpenSSL connection over memory BIOs. :mod:`.tls` and :mod:`.dtls` add
+what differs: a stream of octets here, datagrams, cookies and timers there.
+"""
+
+from __future__ import annotations
+
+from cryptography import x509
+from OpenSSL import SSL
+
+from est_protocol.channel_binding import (
+    EXPORTER_LABEL,
+    EXPORTER_LENGTH,
+    ChannelBinding,
+    ChannelBindingType,
+)
+from est_protocol.credentials import PeerCredentials, VerificationFailure
+from est_protocol.errors import ChannelError, HandshakeFailed, PeerNotTrusted
+from est_protocol.secure_channel.context import TrustAnchors
+
+#: Largest plaintext of one TLS record (RFC 8446 section 5.1).
+_RECORD_SIZE = 16384
+
+
+class Engine:
+    """One channel. Feed it what arrives, send what it has to say.
+
+    :param context: made by :mod:`est_protocol.secure_channel.context`.
+    :param anchors: the anchors that ``context`` was made with.
+    :param server: the role.
+    :param address: the peer's address, for logs.
+    """
+
+    def __init__(
+        self, context: SSL.Context, anchors: TrustAnchors, *, server: bool, address: str = ""
+    ) -> None:
+        self._connection = SSL.Connection(context, None)
+        self._failures: list[VerificationFailure] = []
+        self._connection.set_app_data(self._failures)
+        self._anchors = anchors
+        self._server = server
+        self._address = address
+        if server:
+            self._connection.set_accept_state()
+        else:
+            self._connection.set_connect_state()
+        #: Who the peer is; ``None`` until the handshake is complete.
+        self.peer: PeerCredentials | None = None
+        #: Whether the peer has said that it sends no more (close_notify).
+        self.peer_closed = False
+
+    @property
+    def established(self) -> bool:
+        """Whether the handshake is complete."""
+        return self.peer is not None
+
+    def _continue_handshake(self) -> None:
+        """Take the handshake as far as the octets that have arrived allow.
+
+        :raises HandshakeFailed: it is over; an alert may be waiting to be sent.
+        """
+        try:
+            self._connection.do_handshake()
+        except SSL.WantReadError:
+            return
+        except (SSL.Error, ValueError) as error:
+            if self._failures and not self._server:
+                failures = "; ".join(failure.text for failure in self._failures)
+                raise PeerNotTrusted(f"the server's certificate: {failures}") from error
+            raise HandshakeFailed(_explain(error)) from error
+        self.peer = self._peer_credentials()
+
+    def _read_plaintext(self) -> list[bytes]:
+        """Decrypt what has arrived, one entry per record.
+
+        :raises ChannelError: the peer broke the protocol.
+        """
+        plaintext: list[bytes] = []
+        while True:
+            try:
+                plaintext.append(self._connection.recv(_RECORD_SIZE))
+            except SSL.WantReadError:
+                return plaintext
+            except SSL.ZeroReturnError:
+                self.peer_closed = True
+                return plaintext
+            except SSL.Error as error:
+                raise ChannelError(_explain(error)) from error
+
+    def _read_ciphertext(self) -> bytes:
+        """Everything that OpenSSL wants to send."""
+        chunks = []
+        while True:
+            try:
+                chunks.append(self._connection.bio_read(65536))
+            except SSL.WantReadError:
+                return b"".join(chunks)
+
+    def _channel_binding(self) -> ChannelBinding:
+        if self._connection.get_protocol_version() == SSL.TLS1_3_VERSION:
+            value = self._connection.export_keying_material(EXPORTER_LABEL, EXPORTER_LENGTH, b"")
+            return ChannelBinding(ChannelBindingType.TLS_EXPORTER, value)
+        # RFC 5929 section 3.1: the first Finished message of the handshake, which in a full
+        # handshake is the client's; there is no resumption here.
+        connection = self._connection
+        value_or_none = (
+            connection.get_peer_finished() if self._server else connection.get_finished()
+        )
+        if value_or_none is None:
+            raise HandshakeFailed("the handshake is complete but has no Finished message")
+        return ChannelBinding(ChannelBindingType.TLS_UNIQUE, value_or_none)
+
+    def _peer_credentials(self) -> PeerCredentials:
+        connection = self._connection
+        chain = _presented_chain(connection)
+        verified = connection.get_verified_chain(as_cryptography=True) if chain else None
+        return PeerCredentials(
+            chain=chain,
+            anchor_set=self._anchors.kind_of(verified[-1]) if verified else None,
+            failures=tuple(dict.fromkeys(self._failures)),
+            channel_binding=self._channel_binding(),
+            protocol=connection.get_protocol_version_name(),
+            cipher=connection.get_cipher_name() or "",
+            address=self._address,
+        )
+
+
+def _presented_chain(connection: SSL.Connection) -> tuple[x509.Certificate, ...]:
+    own = connection.get_peer_certificate(as_cryptography=True)
+    if own is None:
+        return ()
+    # A server's view of the chain leaves the client's own certificate out, a client's does not.
+    rest = connection.get_peer_cert_chain(as_cryptography=True) or []
+    return (own, *(rest[1:] if rest and rest[0] == own else rest))
+
+
+def _explain(error: Exception) -> str:
+    """OpenSSL's error queue in one line."""
+    if error.args and isinstance(error.args[0], list):
+        return "; ".join(entry[2] or entry[0] for entry in error.args[0]) or "protocol error"
+    return str(error) or "the connection ended"

@@ -1,0 +1,71 @@
+"""What this implementation negotiates: one documented object per protocol, secure by default.
+
+The defaults follow RFC 9325 (TLS) and RFC 9148 section 3 with RFC 7925 (DTLS). There is no
+renegotiation, no compression, no session resumption and no early data, whatever the policy says.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+from OpenSSL import SSL
+
+#: Signature schemes accepted in handshakes and certificates; no SHA-1, no RSA PKCS#1 with SHA-1.
+_SIGNATURE_ALGORITHMS = (
+    "ecdsa_secp256r1_sha256:ecdsa_secp384r1_sha384:ecdsa_secp521r1_sha512:ed25519:ed448:"
+    "rsa_pss_rsae_sha256:rsa_pss_rsae_sha384:rsa_pss_rsae_sha512:"
+    "rsa_pkcs1_sha256:rsa_pkcs1_sha384:rsa_pkcs1_sha512"
+)
+
+
+class TlsVersion(IntEnum):
+    """TLS versions that may be negotiated (RFC 8996 forbids the earlier ones)."""
+
+    TLS1_2 = SSL.TLS1_2_VERSION
+    TLS1_3 = SSL.TLS1_3_VERSION
+
+
+@dataclass(frozen=True, slots=True)
+class TlsPolicy:
+    """TLS for EST over HTTPS.
+
+    :param minimum_version: oldest version accepted.
+    :param maximum_version: newest version offered; ``TLS1_2`` for peers that know no channel
+        binding but tls-unique.
+    :param ciphers: TLS 1.2 suites in OpenSSL's words: forward secrecy and AEAD only.
+    :param ciphersuites: TLS 1.3 suites.
+    :param groups: key exchange groups, most wanted first.
+    :param signature_algorithms: signature schemes, most wanted first.
+    """
+
+    minimum_version: TlsVersion = TlsVersion.TLS1_2
+    maximum_version: TlsVersion = TlsVersion.TLS1_3
+    ciphers: str = "ECDHE+AESGCM:ECDHE+CHACHA20:ECDHE+AESCCM"
+    ciphersuites: str = "TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256"
+    groups: str = "X25519:P-256:P-384:P-521"
+    signature_algorithms: str = _SIGNATURE_ALGORITHMS
+
+
+@dataclass(frozen=True, slots=True)
+class DtlsPolicy:
+    """DTLS 1.2 for EST over CoAPS.
+
+    :param ciphers: suites in OpenSSL's words. RFC 9148 section 3 makes
+        TLS_ECDHE_ECDSA_WITH_AES_128_CCM_8 mandatory; OpenSSL counts its 64-bit tag as weak, so
+        the security level is stated here and key sizes are kept by ``groups`` and
+        ``signature_algorithms`` instead.
+    :param groups: key exchange groups; RFC 9148 requires secp256r1.
+    :param signature_algorithms: signature schemes; kept short because a constrained client's
+        handshake messages carry them over the air.
+    :param mtu: largest datagram in octets, (D)TLS record header included, UDP and IP not.
+        Handshake messages are fragmented to fit; at least 256.
+    """
+
+    ciphers: str = (
+        "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-ECDSA-AES256-GCM-SHA384:"
+        "ECDHE-ECDSA-AES128-CCM:ECDHE-ECDSA-AES128-CCM8:@SECLEVEL=0"
+    )
+    groups: str = "P-256:P-384:X25519"
+    signature_algorithms: str = "ecdsa_secp256r1_sha256:ecdsa_secp384r1_sha384:ed25519"
+    mtu: int = 1232

@@ -1,0 +1,1 @@
+"""Authorizers: who may have which certificate."""

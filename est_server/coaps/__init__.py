@@ -1,0 +1,1 @@
+"""EST over CoAPS (RFC 9148): translation only, no decision."""

@@ -1,0 +1,1 @@
+"""Device lists: formats and their import."""

@@ -1,0 +1,1 @@
+"""EST over HTTPS (RFC 7030): translation only, no decision."""

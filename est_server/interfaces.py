@@ -1,0 +1,499 @@
+"""Every extension point of the server, and the values that pass through them.
+
+The road of a request, the same for both transports and every operation::
+
+    octets -> secure channel -> EstRequest + PeerCredentials -> Authorizer -> IssuanceGrant
+           -> EnrollmentLedger -> CertificateAuthority -> EstResponse -> octets
+
+All extension points are :class:`typing.Protocol` classes: an object fits if it has the methods,
+and a plain ``async def`` is a valid :class:`Authorizer`. Every one of them may raise
+:class:`~est_protocol.errors.RequestRefused` to refuse with a reason; any other exception is
+answered with 500 / 5.00 and logged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Protocol
+
+from cryptography import x509
+from cryptography.x509.oid import ExtendedKeyUsageOID
+
+from est_protocol.credentials import PeerCredentials
+from est_protocol.keys import PublicKey
+from est_protocol.messages import Pending, Transport
+from est_protocol.operations import Operation
+from est_protocol.pkcs10 import CertificationRequest
+
+# ---------------------------------------------------------------------------------------------
+# Profiles: what a label issues
+# ---------------------------------------------------------------------------------------------
+
+
+class OperationalKey(StrEnum):
+    """Which key an operational certificate may be issued for.
+
+    ``BY_IDENTITY``: a device known by its bare listed key gets a certificate for that very key,
+    a device with a birth certificate for any key it can prove possession of.
+    ``LISTED``: always the listed root key. ``FRESH``: never the listed root key. ``ANY``: either.
+    """
+
+    BY_IDENTITY = "by-identity"
+    LISTED = "listed"
+    FRESH = "fresh"
+    ANY = "any"
+
+
+@dataclass(frozen=True, slots=True)
+class CertificateProfile:
+    """What the certificates of a label look like.
+
+    :param name: for logs and the configuration.
+    :param validity: how long a certificate is valid from the moment of issue.
+    :param backdate: how far notBefore lies in the past, for devices whose clock is slow.
+    :param key_usages: names of RFC 5280 key usage bits as ``cryptography`` spells them.
+    :param extended_key_usages: extended key usages; empty leaves the extension out.
+    :param subject: RFC 4514 template; ``{udid}`` and ``{name}`` for each device attribute.
+    :param subject_alt_names: templates with a type in front: ``dns:``, ``uri:``, ``ip:``,
+        ``email:``; same placeholders as ``subject``.
+    :param operational_key: which key may be certified.
+    :param allowed_keys: kinds of key that may be certified, as
+        :func:`est_protocol.keys.key_kind` names them.
+    """
+
+    name: str = "default"
+    validity: timedelta = timedelta(days=90)
+    backdate: timedelta = timedelta(minutes=5)
+    key_usages: frozenset[str] = frozenset({"digital_signature"})
+    extended_key_usages: tuple[x509.ObjectIdentifier, ...] = (ExtendedKeyUsageOID.CLIENT_AUTH,)
+    subject: str = "CN={udid}"
+    subject_alt_names: tuple[str, ...] = ()
+    operational_key: OperationalKey = OperationalKey.BY_IDENTITY
+    allowed_keys: frozenset[str] = frozenset(
+        {
+            "ec-p256",
+            "ec-p384",
+            "ec-p521",
+            "ed25519",
+            "rsa-2048",
+            "rsa-3072",
+            "rsa-4096",
+        }
+    )
+
+
+# ---------------------------------------------------------------------------------------------
+# Authorization
+# ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class EnrollmentRequest:
+    """A request for a certificate, as an authorizer sees it.
+
+    Verified before an authorizer is called: the CSR decodes, its signature proves possession of
+    its key, POP linking is correct where the CSR carries it and present where the label requires
+    it, and for ``SIMPLEREENROLL`` the client authenticated with an operational certificate of
+    this server whose subject and subjectAltName the CSR repeats. Nothing else in the CSR is
+    verified: it is a wish.
+
+    :param operation: ``SIMPLEENROLL`` or ``SIMPLEREENROLL``.
+    :param transport: how the request came.
+    :param label: the label, or ``None`` for the default.
+    :param csr: the certification request.
+    :param pop_linked: whether the CSR is linked to the very channel that it came over, so that
+        the holder of the CSR's key is the client at the other end (RFC 7030 section 3.5).
+    :param profile: the label's profile.
+    :param received_at: when the request arrived.
+    """
+
+    operation: Operation
+    transport: Transport
+    label: str | None
+    csr: CertificationRequest
+    pop_linked: bool
+    profile: CertificateProfile
+    received_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class ClientIdentity:
+    """Who is at the other end of the channel, as far as it was proved.
+
+    :param credentials: what the channel learned; see
+        :class:`~est_protocol.credentials.PeerCredentials`.
+    :param proven_keys: SHA-256 hashes of the public keys whose private halves the client proved
+        to hold on this very channel: the key of its TLS certificate, whatever that certificate
+        is worth, and the CSR's key if the CSR is linked to the channel.
+    :param issued: the ledger's record of the client's certificate if this server issued it and
+        it verified, else ``None``. Never a revoked or superseded one: those are refused before.
+    """
+
+    credentials: PeerCredentials
+    proven_keys: frozenset[bytes] = frozenset()
+    issued: IssuedCertificate | None = None
+
+    @property
+    def certificate(self) -> x509.Certificate | None:
+        """The client's own certificate, or ``None``; see ``credentials`` for its worth."""
+        return self.credentials.certificate
+
+
+@dataclass(frozen=True, slots=True)
+class IssuanceGrant:
+    """What may be issued. Nothing that is not in the grant gets into the certificate.
+
+    :param device: the UDID of the device that the certificate is for; a first enrollment is
+        claimed in its name, once per label.
+    :param subject: the subject of the certificate.
+    :param subject_alt_names: its subjectAltName entries; empty leaves the extension out.
+    :param validity: shortens the profile's validity; ``None`` keeps it.
+    :param key_sha256: if set, only a CSR for the key with this SPKI hash may be answered.
+    :param reasons: why it was granted, in words for the audit trail.
+    """
+
+    device: str
+    subject: x509.Name
+    subject_alt_names: tuple[x509.GeneralName, ...] = ()
+    validity: timedelta | None = None
+    key_sha256: bytes | None = None
+    reasons: tuple[str, ...] = ()
+
+
+class Authorizer(Protocol):
+    """Decides what may be issued to a client; a plain ``async def`` will do.
+
+    Returns an :class:`IssuanceGrant`, or :class:`~est_protocol.messages.Pending` for "not yet";
+    raises :class:`~est_protocol.errors.RequestRefused` for "no". Any other exception, and taking
+    longer than the service's ``authorizer_timeout``, refuses the request too.
+
+    What has been verified before the call is in :class:`EnrollmentRequest` and
+    :class:`ClientIdentity`.
+    """
+
+    async def __call__(
+        self, request: EnrollmentRequest, client: ClientIdentity, /
+    ) -> IssuanceGrant | Pending: ...
+
+
+# ---------------------------------------------------------------------------------------------
+# The device registry
+# ---------------------------------------------------------------------------------------------
+
+
+class DeviceState(StrEnum):
+    """The life cycle of a listed device. Only ``LISTED`` and ``ENROLLED`` get certificates."""
+
+    LISTED = "listed"
+    ENROLLED = "enrolled"
+    SUSPENDED = "suspended"
+    REVOKED = "revoked"
+    DECOMMISSIONED = "decommissioned"
+
+    @property
+    def may_enroll(self) -> bool:
+        """Whether a device in this state may be given a certificate."""
+        return self in (DeviceState.LISTED, DeviceState.ENROLLED)
+
+
+@dataclass(frozen=True, slots=True)
+class ListedDevice:
+    """One row of a device list.
+
+    :param udid: unique device identifier, 1 to 128 printable characters.
+    :param spki_sha256: SHA-256 (32 octets) of the device key's DER SubjectPublicKeyInfo.
+    :param attributes: what else the list says of the device, such as ``model`` or ``owner``.
+    """
+
+    udid: str
+    spki_sha256: bytes
+    attributes: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """A device as the registry knows it: its row in the list, and where it is in its life."""
+
+    listed: ListedDevice
+    state: DeviceState
+    changed_at: datetime
+
+    @property
+    def udid(self) -> str:
+        """The device's unique identifier."""
+        return self.listed.udid
+
+
+class AddOutcome(StrEnum):
+    """What became of one row of a list that was imported."""
+
+    ADDED = "added"
+    UNCHANGED = "unchanged"
+    CONFLICT_UDID = "conflict-udid"
+    CONFLICT_KEY = "conflict-key"
+
+
+class DeviceRegistry(Protocol):
+    """The store of listed devices and their life-cycle state.
+
+    Every method raises :class:`~est_protocol.errors.RequestRefused` with
+    ``STORE_UNAVAILABLE`` while the store cannot be reached.
+    """
+
+    async def find_by_key(self, spki_sha256: bytes) -> Device | None:
+        """The device whose listed key has this hash (32 octets)."""
+        ...
+
+    async def find_by_udid(self, udid: str) -> Device | None:
+        """The device with this identifier."""
+        ...
+
+    async def add_devices(self, devices: list[ListedDevice], *, now: datetime) -> list[AddOutcome]:
+        """Add rows of a list, all in one transaction; one outcome per row, in order.
+
+        A row whose UDID is listed with another key, or whose key is listed with another UDID,
+        is a conflict and changes nothing. A row that is there already is ``UNCHANGED``.
+        """
+        ...
+
+    async def change_state(
+        self, udid: str, state: DeviceState, *, actor: str, reason: str, now: datetime
+    ) -> Device:
+        """Move a device to another state, recording who did it and why.
+
+        :raises KeyError: no such device.
+        """
+        ...
+
+    def devices(self, *, after: str = "") -> AsyncIterator[Device]:
+        """All devices in order of UDID, those after ``after`` only."""
+        ...
+
+
+# ---------------------------------------------------------------------------------------------
+# The ledger
+# ---------------------------------------------------------------------------------------------
+
+
+class CertificateState(StrEnum):
+    """The state of an issued certificate in the ledger."""
+
+    ACTIVE = "active"
+    SUPERSEDED = "superseded"
+    REVOKED = "revoked"
+
+
+@dataclass(frozen=True, slots=True)
+class IssuedCertificate:
+    """A certificate that this server issued.
+
+    :param certificate: the certificate.
+    :param sha256: SHA-256 (32 octets) over its DER octets.
+    :param device: UDID of the device.
+    :param label: the label it was issued under, ``None`` for the default.
+    :param spki_sha256: hash of the certified key.
+    :param state: a certificate is ``SUPERSEDED`` once a later one was issued to the device under
+        the same label.
+    :param issued_at: when.
+    """
+
+    certificate: x509.Certificate
+    sha256: bytes
+    device: str
+    label: str | None
+    spki_sha256: bytes
+    state: CertificateState
+    issued_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class EnrollmentIntent:
+    """What is about to be issued, recorded before it is.
+
+    :param request_key: 32 octets that are equal for two requests exactly if the second is a
+        retry of the first: same client identity, operation, label, key and names. It does not
+        depend on the CSR's octets, which change with every new channel.
+    :param operation: ``SIMPLEENROLL`` takes the device's claim under the label;
+        ``SIMPLEREENROLL`` does not, but succeeds ``predecessor``.
+    :param label: the label, ``None`` for the default.
+    :param device: UDID from the grant.
+    :param spki_sha256: hash of the CSR's key.
+    :param predecessor: SHA-256 of the certificate being renewed, for ``SIMPLEREENROLL``.
+    :param transport: how the request came.
+    :param peer: the client's address, for the audit trail.
+    :param reasons: the grant's reasons.
+    :param requested_at: when.
+    """
+
+    request_key: bytes
+    operation: Operation
+    label: str | None
+    device: str
+    spki_sha256: bytes
+    predecessor: bytes | None
+    transport: Transport
+    peer: str
+    reasons: tuple[str, ...]
+    requested_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class IssuanceTicket:
+    """The right to issue one certificate for one intent; see :class:`EnrollmentLedger`."""
+
+    number: int
+    intent: EnrollmentIntent
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A refused request, for the audit trail.
+
+    ``reason`` is a :class:`~est_protocol.errors.RefusalReason` code, ``device`` the UDID where it
+    was known by then.
+    """
+
+    operation: Operation | None
+    label: str | None
+    transport: Transport
+    peer: str
+    reason: str
+    sentence: str
+    detail: str
+    device: str | None
+    refused_at: datetime
+
+
+class EnrollmentLedger(Protocol):
+    """What was asked, granted, issued and refused; claims are taken here, atomically.
+
+    Durability: when ``begin``, ``complete`` or ``abandon`` returns, its effect survives a power
+    loss. Every method raises :class:`~est_protocol.errors.RequestRefused` with
+    ``STORE_UNAVAILABLE`` while the store cannot be reached.
+    """
+
+    async def begin(self, intent: EnrollmentIntent) -> IssuanceTicket | IssuedCertificate:
+        """Record the intent and take what it needs, in one transaction.
+
+        - A certificate was already issued for the same ``request_key``, is still active and not
+          expired: return it. Nothing is recorded; the retry costs no second certificate.
+        - The same ``request_key`` is being worked on: if by this very process or by one that has
+          not finished within the lease time, the ticket is handed over; else refused with
+          ``TRY_LATER``.
+        - ``SIMPLEENROLL``: the claim of (device, label) must be free; else refused with
+          ``ALREADY_CLAIMED``.
+        - ``SIMPLEREENROLL``: the predecessor must be the latest active certificate of (device,
+          label); else refused with ``CERTIFICATE_SUPERSEDED`` or ``CERTIFICATE_REVOKED``.
+        - A device that the registry lists must be in a state that may enroll; else refused with
+          ``DEVICE_NOT_ACTIVE``.
+        """
+        ...
+
+    async def complete(
+        self, ticket: IssuanceTicket, certificate: x509.Certificate, *, now: datetime
+    ) -> IssuedCertificate:
+        """Record the certificate, supersede its predecessor, mark the device enrolled."""
+        ...
+
+    async def abandon(self, ticket: IssuanceTicket, *, reason: str, now: datetime) -> None:
+        """Record that nothing was issued, and give back the claim if the intent took it."""
+        ...
+
+    async def record_refusal(self, refusal: Refusal) -> None:
+        """Record a refused request."""
+        ...
+
+    async def find_certificate(self, sha256: bytes) -> IssuedCertificate | None:
+        """The record of the certificate with this SHA-256 over its DER octets."""
+        ...
+
+
+# ---------------------------------------------------------------------------------------------
+# Certificate authority and signer
+# ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class IssuanceOrder:
+    """An order to a certificate authority: exactly what goes into the certificate.
+
+    Verified before: the requester proved possession of ``public_key``, an authorizer granted the
+    names, and the ledger holds the intent.
+
+    :param public_key: the key to certify.
+    :param subject: the subject.
+    :param subject_alt_names: subjectAltName entries; empty leaves the extension out.
+    :param validity: lifetime from ``now``; the CA shortens it to its own certificate's end.
+    :param profile: key usages and back-dating.
+    :param label: the label, ``None`` for the default.
+    :param pop_linked: whether possession was proved on the requester's own channel.
+    :param now: the time of issue.
+    """
+
+    public_key: PublicKey
+    subject: x509.Name
+    subject_alt_names: tuple[x509.GeneralName, ...]
+    validity: timedelta
+    profile: CertificateProfile
+    label: str | None
+    pop_linked: bool
+    now: datetime
+
+
+class CertificateAuthority(Protocol):
+    """Issues certificates; knows nothing of devices or requests."""
+
+    async def ca_certificates(self, label: str | None) -> tuple[x509.Certificate, ...]:
+        """The answer to /cacerts: the root, and every certificate between it and what is issued
+        (RFC 7030 section 4.1.3)."""
+        ...
+
+    async def issue(self, order: IssuanceOrder) -> x509.Certificate | Pending:
+        """Issue a certificate, or say that it takes longer."""
+        ...
+
+
+class Signer(Protocol):
+    """A private key that signs: in a file, an HSM or a service."""
+
+    @property
+    def public_key(self) -> PublicKey:
+        """The public half."""
+        ...
+
+    def sign_certificate(self, builder: x509.CertificateBuilder) -> x509.Certificate:
+        """Sign a certificate whose other fields are set."""
+        ...
+
+
+class Clock(Protocol):
+    """The source of time."""
+
+    def now(self) -> datetime:
+        """The current time, timezone-aware, in UTC."""
+        ...
+
+
+# ---------------------------------------------------------------------------------------------
+# Labels
+# ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class LabelPolicy:
+    """What one label stands for: a CA, a profile, and who may have its certificates.
+
+    :param authority: issues for this label.
+    :param authorizer: decides for this label.
+    :param profile: what its certificates look like.
+    :param require_pop_linking: refuse CSRs that are not linked to the channel
+        (RFC 7030 section 3.5). Without a client certificate linking is required in any case.
+    """
+
+    authority: CertificateAuthority
+    authorizer: Authorizer
+    profile: CertificateProfile = field(default_factory=CertificateProfile)
+    require_pop_linking: bool = False

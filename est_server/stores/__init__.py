@@ -1,0 +1,1 @@
+"""Stores: device registry and enrollment ledger."""

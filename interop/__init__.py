@@ -1,0 +1,1 @@
+"""Tests against peers that other people wrote."""
