@@ -168,6 +168,7 @@ class RequestRefused(EstError):
     :param sentence: what the peer is told; must give nothing away that the peer may not know.
     :param detail: what the log and the ledger are told beside it; never sent.
     :param retry_after: seconds after which a repeat makes sense (503 / 5.03 only).
+    :param device: UDID of the device that it is about, where known; for the log and the ledger.
     """
 
     def __init__(
@@ -177,12 +178,14 @@ class RequestRefused(EstError):
         *,
         detail: str = "",
         retry_after: int | None = None,
+        device: str | None = None,
     ) -> None:
         super().__init__(sentence)
         self.reason = reason
         self.sentence = sentence
         self.detail = detail
         self.retry_after = retry_after
+        self.device = device
 
     @property
     def status(self) -> Status:

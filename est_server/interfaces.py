@@ -129,7 +129,9 @@ class ClientIdentity:
         to hold on this very channel: the key of its TLS certificate, whatever that certificate
         is worth, and the CSR's key if the CSR is linked to the channel.
     :param issued: the ledger's record of the client's certificate if this server issued it and
-        it verified, else ``None``. Never a revoked or superseded one: those are refused before.
+        it verified, else ``None``. Never a revoked one, and a superseded one only in
+        ``SIMPLEREENROLL``, where the ledger has the last word: what succeeded it is the answer
+        to a retry, anything else is refused.
     """
 
     credentials: PeerCredentials
@@ -314,7 +316,7 @@ class EnrollmentIntent:
     """What is about to be issued, recorded before it is.
 
     :param request_key: 32 octets that are equal for two requests exactly if the second is a
-        retry of the first: same client identity, operation, label, key and names. It does not
+        retry of the first: same client identity, operation, label, device and key. It does not
         depend on the CSR's octets, which change with every new channel.
     :param operation: ``SIMPLEENROLL`` takes the device's claim under the label;
         ``SIMPLEREENROLL`` does not, but succeeds ``predecessor``.

@@ -1,1 +1,507 @@
-"""The enrollment service: one coroutine per EST operation."""
+"""The enrollment service: one coroutine per EST operation, the same for both transports.
+
+Everything that is decided about a request is decided here or in the extension points that this
+module calls, in this order: does the CSR prove possession, is it linked to the channel, who is
+the client, may it have what it asks for, was it asked before, and only then: issue.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from weakref import WeakValueDictionary
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+
+from est_protocol.credentials import AnchorSet, PeerCredentials
+from est_protocol.errors import ConfigurationError, MessageError, RefusalReason, RequestRefused
+from est_protocol.keys import key_kind, spki_sha256
+from est_protocol.messages import (
+    CertificatesResponse,
+    EstRequest,
+    EstResponse,
+    Pending,
+    Transport,
+)
+from est_protocol.operations import RESERVED_SEGMENTS, Operation
+from est_protocol.pkcs10 import CertificationRequest
+from est_server import audit
+from est_server.interfaces import (
+    CertificateState,
+    ClientIdentity,
+    Clock,
+    DeviceRegistry,
+    EnrollmentIntent,
+    EnrollmentLedger,
+    EnrollmentRequest,
+    IssuanceGrant,
+    IssuanceOrder,
+    IssuanceTicket,
+    IssuedCertificate,
+    LabelPolicy,
+)
+
+_log = logging.getLogger("est_server.service")
+
+
+class SystemClock:
+    """The machine's clock."""
+
+    def now(self) -> datetime:
+        """The current time in UTC."""
+        return datetime.now(UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class _Exchange:
+    """One request for a certificate on its way through the service."""
+
+    request: EstRequest
+    peer: PeerCredentials
+    policy: LabelPolicy
+    csr: CertificationRequest
+    pop_linked: bool
+    received_at: datetime
+
+
+class EnrollmentService:
+    """Answers EST requests.
+
+    :param labels: what each label stands for; the key ``None`` is the default, which has to be
+        there (RFC 7030 section 3.2.2).
+    :param ledger: where everything that is issued is recorded before it leaves.
+    :param registry: the device registry; tells known clients from unknown ones where an
+        operation asks for no more than that (/crts over CoAPS, RFC 9148 section 4).
+    :param clock: the source of time.
+    :param authorizer_timeout: seconds after which an authorizer that has not decided is taken to
+        have refused.
+    :raises ConfigurationError: no default label, a label that cannot be told from an operation,
+        or a label without an authorizer.
+    """
+
+    def __init__(
+        self,
+        labels: Mapping[str | None, LabelPolicy],
+        ledger: EnrollmentLedger,
+        *,
+        registry: DeviceRegistry | None = None,
+        clock: Clock | None = None,
+        authorizer_timeout: float = 10.0,
+    ) -> None:
+        _check_labels(labels)
+        self._labels = dict(labels)
+        self._ledger = ledger
+        self._registry = registry
+        self._clock = clock or SystemClock()
+        self._authorizer_timeout = authorizer_timeout
+        self._trail = audit.AuditTrail(ledger, self._clock)
+        # Two copies of one request must not both get as far as the authority. Across processes
+        # the ledger sees to that; within one process the second waits for the first.
+        self._locks: WeakValueDictionary[bytes, asyncio.Lock] = WeakValueDictionary()
+        self._issuing: set[asyncio.Task[tuple[str, IssuedCertificate | Pending]]] = set()
+
+    @property
+    def labels(self) -> tuple[str | None, ...]:
+        """The labels that are served, ``None`` for the default among them."""
+        return tuple(self._labels)
+
+    @property
+    def operations(self) -> tuple[Operation, ...]:
+        """The operations that are served."""
+        return (Operation.CACERTS, Operation.SIMPLEENROLL, Operation.SIMPLEREENROLL)
+
+    async def respond(self, request: EstRequest, peer: PeerCredentials) -> EstResponse:
+        """Answer one request.
+
+        :raises RequestRefused: the answer is no; nothing else is ever raised.
+        """
+        try:
+            return await self._dispatch(request, peer)
+        except RequestRefused as refused:
+            await self._trail.refused(refused, request, peer)
+            raise
+        except Exception as error:
+            _log.exception("unexpected error while answering %s", request.operation.value)
+            bug = RequestRefused(RefusalReason.INTERNAL_ERROR, "internal error", detail=repr(error))
+            await self._trail.refused(bug, request, peer)
+            raise bug from error
+
+    async def record_refusal(
+        self,
+        refused: RequestRefused,
+        *,
+        operation: Operation | None,
+        label: str | None,
+        transport: Transport,
+        peer: PeerCredentials,
+    ) -> None:
+        """Note a refusal that a transport found before the request could be formed."""
+        self._trail.refused_by_transport(refused, operation, label, transport, peer)
+
+    async def close(self) -> None:
+        """Wait until everything that is being issued is in the ledger."""
+        if self._issuing:
+            await asyncio.wait(self._issuing)
+
+    async def _dispatch(self, request: EstRequest, peer: PeerCredentials) -> EstResponse:
+        policy = self._labels.get(request.label)
+        if policy is None:
+            raise RequestRefused(
+                RefusalReason.UNKNOWN_LABEL, f"there is no label {request.label!r} here"
+            )
+        if request.operation is Operation.CACERTS:
+            return await self._cacerts(request, peer, policy)
+        if request.operation is Operation.SIMPLEENROLL:
+            return await self._simpleenroll(self._exchange(request, peer, policy))
+        if request.operation is Operation.SIMPLEREENROLL:
+            return await self._simplereenroll(self._exchange(request, peer, policy))
+        raise RequestRefused(
+            RefusalReason.UNKNOWN_OPERATION, f"{request.operation.value} is not served here"
+        )
+
+    # -- /cacerts -----------------------------------------------------------------------------
+
+    async def _cacerts(
+        self, request: EstRequest, peer: PeerCredentials, policy: LabelPolicy
+    ) -> CertificatesResponse:
+        if request.transport is Transport.COAPS:
+            await self._require_known_client(peer)
+        certificates = await policy.authority.ca_certificates(request.label)
+        self._trail.answered("ca-certificates", request, peer)
+        return CertificatesResponse(certificates)
+
+    async def _require_known_client(self, peer: PeerCredentials) -> None:
+        """RFC 9148 section 4: on CoAPS every function wants an authenticated client.
+
+        Without a registry there is nobody to ask about a bare key; a proven key has to do.
+        """
+        if peer.key_sha256 is None:
+            raise _authentication_required(Transport.COAPS)
+        if peer.is_verified:
+            await self._find_issued(peer)
+            return
+        if self._registry is None:
+            return
+        device = await self._registry.find_by_key(peer.key_sha256)
+        if device is None:
+            raise RequestRefused(
+                RefusalReason.CERTIFICATE_NOT_TRUSTED,
+                "the client certificate is not trusted here and its key is not listed",
+                detail=peer.why_unverified(),
+            )
+        if not device.state.may_enroll:
+            raise RequestRefused(
+                RefusalReason.DEVICE_NOT_ACTIVE, f"this device is {device.state.value}"
+            )
+
+    # -- /simpleenroll and /simplereenroll ------------------------------------------------------
+
+    def _exchange(
+        self, request: EstRequest, peer: PeerCredentials, policy: LabelPolicy
+    ) -> _Exchange:
+        """Decode the CSR and check all that can be checked without asking anybody."""
+        try:
+            csr = CertificationRequest.decode(request.body)
+        except MessageError as error:
+            raise RequestRefused(RefusalReason.MALFORMED_CSR, str(error)) from error
+        kind = key_kind(csr.public_key)
+        if kind not in policy.profile.allowed_keys:
+            allowed = ", ".join(sorted(policy.profile.allowed_keys))
+            raise RequestRefused(
+                RefusalReason.KEY_NOT_ALLOWED,
+                f"certificates are not issued for {kind} keys here, but for {allowed}",
+            )
+        if not csr.proves_possession():
+            raise RequestRefused(
+                RefusalReason.POP_FAILED,
+                "the signature of the certification request does not verify with its key",
+            )
+        linked = _is_linked(csr, peer)
+        if policy.require_pop_linking and not linked:
+            raise RequestRefused(
+                RefusalReason.POP_LINKING_REQUIRED,
+                "linking of identity and proof of possession is required: put the channel "
+                "binding into challengePassword (RFC 7030 section 3.5)",
+            )
+        if peer.certificate is None and not linked:
+            raise _authentication_required(request.transport)
+        return _Exchange(request, peer, policy, csr, linked, self._clock.now())
+
+    async def _simpleenroll(self, exchange: _Exchange) -> EstResponse:
+        issued = await self._find_issued(exchange.peer)
+        if issued is not None and issued.state is CertificateState.SUPERSEDED:
+            raise RequestRefused(
+                RefusalReason.CERTIFICATE_SUPERSEDED,
+                "the client certificate has been superseded by a later one",
+                detail=f"serial {issued.certificate.serial_number:x}",
+                device=issued.device,
+            )
+        return await self._enroll(exchange, issued)
+
+    async def _simplereenroll(self, exchange: _Exchange) -> EstResponse:
+        """RFC 7030 section 4.2.2: who renews is who holds the certificate being renewed.
+
+        A superseded certificate gets as far as the ledger, which answers a retry after a lost
+        answer with the very certificate that superseded it, and refuses everything else.
+        """
+        peer = exchange.peer
+        if peer.certificate is None:
+            raise _authentication_required(exchange.request.transport)
+        issued = await self._find_issued(peer)
+        if issued is None:
+            raise RequestRefused(
+                RefusalReason.CERTIFICATE_UNKNOWN,
+                "renewal needs the operational certificate that is to be renewed as client "
+                "certificate; a first enrollment is simpleenroll",
+                detail=f"presented: {peer.certificate.subject.rfc4514_string()}",
+            )
+        if issued.label != exchange.request.label:
+            raise RequestRefused(
+                RefusalReason.CERTIFICATE_UNKNOWN,
+                "the client certificate was issued under another label",
+                detail=f"issued under {issued.label!r}",
+            )
+        _require_same_names(exchange.csr, issued.certificate)
+        return await self._enroll(exchange, issued)
+
+    async def _find_issued(self, peer: PeerCredentials) -> IssuedCertificate | None:
+        """The ledger's record of the client's certificate, if this CA issued it.
+
+        :raises RequestRefused: it is revoked, expired or otherwise does not verify.
+        """
+        if peer.certificate is None or peer.anchor_set is not AnchorSet.OPERATIONAL:
+            return None
+        if peer.failures:
+            expired = all(failure.is_expiry for failure in peer.failures)
+            raise RequestRefused(
+                RefusalReason.CERTIFICATE_EXPIRED
+                if expired
+                else RefusalReason.CERTIFICATE_NOT_TRUSTED,
+                "the client certificate has expired"
+                if expired
+                else "the client certificate does not verify",
+                detail=peer.why_unverified(),
+            )
+        issued = await self._ledger.find_certificate(peer.certificate.fingerprint(hashes.SHA256()))
+        if issued is not None and issued.state is CertificateState.REVOKED:
+            raise RequestRefused(
+                RefusalReason.CERTIFICATE_REVOKED,
+                "the client certificate has been revoked",
+                detail=f"serial {issued.certificate.serial_number:x}",
+                device=issued.device,
+            )
+        return issued
+
+    async def _enroll(self, exchange: _Exchange, issued: IssuedCertificate | None) -> EstResponse:
+        decision = await self._authorize(exchange, issued)
+        if isinstance(decision, Pending):
+            self._trail.answered("pending", exchange.request, exchange.peer)
+            return decision
+        _check_grant(decision, exchange, issued)
+        intent = _intent(exchange, decision, issued)
+        # The client may vanish while we issue; what has begun is brought to its end all the same,
+        # and the client's retry finds the certificate in the ledger.
+        task = asyncio.create_task(self._issue_once(exchange, decision, intent))
+        self._issuing.add(task)
+        task.add_done_callback(self._issuing.discard)
+        outcome, result = await asyncio.shield(task)
+        if isinstance(result, Pending):
+            self._trail.answered(outcome, exchange.request, exchange.peer)
+            return result
+        self._trail.issued(outcome, exchange.request, exchange.peer, result)
+        return CertificatesResponse((result.certificate,))
+
+    async def _authorize(
+        self, exchange: _Exchange, issued: IssuedCertificate | None
+    ) -> IssuanceGrant | Pending:
+        request, csr = exchange.request, exchange.csr
+        proven = {csr.key_sha256} if exchange.pop_linked else set()
+        if exchange.peer.key_sha256 is not None:
+            proven.add(exchange.peer.key_sha256)
+        wish = EnrollmentRequest(
+            operation=request.operation,
+            transport=request.transport,
+            label=request.label,
+            csr=csr,
+            pop_linked=exchange.pop_linked,
+            profile=exchange.policy.profile,
+            received_at=exchange.received_at,
+        )
+        client = ClientIdentity(exchange.peer, frozenset(proven), issued)
+        try:
+            async with asyncio.timeout(self._authorizer_timeout):
+                decision = await exchange.policy.authorizer(wish, client)
+        except TimeoutError as error:
+            raise RequestRefused(
+                RefusalReason.AUTHORIZER_UNAVAILABLE,
+                "the request could not be decided in time",
+                detail=f"no decision within {self._authorizer_timeout} s",
+                retry_after=30,
+            ) from error
+        if not isinstance(decision, IssuanceGrant | Pending):
+            # An authorizer that forgets to return, or says True, has granted nothing.
+            raise TypeError(f"authorizer returned {type(decision).__name__}, not an IssuanceGrant")
+        return decision
+
+    async def _issue_once(
+        self, exchange: _Exchange, grant: IssuanceGrant, intent: EnrollmentIntent
+    ) -> tuple[str, IssuedCertificate | Pending]:
+        """Issue, or find what was issued to the same request before; say which it was."""
+        async with self._locks.setdefault(intent.request_key, asyncio.Lock()):
+            try:
+                begun = await self._ledger.begin(intent)
+                if isinstance(begun, IssuedCertificate):
+                    return "replayed", begun
+                result = await self._issue(exchange, grant, begun)
+            except RequestRefused as refused:
+                refused.device = refused.device or grant.device
+                raise
+        return "pending" if isinstance(result, Pending) else "issued", result
+
+    async def _issue(
+        self, exchange: _Exchange, grant: IssuanceGrant, ticket: IssuanceTicket
+    ) -> IssuedCertificate | Pending:
+        profile = exchange.policy.profile
+        validity = min(grant.validity or profile.validity, profile.validity)
+        order = IssuanceOrder(
+            public_key=exchange.csr.public_key,
+            subject=grant.subject,
+            subject_alt_names=grant.subject_alt_names,
+            validity=validity,
+            profile=profile,
+            label=exchange.request.label,
+            pop_linked=exchange.pop_linked,
+            now=self._clock.now(),
+        )
+        try:
+            certificate = await exchange.policy.authority.issue(order)
+            if isinstance(certificate, Pending):
+                await self._abandon(ticket, "the certificate authority is not ready")
+                return certificate
+            if spki_sha256(certificate.public_key()) != exchange.csr.key_sha256:
+                raise ValueError("the certificate authority certified another key")
+        except Exception as error:
+            await self._abandon(ticket, repr(error))
+            raise
+        return await self._ledger.complete(ticket, certificate, now=self._clock.now())
+
+    async def _abandon(self, ticket: IssuanceTicket, reason: str) -> None:
+        await self._ledger.abandon(ticket, reason=reason, now=self._clock.now())
+
+
+def _check_labels(labels: Mapping[str | None, LabelPolicy]) -> None:
+    if None not in labels:
+        raise ConfigurationError("there is no default label: RFC 7030 section 3.2.2 wants one")
+    for label, policy in labels.items():
+        if label == "" or label in RESERVED_SEGMENTS:
+            raise ConfigurationError(f"a label cannot be named {label!r}")
+        if not callable(policy.authorizer):
+            raise ConfigurationError(f"label {label!r} has no authorizer: refusing to start")
+
+
+def _authentication_required(transport: Transport) -> RequestRefused:
+    if transport is Transport.COAPS:
+        sentence = "a client certificate is required (RFC 9148 section 3)"
+    else:
+        sentence = (
+            "authentication is required: present a client certificate, or link the "
+            "certification request of a listed key to this channel (RFC 7030 section 3.5)"
+        )
+    return RequestRefused(RefusalReason.AUTHENTICATION_REQUIRED, sentence)
+
+
+def _is_linked(csr: CertificationRequest, peer: PeerCredentials) -> bool:
+    """Whether the CSR is linked to the channel; what is linked elsewhere is refused."""
+    if csr.challenge_password is None:
+        return False
+    binding = peer.channel_binding
+    if binding is None:
+        raise RequestRefused(
+            RefusalReason.POP_LINKING_FAILED,
+            "the certification request is linked to a channel, but not to one that ends here",
+        )
+    if not binding.matches(csr.challenge_password):
+        raise RequestRefused(
+            RefusalReason.POP_LINKING_FAILED,
+            "linking of identity and proof of possession failed: challengePassword is not the "
+            f"base64 {binding.type.value} of this channel",
+        )
+    return True
+
+
+def _require_same_names(csr: CertificationRequest, current: x509.Certificate) -> None:
+    """RFC 7030 section 4.2.2: subject and subjectAltName repeat the current certificate's.
+
+    Compared as values: attribute by attribute for the subject, as a set for subjectAltName.
+    """
+    try:
+        extension = current.extensions.get_extension_for_class(x509.SubjectAlternativeName)
+        names = frozenset(extension.value)
+    except x509.ExtensionNotFound:
+        names = frozenset()
+    if csr.subject != current.subject:
+        differs = "subject"
+    elif frozenset(csr.subject_alt_names) != names:
+        differs = "subjectAltName"
+    else:
+        return
+    raise RequestRefused(
+        RefusalReason.IDENTITY_MISMATCH,
+        f"the {differs} of the certification request differs from the certificate being renewed "
+        "(RFC 7030 section 4.2.2)",
+        detail=f"asked {csr.subject.rfc4514_string()}, has {current.subject.rfc4514_string()}",
+    )
+
+
+def _check_grant(
+    grant: IssuanceGrant, exchange: _Exchange, issued: IssuedCertificate | None
+) -> None:
+    if grant.key_sha256 is not None and grant.key_sha256 != exchange.csr.key_sha256:
+        raise RequestRefused(
+            RefusalReason.KEY_NOT_ALLOWED,
+            "this client may have a certificate for its listed key only",
+            device=grant.device,
+        )
+    renews = exchange.request.operation is Operation.SIMPLEREENROLL
+    if renews and issued is not None and grant.device != issued.device:
+        raise RequestRefused(
+            RefusalReason.IDENTITY_MISMATCH,
+            "the certificate being renewed belongs to another device",
+            detail=f"granted for {grant.device}, certificate of {issued.device}",
+        )
+
+
+def _intent(
+    exchange: _Exchange, grant: IssuanceGrant, issued: IssuedCertificate | None
+) -> EnrollmentIntent:
+    request, csr = exchange.request, exchange.csr
+    renews = request.operation is Operation.SIMPLEREENROLL and issued is not None
+    predecessor = issued.sha256 if renews and issued is not None else None
+    # What stays the same when a client asks again over a new channel: its identity and its key.
+    # Not the CSR's octets, which change with the channel binding.
+    identity = predecessor or exchange.peer.key_sha256 or csr.key_sha256
+    parts = (
+        request.operation.value.encode(),
+        b"" if request.label is None else b"/" + request.label.encode(),
+        grant.device.encode(),
+        identity,
+        csr.key_sha256,
+    )
+    digest = hashlib.sha256(b"".join(len(part).to_bytes(4, "big") + part for part in parts))
+    return EnrollmentIntent(
+        request_key=digest.digest(),
+        operation=request.operation,
+        label=request.label,
+        device=grant.device,
+        spki_sha256=csr.key_sha256,
+        predecessor=predecessor,
+        transport=request.transport,
+        peer=exchange.peer.address,
+        reasons=grant.reasons,
+        requested_at=exchange.received_at,
+    )
