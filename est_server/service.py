@@ -8,19 +8,16 @@ the client, may it have what it asks for, was it asked before, and only then: is
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from weakref import WeakValueDictionary
 
-from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 
 from est_protocol.credentials import AnchorSet, PeerCredentials
-from est_protocol.errors import ConfigurationError, MessageError, RefusalReason, RequestRefused
-from est_protocol.keys import key_kind, spki_sha256
+from est_protocol.errors import RefusalReason, RequestRefused
+from est_protocol.keys import spki_sha256
 from est_protocol.messages import (
     CertificatesResponse,
     EstRequest,
@@ -28,8 +25,7 @@ from est_protocol.messages import (
     Pending,
     Transport,
 )
-from est_protocol.operations import RESERVED_SEGMENTS, Operation
-from est_protocol.pkcs10 import CertificationRequest
+from est_protocol.operations import Operation
 from est_server import audit
 from est_server.interfaces import (
     CertificateState,
@@ -45,6 +41,15 @@ from est_server.interfaces import (
     IssuedCertificate,
     LabelPolicy,
 )
+from est_server.rules import (
+    Exchange,
+    authentication_required,
+    check_grant,
+    check_labels,
+    decode_exchange,
+    intent_of,
+    require_same_names,
+)
 
 _log = logging.getLogger("est_server.service")
 
@@ -55,18 +60,6 @@ class SystemClock:
     def now(self) -> datetime:
         """The current time in UTC."""
         return datetime.now(UTC)
-
-
-@dataclass(frozen=True, slots=True)
-class _Exchange:
-    """One request for a certificate on its way through the service."""
-
-    request: EstRequest
-    peer: PeerCredentials
-    policy: LabelPolicy
-    csr: CertificationRequest
-    pop_linked: bool
-    received_at: datetime
 
 
 class EnrollmentService:
@@ -93,7 +86,7 @@ class EnrollmentService:
         clock: Clock | None = None,
         authorizer_timeout: float = 10.0,
     ) -> None:
-        _check_labels(labels)
+        check_labels(labels)
         self._labels = dict(labels)
         self._ledger = ledger
         self._registry = registry
@@ -157,9 +150,13 @@ class EnrollmentService:
         if request.operation is Operation.CACERTS:
             return await self._cacerts(request, peer, policy)
         if request.operation is Operation.SIMPLEENROLL:
-            return await self._simpleenroll(self._exchange(request, peer, policy))
+            return await self._simpleenroll(
+                decode_exchange(request, peer, policy, self._clock.now())
+            )
         if request.operation is Operation.SIMPLEREENROLL:
-            return await self._simplereenroll(self._exchange(request, peer, policy))
+            return await self._simplereenroll(
+                decode_exchange(request, peer, policy, self._clock.now())
+            )
         raise RequestRefused(
             RefusalReason.UNKNOWN_OPERATION, f"{request.operation.value} is not served here"
         )
@@ -181,7 +178,7 @@ class EnrollmentService:
         Without a registry there is nobody to ask about a bare key; a proven key has to do.
         """
         if peer.key_sha256 is None:
-            raise _authentication_required(Transport.COAPS)
+            raise authentication_required(Transport.COAPS)
         if peer.is_verified:
             await self._find_issued(peer)
             return
@@ -201,38 +198,7 @@ class EnrollmentService:
 
     # -- /simpleenroll and /simplereenroll ------------------------------------------------------
 
-    def _exchange(
-        self, request: EstRequest, peer: PeerCredentials, policy: LabelPolicy
-    ) -> _Exchange:
-        """Decode the CSR and check all that can be checked without asking anybody."""
-        try:
-            csr = CertificationRequest.decode(request.body)
-        except MessageError as error:
-            raise RequestRefused(RefusalReason.MALFORMED_CSR, str(error)) from error
-        kind = key_kind(csr.public_key)
-        if kind not in policy.profile.allowed_keys:
-            allowed = ", ".join(sorted(policy.profile.allowed_keys))
-            raise RequestRefused(
-                RefusalReason.KEY_NOT_ALLOWED,
-                f"certificates are not issued for {kind} keys here, but for {allowed}",
-            )
-        if not csr.proves_possession():
-            raise RequestRefused(
-                RefusalReason.POP_FAILED,
-                "the signature of the certification request does not verify with its key",
-            )
-        linked = _is_linked(csr, peer)
-        if policy.require_pop_linking and not linked:
-            raise RequestRefused(
-                RefusalReason.POP_LINKING_REQUIRED,
-                "linking of identity and proof of possession is required: put the channel "
-                "binding into challengePassword (RFC 7030 section 3.5)",
-            )
-        if peer.certificate is None and not linked:
-            raise _authentication_required(request.transport)
-        return _Exchange(request, peer, policy, csr, linked, self._clock.now())
-
-    async def _simpleenroll(self, exchange: _Exchange) -> EstResponse:
+    async def _simpleenroll(self, exchange: Exchange) -> EstResponse:
         issued = await self._find_issued(exchange.peer)
         if issued is not None and issued.state is CertificateState.SUPERSEDED:
             raise RequestRefused(
@@ -243,7 +209,7 @@ class EnrollmentService:
             )
         return await self._enroll(exchange, issued)
 
-    async def _simplereenroll(self, exchange: _Exchange) -> EstResponse:
+    async def _simplereenroll(self, exchange: Exchange) -> EstResponse:
         """RFC 7030 section 4.2.2: who renews is who holds the certificate being renewed.
 
         A superseded certificate gets as far as the ledger, which answers a retry after a lost
@@ -251,7 +217,7 @@ class EnrollmentService:
         """
         peer = exchange.peer
         if peer.certificate is None:
-            raise _authentication_required(exchange.request.transport)
+            raise authentication_required(exchange.request.transport)
         issued = await self._find_issued(peer)
         if issued is None:
             raise RequestRefused(
@@ -266,7 +232,7 @@ class EnrollmentService:
                 "the client certificate was issued under another label",
                 detail=f"issued under {issued.label!r}",
             )
-        _require_same_names(exchange.csr, issued.certificate)
+        require_same_names(exchange.csr, issued.certificate)
         return await self._enroll(exchange, issued)
 
     async def _find_issued(self, peer: PeerCredentials) -> IssuedCertificate | None:
@@ -297,13 +263,13 @@ class EnrollmentService:
             )
         return issued
 
-    async def _enroll(self, exchange: _Exchange, issued: IssuedCertificate | None) -> EstResponse:
+    async def _enroll(self, exchange: Exchange, issued: IssuedCertificate | None) -> EstResponse:
         decision = await self._authorize(exchange, issued)
         if isinstance(decision, Pending):
             self._trail.answered("pending", exchange.request, exchange.peer)
             return decision
-        _check_grant(decision, exchange, issued)
-        intent = _intent(exchange, decision, issued)
+        check_grant(decision, exchange, issued)
+        intent = intent_of(exchange, decision, issued)
         # The client may vanish while we issue; what has begun is brought to its end all the same,
         # and the client's retry finds the certificate in the ledger.
         task = asyncio.create_task(self._issue_once(exchange, decision, intent))
@@ -317,7 +283,7 @@ class EnrollmentService:
         return CertificatesResponse((result.certificate,))
 
     async def _authorize(
-        self, exchange: _Exchange, issued: IssuedCertificate | None
+        self, exchange: Exchange, issued: IssuedCertificate | None
     ) -> IssuanceGrant | Pending:
         request, csr = exchange.request, exchange.csr
         proven = {csr.key_sha256} if exchange.pop_linked else set()
@@ -349,7 +315,7 @@ class EnrollmentService:
         return decision
 
     async def _issue_once(
-        self, exchange: _Exchange, grant: IssuanceGrant, intent: EnrollmentIntent
+        self, exchange: Exchange, grant: IssuanceGrant, intent: EnrollmentIntent
     ) -> tuple[str, IssuedCertificate | Pending]:
         """Issue, or find what was issued to the same request before; say which it was."""
         async with self._locks.setdefault(intent.request_key, asyncio.Lock()):
@@ -364,7 +330,7 @@ class EnrollmentService:
         return "pending" if isinstance(result, Pending) else "issued", result
 
     async def _issue(
-        self, exchange: _Exchange, grant: IssuanceGrant, ticket: IssuanceTicket
+        self, exchange: Exchange, grant: IssuanceGrant, ticket: IssuanceTicket
     ) -> IssuedCertificate | Pending:
         profile = exchange.policy.profile
         validity = min(grant.validity or profile.validity, profile.validity)
@@ -392,116 +358,3 @@ class EnrollmentService:
 
     async def _abandon(self, ticket: IssuanceTicket, reason: str) -> None:
         await self._ledger.abandon(ticket, reason=reason, now=self._clock.now())
-
-
-def _check_labels(labels: Mapping[str | None, LabelPolicy]) -> None:
-    if None not in labels:
-        raise ConfigurationError("there is no default label: RFC 7030 section 3.2.2 wants one")
-    for label, policy in labels.items():
-        if label == "" or label in RESERVED_SEGMENTS:
-            raise ConfigurationError(f"a label cannot be named {label!r}")
-        if not callable(policy.authorizer):
-            raise ConfigurationError(f"label {label!r} has no authorizer: refusing to start")
-
-
-def _authentication_required(transport: Transport) -> RequestRefused:
-    if transport is Transport.COAPS:
-        sentence = "a client certificate is required (RFC 9148 section 3)"
-    else:
-        sentence = (
-            "authentication is required: present a client certificate, or link the "
-            "certification request of a listed key to this channel (RFC 7030 section 3.5)"
-        )
-    return RequestRefused(RefusalReason.AUTHENTICATION_REQUIRED, sentence)
-
-
-def _is_linked(csr: CertificationRequest, peer: PeerCredentials) -> bool:
-    """Whether the CSR is linked to the channel; what is linked elsewhere is refused."""
-    if csr.challenge_password is None:
-        return False
-    binding = peer.channel_binding
-    if binding is None:
-        raise RequestRefused(
-            RefusalReason.POP_LINKING_FAILED,
-            "the certification request is linked to a channel, but not to one that ends here",
-        )
-    if not binding.matches(csr.challenge_password):
-        raise RequestRefused(
-            RefusalReason.POP_LINKING_FAILED,
-            "linking of identity and proof of possession failed: challengePassword is not the "
-            f"base64 {binding.type.value} of this channel",
-        )
-    return True
-
-
-def _require_same_names(csr: CertificationRequest, current: x509.Certificate) -> None:
-    """RFC 7030 section 4.2.2: subject and subjectAltName repeat the current certificate's.
-
-    Compared as values: attribute by attribute for the subject, as a set for subjectAltName.
-    """
-    try:
-        extension = current.extensions.get_extension_for_class(x509.SubjectAlternativeName)
-        names = frozenset(extension.value)
-    except x509.ExtensionNotFound:
-        names = frozenset()
-    if csr.subject != current.subject:
-        differs = "subject"
-    elif frozenset(csr.subject_alt_names) != names:
-        differs = "subjectAltName"
-    else:
-        return
-    raise RequestRefused(
-        RefusalReason.IDENTITY_MISMATCH,
-        f"the {differs} of the certification request differs from the certificate being renewed "
-        "(RFC 7030 section 4.2.2)",
-        detail=f"asked {csr.subject.rfc4514_string()}, has {current.subject.rfc4514_string()}",
-    )
-
-
-def _check_grant(
-    grant: IssuanceGrant, exchange: _Exchange, issued: IssuedCertificate | None
-) -> None:
-    if grant.key_sha256 is not None and grant.key_sha256 != exchange.csr.key_sha256:
-        raise RequestRefused(
-            RefusalReason.KEY_NOT_ALLOWED,
-            "this client may have a certificate for its listed key only",
-            device=grant.device,
-        )
-    renews = exchange.request.operation is Operation.SIMPLEREENROLL
-    if renews and issued is not None and grant.device != issued.device:
-        raise RequestRefused(
-            RefusalReason.IDENTITY_MISMATCH,
-            "the certificate being renewed belongs to another device",
-            detail=f"granted for {grant.device}, certificate of {issued.device}",
-        )
-
-
-def _intent(
-    exchange: _Exchange, grant: IssuanceGrant, issued: IssuedCertificate | None
-) -> EnrollmentIntent:
-    request, csr = exchange.request, exchange.csr
-    renews = request.operation is Operation.SIMPLEREENROLL and issued is not None
-    predecessor = issued.sha256 if renews and issued is not None else None
-    # What stays the same when a client asks again over a new channel: its identity and its key.
-    # Not the CSR's octets, which change with the channel binding.
-    identity = predecessor or exchange.peer.key_sha256 or csr.key_sha256
-    parts = (
-        request.operation.value.encode(),
-        b"" if request.label is None else b"/" + request.label.encode(),
-        grant.device.encode(),
-        identity,
-        csr.key_sha256,
-    )
-    digest = hashlib.sha256(b"".join(len(part).to_bytes(4, "big") + part for part in parts))
-    return EnrollmentIntent(
-        request_key=digest.digest(),
-        operation=request.operation,
-        label=request.label,
-        device=grant.device,
-        spki_sha256=csr.key_sha256,
-        predecessor=predecessor,
-        transport=request.transport,
-        peer=exchange.peer.address,
-        reasons=grant.reasons,
-        requested_at=exchange.received_at,
-    )

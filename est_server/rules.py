@@ -1,0 +1,185 @@
+"""The rules that hold for every request, whoever the extension points are.
+
+Each is a plain function of what it is given: no clock, no store, nobody to ask.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from cryptography import x509
+
+from est_protocol.credentials import PeerCredentials
+from est_protocol.errors import ConfigurationError, MessageError, RefusalReason, RequestRefused
+from est_protocol.keys import key_kind
+from est_protocol.messages import EstRequest, Transport
+from est_protocol.operations import RESERVED_SEGMENTS, Operation
+from est_protocol.pkcs10 import CertificationRequest
+from est_server.interfaces import (
+    EnrollmentIntent,
+    IssuanceGrant,
+    IssuedCertificate,
+    LabelPolicy,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """One request for a certificate on its way through the service."""
+
+    request: EstRequest
+    peer: PeerCredentials
+    policy: LabelPolicy
+    csr: CertificationRequest
+    pop_linked: bool
+    received_at: datetime
+
+
+def check_labels(labels: Mapping[str | None, LabelPolicy]) -> None:
+    if None not in labels:
+        raise ConfigurationError("there is no default label: RFC 7030 section 3.2.2 wants one")
+    for label, policy in labels.items():
+        if label == "" or label in RESERVED_SEGMENTS:
+            raise ConfigurationError(f"a label cannot be named {label!r}")
+        if not callable(policy.authorizer):
+            raise ConfigurationError(f"label {label!r} has no authorizer: refusing to start")
+
+
+def decode_exchange(
+    request: EstRequest, peer: PeerCredentials, policy: LabelPolicy, now: datetime
+) -> Exchange:
+    """Decode the CSR and check all that can be checked without asking anybody.
+
+    :raises RequestRefused: the CSR is malformed, its key may not be certified, it proves no
+        possession of its key, or it is not linked to the channel although it has to be.
+    """
+    try:
+        csr = CertificationRequest.decode(request.body)
+    except MessageError as error:
+        raise RequestRefused(RefusalReason.MALFORMED_CSR, str(error)) from error
+    kind = key_kind(csr.public_key)
+    if kind not in policy.profile.allowed_keys:
+        allowed = ", ".join(sorted(policy.profile.allowed_keys))
+        raise RequestRefused(
+            RefusalReason.KEY_NOT_ALLOWED,
+            f"certificates are not issued for {kind} keys here, but for {allowed}",
+        )
+    if not csr.proves_possession():
+        raise RequestRefused(
+            RefusalReason.POP_FAILED,
+            "the signature of the certification request does not verify with its key",
+        )
+    linked = is_linked(csr, peer)
+    if policy.require_pop_linking and not linked:
+        raise RequestRefused(
+            RefusalReason.POP_LINKING_REQUIRED,
+            "linking of identity and proof of possession is required: put the channel "
+            "binding into challengePassword (RFC 7030 section 3.5)",
+        )
+    if peer.certificate is None and not linked:
+        raise authentication_required(request.transport)
+    return Exchange(request, peer, policy, csr, linked, now)
+
+
+def authentication_required(transport: Transport) -> RequestRefused:
+    if transport is Transport.COAPS:
+        sentence = "a client certificate is required (RFC 9148 section 3)"
+    else:
+        sentence = (
+            "authentication is required: present a client certificate, or link the "
+            "certification request of a listed key to this channel (RFC 7030 section 3.5)"
+        )
+    return RequestRefused(RefusalReason.AUTHENTICATION_REQUIRED, sentence)
+
+
+def is_linked(csr: CertificationRequest, peer: PeerCredentials) -> bool:
+    """Whether the CSR is linked to the channel; what is linked elsewhere is refused."""
+    if csr.challenge_password is None:
+        return False
+    binding = peer.channel_binding
+    if binding is None:
+        raise RequestRefused(
+            RefusalReason.POP_LINKING_FAILED,
+            "the certification request is linked to a channel, but not to one that ends here",
+        )
+    if not binding.matches(csr.challenge_password):
+        raise RequestRefused(
+            RefusalReason.POP_LINKING_FAILED,
+            "linking of identity and proof of possession failed: challengePassword is not the "
+            f"base64 {binding.type.value} of this channel",
+        )
+    return True
+
+
+def require_same_names(csr: CertificationRequest, current: x509.Certificate) -> None:
+    """RFC 7030 section 4.2.2: subject and subjectAltName repeat the current certificate's.
+
+    Compared as values: attribute by attribute for the subject, as a set for subjectAltName.
+    """
+    try:
+        extension = current.extensions.get_extension_for_class(x509.SubjectAlternativeName)
+        names = frozenset(extension.value)
+    except x509.ExtensionNotFound:
+        names = frozenset()
+    if csr.subject != current.subject:
+        differs = "subject"
+    elif frozenset(csr.subject_alt_names) != names:
+        differs = "subjectAltName"
+    else:
+        return
+    raise RequestRefused(
+        RefusalReason.IDENTITY_MISMATCH,
+        f"the {differs} of the certification request differs from the certificate being renewed "
+        "(RFC 7030 section 4.2.2)",
+        detail=f"asked {csr.subject.rfc4514_string()}, has {current.subject.rfc4514_string()}",
+    )
+
+
+def check_grant(grant: IssuanceGrant, exchange: Exchange, issued: IssuedCertificate | None) -> None:
+    if grant.key_sha256 is not None and grant.key_sha256 != exchange.csr.key_sha256:
+        raise RequestRefused(
+            RefusalReason.KEY_NOT_ALLOWED,
+            "this client may have a certificate for its listed key only",
+            device=grant.device,
+        )
+    renews = exchange.request.operation is Operation.SIMPLEREENROLL
+    if renews and issued is not None and grant.device != issued.device:
+        raise RequestRefused(
+            RefusalReason.IDENTITY_MISMATCH,
+            "the certificate being renewed belongs to another device",
+            detail=f"granted for {grant.device}, certificate of {issued.device}",
+        )
+
+
+def intent_of(
+    exchange: Exchange, grant: IssuanceGrant, issued: IssuedCertificate | None
+) -> EnrollmentIntent:
+    request, csr = exchange.request, exchange.csr
+    renews = request.operation is Operation.SIMPLEREENROLL and issued is not None
+    predecessor = issued.sha256 if renews and issued is not None else None
+    # What stays the same when a client asks again over a new channel: its identity and its key.
+    # Not the CSR's octets, which change with the channel binding.
+    identity = predecessor or exchange.peer.key_sha256 or csr.key_sha256
+    parts = (
+        request.operation.value.encode(),
+        b"" if request.label is None else b"/" + request.label.encode(),
+        grant.device.encode(),
+        identity,
+        csr.key_sha256,
+    )
+    digest = hashlib.sha256(b"".join(len(part).to_bytes(4, "big") + part for part in parts))
+    return EnrollmentIntent(
+        request_key=digest.digest(),
+        operation=request.operation,
+        label=request.label,
+        device=grant.device,
+        spki_sha256=csr.key_sha256,
+        predecessor=predecessor,
+        transport=request.transport,
+        peer=exchange.peer.address,
+        reasons=grant.reasons,
+        requested_at=exchange.received_at,
+    )
