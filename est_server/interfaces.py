@@ -13,7 +13,7 @@ answered with 500 / 5.00 and logged.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -230,12 +230,54 @@ class Device:
 
 
 class AddOutcome(StrEnum):
-    """What became of one row of a list that was imported."""
+    """What became of one row of a list that was imported.
+
+    ``CONFLICT_UDID``: the UDID is listed with another key; ``CONFLICT_KEY``: the key is listed
+    with another UDID; ``CONFLICT_ATTRIBUTES``: the device is listed with other attributes;
+    ``DUPLICATE``: an earlier row of the same list has the same UDID or key.
+    """
 
     ADDED = "added"
     UNCHANGED = "unchanged"
     CONFLICT_UDID = "conflict-udid"
     CONFLICT_KEY = "conflict-key"
+    CONFLICT_ATTRIBUTES = "conflict-attributes"
+    DUPLICATE = "duplicate"
+
+
+@dataclass(frozen=True, slots=True)
+class ListRow:
+    """One row of a device list and where it stands in it.
+
+    :param line: number of the line on which the row starts, from 1; no two rows share one.
+    """
+
+    line: int
+    device: ListedDevice
+
+
+@dataclass(frozen=True, slots=True)
+class RowConflict:
+    """A row that was not taken over; ``outcome`` is one of the conflicts or ``DUPLICATE``."""
+
+    line: int
+    outcome: AddOutcome
+
+
+@dataclass(frozen=True, slots=True)
+class ListImport:
+    """What became of a whole list.
+
+    :param added: how many rows were added.
+    :param unchanged: how many were there already.
+    :param conflicting: how many were not taken over.
+    :param conflicts: the first of those, by line; their number is bounded.
+    """
+
+    added: int
+    unchanged: int
+    conflicting: int
+    conflicts: tuple[RowConflict, ...]
 
 
 class DeviceRegistry(Protocol):
@@ -254,10 +296,18 @@ class DeviceRegistry(Protocol):
         ...
 
     async def add_devices(self, devices: list[ListedDevice], *, now: datetime) -> list[AddOutcome]:
-        """Add rows of a list, all in one transaction; one outcome per row, in order.
+        """Add a handful of devices, all in one transaction; one outcome per device, in order.
 
-        A row whose UDID is listed with another key, or whose key is listed with another UDID,
-        is a conflict and changes nothing. A row that is there already is ``UNCHANGED``.
+        A conflict changes nothing, and a device that is there already is ``UNCHANGED``.
+        """
+        ...
+
+    async def import_devices(self, rows: Iterable[ListRow], *, now: datetime) -> ListImport:
+        """Add a whole list: all rows that do not conflict, or none if anything fails.
+
+        Memory does not grow with the list, and the store stays open to others while the rows
+        are read. ``rows`` is consumed in another thread; an exception that it raises
+        is raised here, and nothing is added.
         """
         ...
 
@@ -378,30 +428,47 @@ class EnrollmentLedger(Protocol):
     """
 
     async def begin(self, intent: EnrollmentIntent) -> IssuanceTicket | IssuedCertificate:
-        """Record the intent and take what it needs, in one transaction.
+        """Record the intent and take what it needs, in one transaction. In this order:
 
-        - A certificate was already issued for the same ``request_key``, is still active and not
-          expired: return it. Nothing is recorded; the retry costs no second certificate.
-        - The same ``request_key`` is being worked on: if by this very process or by one that has
-          not finished within the lease time, the ticket is handed over; else refused with
-          ``TRY_LATER``.
-        - ``SIMPLEENROLL``: the claim of (device, label) must be free; else refused with
-          ``ALREADY_CLAIMED``.
-        - ``SIMPLEREENROLL``: the predecessor must be the latest active certificate of (device,
-          label); else refused with ``CERTIFICATE_SUPERSEDED`` or ``CERTIFICATE_REVOKED``.
-        - A device that the registry lists must be in a state that may enroll; else refused with
-          ``DEVICE_NOT_ACTIVE``.
+        1. A device that the registry lists must be in a state that may enroll; else refused with
+           ``DEVICE_NOT_ACTIVE``.
+        2. A certificate was already issued for the same ``request_key``, is still active and not
+           expired: return it. Nothing is recorded; the retry costs no second certificate.
+        3. Earlier attempts for (device, label) that are dead are abandoned, which gives their
+           claims back. An attempt is dead once its lease has run out, or at once if this very
+           process began it and its ticket was never handed to a caller, or if an earlier
+           process with this one's owner id began it.
+        4. The same ``request_key`` is still being worked on: refused with ``TRY_LATER``.
+        5. ``SIMPLEENROLL``: the claim of (device, label) must be free; else refused with
+           ``ALREADY_CLAIMED``, also when the certificate that the claim was used for has
+           expired, was superseded or revoked.
+           ``SIMPLEREENROLL``: the predecessor must be the active certificate of (device,
+           label); else refused with ``CERTIFICATE_UNKNOWN``, ``IDENTITY_MISMATCH``,
+           ``CERTIFICATE_SUPERSEDED`` or ``CERTIFICATE_REVOKED``.
+        6. Another issuance for (device, label) is being worked on: refused with ``TRY_LATER``.
         """
         ...
 
     async def complete(
         self, ticket: IssuanceTicket, certificate: x509.Certificate, *, now: datetime
     ) -> IssuedCertificate:
-        """Record the certificate, supersede its predecessor, mark the device enrolled."""
+        """Record the certificate, supersede its predecessor, mark the device enrolled.
+
+        Only a certificate that this returns may be sent. A repeat with the same certificate
+        returns the same record. Refused, with nothing recorded:
+
+        - ``TRY_LATER``: the attempt was abandoned, or taken over after its lease ran out;
+        - ``DEVICE_NOT_ACTIVE``, ``CERTIFICATE_SUPERSEDED``, ``CERTIFICATE_REVOKED``: what was
+          true at ``begin`` is no longer;
+        - ``INTERNAL_ERROR``: the certificate is for another key than the intent's.
+        """
         ...
 
     async def abandon(self, ticket: IssuanceTicket, *, reason: str, now: datetime) -> None:
-        """Record that nothing was issued, and give back the claim if the intent took it."""
+        """Record that nothing was issued, and give back the claim if the intent took it.
+
+        Without effect on a ticket that was completed, abandoned or taken over.
+        """
         ...
 
     async def record_refusal(self, refusal: Refusal) -> None:
@@ -410,6 +477,29 @@ class EnrollmentLedger(Protocol):
 
     async def find_certificate(self, sha256: bytes) -> IssuedCertificate | None:
         """The record of the certificate with this SHA-256 over its DER octets."""
+        ...
+
+
+class LedgerAdministration(Protocol):
+    """What an operator may do to the ledger, beside what devices cause."""
+
+    async def revoke_certificate(
+        self, sha256: bytes, *, actor: str, reason: str, now: datetime
+    ) -> IssuedCertificate:
+        """Mark a certificate as revoked; its claim stays taken.
+
+        :raises KeyError: no such certificate.
+        """
+        ...
+
+    async def release_claim(
+        self, device: str, label: str | None, *, actor: str, reason: str, now: datetime
+    ) -> bool:
+        """Let a device make a first enrollment under ``label`` again; whether it had a claim.
+
+        An attempt that is under way is abandoned. The certificate that the device has stays
+        active until the next one supersedes it.
+        """
         ...
 
 
