@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from est_protocol.credentials import PeerCredentials
-from est_protocol.messages import EstRequest, EstResponse
+from est_protocol.messages import EstRequest, EstResponse, Transport
 from est_protocol.secure_channel.context import LocalCredentials, TrustAnchors
 
 
@@ -38,6 +38,11 @@ class EstConnection(Protocol):
 
 class Connector(Protocol):
     """Makes connections to one EST server over one transport."""
+
+    @property
+    def transport(self) -> Transport:
+        """The transport; some rules differ (RFC 9148 sections 3 and 9.1)."""
+        ...
 
     @property
     def host(self) -> str:

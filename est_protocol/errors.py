@@ -4,6 +4,8 @@
     +-- MessageError        octets from the network that do not decode
     +-- RequestRefused      the server's answer is no; carries a RefusalReason
     +-- ServerRefused       a client was told no; carries what the server said
+    +-- StillPending        a client was told "not yet" for longer than it may wait
+    +-- CertificateRejected a client does not take the certificate that it was given
     +-- ChannelError        the (D)TLS channel could not be made or was lost
     |   +-- HandshakeFailed     the peer, or we, ended the handshake
     |   +-- PeerNotTrusted      the peer's certificate is not good enough
@@ -44,6 +46,21 @@ class ServerRefused(EstError):
         self.status = status
         self.explanation = explanation
         self.retry_after = retry_after
+
+
+class StillPending(EstError):
+    """The server has not decided within the time that the caller gave.
+
+    :param retry_after: seconds after which the server invites a repeat.
+    """
+
+    def __init__(self, retry_after: int) -> None:
+        super().__init__(f"the request is pending; the server asks to repeat it in {retry_after} s")
+        self.retry_after = retry_after
+
+
+class CertificateRejected(EstError):
+    """The certificate that the server issued is not one that the client may use."""
 
 
 class ChannelError(EstError):
