@@ -1,0 +1,64 @@
+"""The configuration file ``est-server.toml``: read once, into frozen dataclasses.
+
+Nothing else is read: no environment variables (but passphrases that the file names), no second
+file, no defaults from the system. Paths in the file are relative to the file.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+
+from est_protocol.errors import ConfigurationError
+from est_protocol.operations import RESERVED_SEGMENTS
+from est_server.config.reader import Place, read_table
+from est_server.config.settings import LabelSettings, ServerConfig
+
+__all__ = ["ServerConfig", "load_config"]
+
+#: What a label may look like: one path segment that needs no escaping on either transport.
+_LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._~-]{0,63}")
+
+
+def load_config(file: Path) -> ServerConfig:
+    """Read ``file``.
+
+    :raises ConfigurationError: it cannot be read, is no TOML, or says something that makes no
+        sense; the message names file, table and key.
+    """
+    try:
+        with file.open("rb") as stream:
+            document = tomllib.load(stream)
+    except OSError as error:
+        raise ConfigurationError(f"{file}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{file}: not valid TOML: {error}") from error
+    config = read_table(ServerConfig, document, Place(file))
+    _check(config, Place(file))
+    return config
+
+
+def _check(config: ServerConfig, place: Place) -> None:
+    """What no single table can know."""
+    if config.https is None and config.coaps is None:
+        place.fail("neither [https] nor [coaps] is there: nothing to serve")
+    for label in config.labels:
+        if label in RESERVED_SEGMENTS:
+            place.inside(f"labels.{label}").fail(
+                "a label must not be named like an operation (RFC 7030 section 3.2.2)"
+            )
+        if not _LABEL.fullmatch(label):
+            place.inside(f"labels.{label}").fail(
+                "a label is 1 to 64 letters, digits, dots, hyphens, underscores or tildes"
+            )
+    for table, settings in _label_tables(config):
+        if settings.authority not in config.authorities:
+            place.inside(table).at("authority").fail(
+                f"there is no table [authorities.{settings.authority}]"
+            )
+
+
+def _label_tables(config: ServerConfig) -> list[tuple[str, LabelSettings]]:
+    labels = [(f"labels.{name}", settings) for name, settings in config.labels.items()]
+    return [("default", config.default), *labels]

@@ -1,0 +1,175 @@
+"""The settings of ``est-server.toml``, table by table, with their defaults."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+
+from est_protocol.secure_channel.policy import DtlsPolicy, TlsPolicy
+from est_server.config.reader import InputDirectory, InputFile, Port
+from est_server.interfaces import CertificateProfile
+
+
+class Combination(StrEnum):
+    """How several authorizers come to one decision."""
+
+    ALL_OF = "all-of"
+    FIRST_OF = "first-of"
+
+
+class LogFormat(StrEnum):
+    """How a line of the audit log is written."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+@dataclass(frozen=True, slots=True)
+class AuthoritySettings:
+    """A certificate authority with its key in a file.
+
+    :param certificate: PEM file with the issuing CA's certificate and those above it up to the
+        root, the issuing one first; all of them are answered to /cacerts.
+    :param key: PEM file with the issuing CA's private key.
+    :param key_passphrase_variable: name of the environment variable with the key's passphrase;
+        without it the key is read as unencrypted.
+    """
+
+    certificate: InputFile
+    key: InputFile
+    key_passphrase_variable: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LabelSettings:
+    """What requests under one label get.
+
+    :param authorizers: who decides, by name; there is no default, and a label without one keeps
+        the server from starting. ``device-list`` grants what the imported device lists say.
+    :param combination: what several authorizers decide together: ``all-of`` them have to grant,
+        or the ``first-of`` them that grants decides.
+    :param authority: name of the table under ``authorities`` that issues for this label.
+    :param require_pop_linking: refuse requests that are not linked to their channel (RFC 7030
+        section 3.5). Without a client certificate linking is required in any case.
+    :param profile: what the certificates look like.
+    """
+
+    authorizers: tuple[str, ...] = ()
+    combination: Combination = Combination.ALL_OF
+    authority: str = "default"
+    require_pop_linking: bool = False
+    profile: CertificateProfile = field(default_factory=CertificateProfile)
+
+
+@dataclass(frozen=True, slots=True)
+class HttpsSettings:
+    """EST over HTTPS (RFC 7030). Without this table HTTPS is not served.
+
+    :param certificate: PEM file with the server's certificate and the chain to send with it.
+    :param key: PEM file with its private key.
+    :param listen: address to listen on; the default is reachable from this machine only.
+    :param port: TCP port, 0 for any that is free.
+    :param key_passphrase_variable: name of the environment variable with the key's passphrase.
+    :param tls: versions, suites, groups.
+    """
+
+    certificate: InputFile
+    key: InputFile
+    listen: str = "127.0.0.1"
+    port: Port = 8443
+    key_passphrase_variable: str | None = None
+    tls: TlsPolicy = field(default_factory=TlsPolicy)
+
+
+@dataclass(frozen=True, slots=True)
+class CoapsSettings:
+    """EST over CoAPS (RFC 9148). Without this table CoAPS is not served.
+
+    :param certificate: PEM file with the server's certificate and the chain to send with it;
+        an EC key, as the mandatory suite of RFC 9148 section 3 authenticates with ECDSA.
+    :param key: PEM file with its private key.
+    :param listen: address to listen on; the default is reachable from this machine only.
+    :param port: UDP port, 0 for any that is free.
+    :param key_passphrase_variable: name of the environment variable with the key's passphrase.
+    :param send_root: send the root certificate in the handshake too, so that a client that
+        knows nothing but the root's fingerprint can check it; costs its size on the air.
+    :param dtls: suites, groups, MTU.
+    """
+
+    certificate: InputFile
+    key: InputFile
+    listen: str = "127.0.0.1"
+    port: Port = 5684
+    key_passphrase_variable: str | None = None
+    send_root: bool = True
+    dtls: DtlsPolicy = field(default_factory=DtlsPolicy)
+
+
+@dataclass(frozen=True, slots=True)
+class StoreSettings:
+    """The store of devices and of everything that was asked and issued.
+
+    :param path: the SQLite file; made if it does not exist.
+    """
+
+    path: Path
+
+
+@dataclass(frozen=True, slots=True)
+class TrustSettings:
+    """Whose birth certificates are believed.
+
+    :param manufacturers: directory of PEM files, one manufacturer CA certificate each.
+    """
+
+    manufacturers: InputDirectory | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceSettings:
+    """Bounds that hold for both transports.
+
+    :param authorizer_timeout: seconds that an authorizer may take; longer means refused.
+    """
+
+    authorizer_timeout: float = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class LogSettings:
+    """The audit log: one line for each request, answered or refused.
+
+    :param format: ``text`` for people, ``json`` for one JSON object per line.
+    :param file: file to append to, made with mode 0600; without it, standard error.
+    """
+
+    format: LogFormat = LogFormat.TEXT
+    file: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ServerConfig:
+    """Everything in ``est-server.toml``.
+
+    :param default: requests without a label.
+    :param authorities: certificate authorities by name.
+    :param store: the store.
+    :param labels: requests with a label, by label.
+    :param https: EST over HTTPS.
+    :param coaps: EST over CoAPS.
+    :param trust: whose birth certificates are believed.
+    :param service: bounds for both transports.
+    :param log: the audit log.
+    """
+
+    default: LabelSettings
+    authorities: Mapping[str, AuthoritySettings]
+    store: StoreSettings
+    labels: Mapping[str, LabelSettings] = field(default_factory=dict)
+    https: HttpsSettings | None = None
+    coaps: CoapsSettings | None = None
+    trust: TrustSettings = field(default_factory=TrustSettings)
+    service: ServiceSettings = field(default_factory=ServiceSettings)
+    log: LogSettings = field(default_factory=LogSettings)

@@ -1,0 +1,190 @@
+"""The configuration file: what it takes, and how it says no."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.x509.oid import ExtendedKeyUsageOID
+
+from est_protocol.errors import ConfigurationError
+from est_protocol.operations import RESERVED_SEGMENTS
+from est_protocol.secure_channel.policy import TlsVersion
+from est_server.config import ServerConfig, load_config
+from est_server.config.reader import Place, read_table
+from est_server.config.settings import Combination, LogFormat
+from est_server.interfaces import OperationalKey
+
+SMALLEST = """
+[default]
+authorizers = ["device-list"]
+[authorities.default]
+certificate = "ca.pem"
+key = "ca.key"
+[store]
+path = "est.sqlite"
+[https]
+certificate = "https.pem"
+key = "https.key"
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name in ("ca.pem", "ca.key", "https.pem", "https.key"):
+        (tmp_path / name).touch()
+    return tmp_path
+
+
+def load(folder: Path, text: str) -> ServerConfig:
+    file = folder / "est-server.toml"
+    file.write_text(text)
+    return load_config(file)
+
+
+def refusal(folder: Path, text: str) -> str:
+    with pytest.raises(ConfigurationError) as caught:
+        load(folder, text)
+    message = str(caught.value)
+    assert message.startswith(str(folder / "est-server.toml"))
+    assert "\n" not in message
+    return message.removeprefix(f"{folder / 'est-server.toml'}: ")
+
+
+def test_the_smallest_file_listens_on_loopback_only(folder: Path) -> None:
+    config = load(folder, SMALLEST)
+    assert config.https is not None
+    assert (config.https.listen, config.https.port) == ("127.0.0.1", 8443)
+    assert config.coaps is None
+    assert config.default.require_pop_linking is False
+
+
+def test_paths_are_relative_to_the_file(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir("/")
+    config = load(folder, SMALLEST)
+    assert config.store.path == folder / "est.sqlite"
+    assert config.authorities["default"].key == folder / "ca.key"
+
+
+def test_every_kind_of_value(folder: Path) -> None:
+    config = load(
+        folder,
+        SMALLEST
+        + """
+        port = 0
+        [https.tls]
+        minimum_version = "TLS1_3"
+        [labels.meters]
+        authorizers = ["device-list", "other"]
+        combination = "first-of"
+        [labels.meters.profile]
+        validity = "12h"
+        subject = "CN={udid},O=Example"
+        subject_alt_names = ["dns:{udid}.example"]
+        operational_key = "listed"
+        key_usages = ["digital_signature", "key_agreement"]
+        extended_key_usages = ["client-auth", "1.3.6.1.5.5.7.3.17"]
+        [service]
+        authorizer_timeout = 3
+        [log]
+        format = "json"
+        file = "audit.log"
+        """,
+    )
+    assert config.https is not None
+    assert config.https.port == 0
+    assert config.https.tls.minimum_version is TlsVersion.TLS1_3
+    meters = config.labels["meters"]
+    assert meters.combination is Combination.FIRST_OF
+    assert meters.profile.validity == timedelta(hours=12)
+    assert meters.profile.operational_key is OperationalKey.LISTED
+    assert meters.profile.key_usages == {"digital_signature", "key_agreement"}
+    assert meters.profile.extended_key_usages == (
+        ExtendedKeyUsageOID.CLIENT_AUTH,
+        x509.ObjectIdentifier("1.3.6.1.5.5.7.3.17"),
+    )
+    assert config.service.authorizer_timeout == 3.0
+    assert config.log.format is LogFormat.JSON
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("prot = 1", "[https] prot: unknown key"),
+        ("port = '8443'", "[https] port: expected a whole number, not '8443'"),
+        ("port = true", "[https] port: expected a whole number"),
+        ("port = 70000", "[https] port: 70000 is not between 0 and 65535"),
+        ("listen = 1", "[https] listen: expected a string, not 1"),
+        ("tls = 1", "[https] tls: expected a table"),
+        ("[https.tls]\nminimum_version = 'SSL3'", "[https.tls] minimum_version: 'SSL3' is none"),
+        ("[nonsense]", "top level nonsense: unknown key"),
+        ("[log]\nformat = 'xml'", "[log] format: 'xml' is none of text, json"),
+        ("[service]\nauthorizer_timeout = 0", "[service] authorizer_timeout: 0 is not greater"),
+        ("[trust]\nmanufacturers = 'gone'", "[trust] manufacturers: there is no directory"),
+        (
+            "[coaps]\ncertificate = 'gone.pem'\nkey = 'ca.key'",
+            "[coaps] certificate: there is no file",
+        ),
+        ("[coaps]\ncertificate = 'ca.pem'", "[coaps] key: is missing"),
+        ("[labels.a]\nrequire_pop_linking = 1", "[labels.a] require_pop_linking: expected true or"),
+        ("[labels.a]\nauthorizers = 'x'", "[labels.a] authorizers: expected a list"),
+        ("[labels.a]\nauthorizers = [1]", "[labels.a] authorizers: expected a string, not 1"),
+        (
+            "[labels.a.profile]\nvalidity = '90'",
+            "[labels.a.profile] validity: expected a duration",
+        ),
+        (
+            "[labels.a.profile]\nvalidity = '999999999w'",
+            "[labels.a.profile] validity: 999999999w is longer",
+        ),
+        (
+            "[labels.a.profile]\nextended_key_usages = ['x']",
+            "[labels.a.profile] extended_key_usages: 'x' is neither",
+        ),
+        ("[labels.a]\nauthority = 'b'", "[labels.a] authority: there is no table [authorities.b]"),
+        ("[labels.'a/b']", "[labels.a/b]: a label is"),
+        ("[", "not valid TOML"),
+    ],
+)
+def test_a_mistake_is_named_with_its_place(folder: Path, text: str, message: str) -> None:
+    assert refusal(folder, SMALLEST + text).startswith(message)
+
+
+def test_octets_that_are_no_text(tmp_path: Path) -> None:
+    (tmp_path / "est-server.toml").write_bytes(b"\xff\xfe")
+    with pytest.raises(ConfigurationError, match="not valid TOML"):
+        load_config(tmp_path / "est-server.toml")
+
+
+@pytest.mark.parametrize("segment", sorted(RESERVED_SEGMENTS))
+def test_a_label_is_not_named_like_an_operation(folder: Path, segment: str) -> None:
+    assert refusal(folder, f"{SMALLEST}\n[labels.{segment}]").startswith(
+        f"[labels.{segment}]: a label must not be named like an operation"
+    )
+
+
+def test_nothing_to_serve(folder: Path) -> None:
+    assert "nothing to serve" in refusal(folder, SMALLEST.split("[https]")[0])
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"gone\.toml: No such file"):
+        load_config(tmp_path / "gone.toml")
+
+
+def test_what_a_part_rejects_is_placed_too() -> None:
+    @dataclass(frozen=True)
+    class Part:
+        low: int = 1
+        high: float = 2.0
+
+        def __post_init__(self) -> None:
+            if self.low > self.high:
+                raise ValueError("low is above high")
+
+    with pytest.raises(ConfigurationError, match=r"^f: \[part\]: low is above high$"):
+        read_table(Part, {"low": 3}, Place(Path("f"), "part"))
+    assert read_table(Part, {"high": 9}, Place(Path("f"))) == Part(high=9.0)
