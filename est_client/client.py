@@ -1,0 +1,287 @@
+"""EST operations as a device calls them (RFC 7030 section 4, RFC 9148 section 4)."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Self
+
+from cryptography import x509
+
+from est_client.bootstrap import CaFingerprint
+from est_client.connection import Connector, EstConnection
+from est_client.issued import accept_issued
+from est_client.retry import Patience, RetryPolicy
+from est_client.self_signed import udid_name
+from est_client.session import Session
+from est_client.trust import TrustDatabase
+from est_protocol import pkcs10
+from est_protocol.credentials import AnchorSet
+from est_protocol.errors import (
+    ChannelError,
+    ConfigurationError,
+    MessageError,
+    PeerNotTrusted,
+    ServerRefused,
+    StillPending,
+)
+from est_protocol.keys import SigningKey
+from est_protocol.messages import CertificatesResponse, EstRequest, Pending
+from est_protocol.operations import Operation
+from est_protocol.secure_channel.context import LocalCredentials
+
+#: Makes the body of a request for the channel that it will travel over.
+_Body = Callable[[EstConnection], bytes]
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+class EstClient:
+    """A client of one EST server; an async context manager that closes its channel.
+
+    No request is written before the server's chain and name have been verified.
+
+    :param server: makes the connections; see :func:`est_client.location.connector_for`.
+    :param trust: what to verify the server with: the databases, or the fingerprint of the CA
+        certificate that makes the Explicit one (RFC 7030 section 4.1.1).
+    :param identity: the key and certificate chain to authenticate with. An empty chain is a bare
+        key: it authenticates by POP linking on HTTPS, by a self-signed certificate on CoAPS.
+    :param label: the path segment that selects a CA (RFC 7030 section 3.2.2).
+    :param pop_linking: link each CSR to its channel (RFC 7030 section 3.5).
+    :param present_bare_key: present a self-signed certificate for a bare key on HTTPS too, which
+        proves possession of it where another key is to be certified.
+    :param adopt_trust: let the answer to /cacerts replace the trust anchors (RFC 7030 section
+        4.1.3). Without it they stay as configured, for servers whose own certificate is of
+        another CA than the one that issues.
+    :param fetch_ca_certificates: get /cacerts before the first enrollment (RFC 7030 section
+        4.2), so that the issued certificate can be verified.
+    :param retry: what to do when an answer is lost.
+    :param sleep: waits for a number of seconds.
+    :param monotonic: seconds of a clock that never jumps.
+    :param now: the current time, timezone-aware.
+    """
+
+    def __init__(
+        self,
+        server: Connector,
+        *,
+        trust: TrustDatabase | CaFingerprint,
+        identity: LocalCredentials | None = None,
+        label: str | None = None,
+        pop_linking: bool = True,
+        present_bare_key: bool = False,
+        adopt_trust: bool = True,
+        fetch_ca_certificates: bool = True,
+        retry: RetryPolicy | None = None,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        monotonic: Callable[[], float] = time.monotonic,
+        now: Callable[[], datetime] = _now,
+    ) -> None:
+        self._session = Session(
+            server,
+            label=label,
+            trust=trust,
+            identity=identity,
+            present_bare_key=present_bare_key,
+        )
+        self._label = label
+        self._pop_linking = pop_linking
+        self._adopt_trust = adopt_trust
+        self._fetch_ca_certificates = fetch_ca_certificates
+        self._retry = retry or RetryPolicy()
+        self._sleep = sleep
+        self._monotonic = monotonic
+        self._now = now
+        #: What /cacerts gave last; empty before.
+        self.ca_certificates: tuple[x509.Certificate, ...] = ()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the channel, if there is one; the client may be used again."""
+        await self._session.close()
+
+    @property
+    def identity(self) -> LocalCredentials | None:
+        """The key and chain to authenticate with; assign another for the next connection."""
+        return self._session.identity
+
+    @identity.setter
+    def identity(self, identity: LocalCredentials | None) -> None:
+        self._session.identity = identity
+
+    @property
+    def trust(self) -> TrustDatabase | None:
+        """The trust databases as they are now, to be kept for the next start."""
+        return self._session.trust
+
+    @property
+    def verified_by(self) -> AnchorSet | None:
+        """The database that verified the server of the latest connection."""
+        return self._session.verified_by
+
+    async def cacerts(self) -> tuple[x509.Certificate, ...]:
+        """Get the CA certificates and trust them from now on (RFC 7030 section 4.1).
+
+        :return: the current CA certificate and every certificate that verified under it.
+        :raises PeerNotTrusted: the server is not trusted; on CoAPS also if it is not one of the
+            CA that its answer names (RFC 9148 section 9.1).
+        :raises MessageError: the answer does not decode, or has no CA certificate in it.
+        :raises ServerRefused: the server refused.
+        :raises ChannelError: there was no answer.
+        """
+        answer = await self._exchange(Operation.CACERTS, lambda _: b"", wait=0.0)
+        certificates = answer.certificates
+        if self._adopt_trust:
+            await self._session.adopt_trust(certificates, now=self._now())
+        self.ca_certificates = certificates
+        return self.ca_certificates
+
+    async def simpleenroll(
+        self,
+        *,
+        key: SigningKey | None = None,
+        subject: x509.Name | None = None,
+        subject_alt_names: tuple[x509.GeneralName, ...] = (),
+        wait: float = 0.0,
+    ) -> x509.Certificate:
+        """Ask for a certificate (RFC 7030 section 4.2.1).
+
+        :param key: the key to certify; the identity's by default.
+        :param subject: the name to ask for; the UDID of ``key`` as common name by default.
+        :param subject_alt_names: subjectAltName entries to ask for.
+        :param wait: seconds to wait in all while the server says "not yet".
+        :return: the certificate of ``key``, verified.
+        :raises CertificateRejected: the server issued something else.
+        :raises StillPending: it has not decided after ``wait`` seconds.
+        :raises ServerRefused: it refused.
+        :raises PeerNotTrusted: it is not trusted; no request was sent.
+        :raises ChannelError: there was no answer, and no attempt is left.
+        :raises MessageError: the answer does not decode.
+        :raises ConfigurationError: there is no key, or no trust anchor.
+        """
+        if key is None:
+            if self.identity is None:
+                raise ConfigurationError("there is no key to certify")
+            key = self.identity.key
+        name = udid_name(key.public_key()) if subject is None else subject
+        path = await self._enroll(Operation.SIMPLEENROLL, key, name, subject_alt_names, wait)
+        return path[0]
+
+    async def simplereenroll(
+        self, *, key: SigningKey | None = None, wait: float = 0.0
+    ) -> x509.Certificate:
+        """Renew the identity's certificate, or rekey it (RFC 7030 section 4.2.2).
+
+        The request repeats its subject and subjectAltName. On success the client goes on under
+        the new identity, since the server counts the old one as superseded; on any error it
+        keeps the old one.
+
+        :param key: the key to certify; the identity's, which renews it, by default.
+        :param wait: seconds to wait in all while the server says "not yet".
+        :return: the new certificate, verified.
+        :raises ConfigurationError: the identity has no certificate.
+        :raises EstError: as :meth:`simpleenroll`.
+        """
+        if self.identity is None or not self.identity.chain:
+            raise ConfigurationError("there is no certificate to renew")
+        current = self.identity.chain[0]
+        key = key or self.identity.key
+        path = await self._enroll(
+            Operation.SIMPLEREENROLL, key, current.subject, _subject_alt_names(current), wait
+        )
+        self.identity = LocalCredentials(key, path)
+        return path[0]
+
+    async def _enroll(
+        self,
+        operation: Operation,
+        key: SigningKey,
+        subject: x509.Name,
+        subject_alt_names: tuple[x509.GeneralName, ...],
+        wait: float,
+    ) -> tuple[x509.Certificate, ...]:
+        """The issued certificate and what belongs between it and the anchor."""
+        if self._fetch_ca_certificates and not self.ca_certificates:
+            await self.cacerts()
+
+        def body(connection: EstConnection) -> bytes:
+            binding = connection.server.channel_binding if self._pop_linking else None
+            return pkcs10.build(
+                key, subject, subject_alt_names=subject_alt_names, binding=binding
+            ).der
+
+        answer = await self._exchange(operation, body, wait=wait)
+        return accept_issued(
+            answer.certificates,
+            key.public_key(),
+            ca_certificates=self.ca_certificates,
+            now=self._now(),
+        )
+
+    async def _exchange(
+        self, operation: Operation, body: _Body, *, wait: float
+    ) -> CertificatesResponse:
+        """Send a request until it is answered, each time over a channel that is verified."""
+        patience = Patience(self._retry, wait=wait, monotonic=self._monotonic)
+        asked = False
+        while True:
+            try:
+                connection = await self._session.connection()
+                asked = True
+                answer = await self._ask(connection, operation, body(connection))
+            except PeerNotTrusted:
+                raise
+            except ChannelError as error:
+                # Where nothing was ever sent there is no answer to be lost.
+                if not asked:
+                    raise
+                delay = patience.after_loss(error)
+            except ServerRefused as error:
+                if error.retry_after is None:
+                    raise
+                delay = patience.after_not_yet(error.retry_after, error)
+            else:
+                if isinstance(answer, CertificatesResponse):
+                    return answer
+                pending = StillPending(answer.retry_after)
+                delay = patience.after_not_yet(answer.retry_after, pending)
+            await self._session.close()
+            await self._sleep(delay)
+
+    async def _ask(
+        self, connection: EstConnection, operation: Operation, body: bytes
+    ) -> CertificatesResponse | Pending:
+        transport = self._session.connector.transport
+        try:
+            return await connection.request(EstRequest(operation, transport, self._label, body))
+        except ServerRefused:
+            raise
+        except BaseException:
+            # Half an answer may still be on its way; no other request may meet it.
+            await self._session.close()
+            raise
+
+
+def _subject_alt_names(certificate: x509.Certificate) -> tuple[x509.GeneralName, ...]:
+    try:
+        extension = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
+    except x509.ExtensionNotFound:
+        return ()
+    except ValueError as error:
+        raise MessageError("the current certificate has unreadable extensions") from error
+    return tuple(extension.value)

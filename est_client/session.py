@@ -1,0 +1,136 @@
+"""One client's channel to its server: made when needed, trusted before it is used."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+
+from cryptography import x509
+
+from est_client.bootstrap import CaFingerprint, bootstrap
+from est_client.chain import verify_chain
+from est_client.connection import Connector, EstConnection
+from est_client.self_signed import self_signed
+from est_client.server_identity import verify_server
+from est_client.trust import TrustDatabase
+from est_protocol.credentials import AnchorSet
+from est_protocol.errors import CertificateRejected, ConfigurationError, PeerNotTrusted
+from est_protocol.keys import SigningKey
+from est_protocol.messages import Transport
+from est_protocol.secure_channel.context import LocalCredentials
+
+#: How far the notBefore of a self-signed certificate lies in the past, for slow clocks.
+_BACKDATE = timedelta(days=1)
+_SELF_SIGNED_VALIDITY = timedelta(days=365)
+
+
+class Session:
+    """Keeps at most one connection, with the identity and the trust of the moment.
+
+    :param identity: the key, and the certificate chain or none, to authenticate with. Replace
+        the attribute and the next connection uses the new one.
+    :param trust: what the server's chain may end at, or the fingerprint to find that out by.
+    :param present_bare_key: whether an identity without certificates presents a self-signed one;
+        on CoAPS it always does (RFC 9148 section 3).
+    """
+
+    def __init__(
+        self,
+        connector: Connector,
+        *,
+        label: str | None,
+        trust: TrustDatabase | CaFingerprint,
+        identity: LocalCredentials | None,
+        present_bare_key: bool,
+    ) -> None:
+        self.connector = connector
+        self.identity = identity
+        self._label = label
+        self._trust = trust
+        self._present_bare_key = present_bare_key or connector.transport is Transport.COAPS
+        self._self_signed: tuple[SigningKey, LocalCredentials] | None = None
+        self._connection: EstConnection | None = None
+        self._connected_as: LocalCredentials | None = None
+        #: The database that verified the server of the latest connection.
+        self.verified_by: AnchorSet | None = None
+
+    @property
+    def trust(self) -> TrustDatabase | None:
+        """The trust databases; ``None`` while the fingerprint has not been followed."""
+        return self._trust if isinstance(self._trust, TrustDatabase) else None
+
+    async def connection(self) -> EstConnection:
+        """The connection, made anew if there is none or the identity has changed.
+
+        :raises PeerNotTrusted: the server is not the one that was meant; nothing was sent.
+        :raises ChannelError: there is no server, or no handshake.
+        """
+        if self._connection is not None and self._connected_as is not self.identity:
+            await self.close()
+        if self._connection is None:
+            self._connection = await self._connect()
+            self._connected_as = self.identity
+        return self._connection
+
+    async def _connect(self) -> EstConnection:
+        credentials = self._credentials()
+        if isinstance(self._trust, CaFingerprint):
+            self._trust = await bootstrap(
+                self.connector, self._trust, label=self._label, credentials=credentials
+            )
+        connection = await self.connector.connect(
+            credentials=credentials, anchors=self._trust.anchors()
+        )
+        try:
+            self.verified_by = verify_server(connection.server, self.connector.host)
+        except PeerNotTrusted:
+            await connection.close()
+            raise
+        return connection
+
+    def _credentials(self) -> LocalCredentials | None:
+        identity = self.identity
+        if identity is None:
+            if self.connector.transport is Transport.COAPS:
+                raise ConfigurationError("EST over CoAPS needs a client key (RFC 9148 section 3)")
+            return None
+        if identity.chain:
+            return identity
+        if not self._present_bare_key:
+            return None
+        if self._self_signed is None or self._self_signed[0] is not identity.key:
+            certificate = self_signed(
+                identity.key,
+                not_before=datetime.now(UTC) - _BACKDATE,
+                validity=_SELF_SIGNED_VALIDITY,
+            )
+            self._self_signed = identity.key, LocalCredentials(identity.key, (certificate,))
+        return self._self_signed[1]
+
+    async def adopt_trust(self, anchors: Sequence[x509.Certificate], *, now: datetime) -> None:
+        """Take the anchors that /cacerts gave over this very session.
+
+        On CoAPS the server's chain is verified once more, under the new anchors, before anything
+        else is sent over the session (RFC 9148 section 9.1).
+
+        :raises PeerNotTrusted: it does not verify; the session is closed.
+        """
+        previous = self.trust or TrustDatabase()
+        self._trust = previous.learned(anchors)
+        connection = self._connection
+        if connection is None or self.connector.transport is not Transport.COAPS:
+            return
+        chain = connection.server.chain
+        try:
+            verify_chain(chain[0], anchors=anchors, intermediates=chain[1:], now=now)
+        except CertificateRejected as error:
+            await self.close()
+            raise PeerNotTrusted(
+                f"the server is not one of the CA whose certificates it sends: {error}"
+            ) from error
+
+    async def close(self) -> None:
+        """Close the connection, if there is one."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await connection.close()
