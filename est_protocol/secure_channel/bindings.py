@@ -15,6 +15,9 @@ from OpenSSL._util import ffi, lib
 _ffi: Any = ffi
 _lib: Any = lib
 
+#: SSL_MODE_NO_AUTO_CHAIN of OpenSSL's ssl.h.
+MODE_NO_AUTO_CHAIN = 0x8
+
 
 def set_groups(context: SSL.Context, groups: str) -> None:
     """Set the key exchange groups of ``context``, most wanted first.

@@ -113,7 +113,8 @@ def _configure(
         | SSL.OP_NO_TICKET
         | SSL.OP_CIPHER_SERVER_PREFERENCE
     )
-    context.set_mode(SSL.MODE_RELEASE_BUFFERS)
+    # Send the chain that was configured and not, as OpenSSL would, one completed from the anchors.
+    context.set_mode(SSL.MODE_RELEASE_BUFFERS | bindings.MODE_NO_AUTO_CHAIN)
     context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
     try:
         context.set_cipher_list(policy.ciphers.encode("ascii"))
