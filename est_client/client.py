@@ -207,6 +207,20 @@ class EstClient:
         self.identity = LocalCredentials(key, path)
         return path[0]
 
+    def chain_of(self, certificate: x509.Certificate) -> tuple[x509.Certificate, ...]:
+        """``certificate`` and the CA certificates between it and the trust anchor.
+
+        What a TLS client presents; of no more than ``certificate`` before /cacerts was asked.
+
+        :raises CertificateRejected: it does not chain to the CA.
+        """
+        return accept_issued(
+            (certificate,),
+            certificate.public_key(),
+            ca_certificates=self.ca_certificates,
+            now=self._now(),
+        )
+
     async def _enroll(
         self,
         operation: Operation,

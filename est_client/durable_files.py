@@ -7,17 +7,21 @@ interrupted, so that the tests can interrupt each of them.
 from __future__ import annotations
 
 import os
+import secrets
 from pathlib import Path
+
+#: The end of the name of a file that is not finished; whoever finds one may remove it.
+UNFINISHED = ".unfinished"
 
 
 class FileSystem:
-    """The steps of which durable changes are made; raises :class:`OSError`."""
+    """The steps of which durable changes are made; each raises :class:`OSError`."""
 
     def create(self, path: Path, content: bytes, mode: int) -> None:
-        """Write a new file and sync it; an old one of that name is emptied first."""
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, mode)
+        """Write a file that is not there yet, and sync it."""
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode)
         with os.fdopen(descriptor, "wb") as file:
-            # A file left over from an interrupted run, or the umask, may have another mode.
+            # The umask may have taken bits away.
             os.fchmod(descriptor, mode)
             file.write(content)
             file.flush()
@@ -30,6 +34,10 @@ class FileSystem:
     def remove(self, path: Path) -> None:
         """Remove a file; it may be gone already."""
         path.unlink(missing_ok=True)
+
+    def make_directory(self, path: Path) -> None:
+        """Make a directory that only its owner may enter; it may be there already."""
+        path.mkdir(mode=0o700, exist_ok=True)
 
     def sync_directory(self, path: Path) -> None:
         """Make the names in a directory durable."""
@@ -49,7 +57,11 @@ def write_durably(
     :raises OSError: it could not be written; the old file is untouched.
     """
     steps = file_system or FileSystem()
-    temporary = path.with_name(path.name + ".new")
-    steps.create(temporary, content, mode)
-    steps.rename(temporary, path)
+    unfinished = path.with_name(f"{path.name}.{secrets.token_hex(4)}{UNFINISHED}")
+    try:
+        steps.create(unfinished, content, mode)
+        steps.rename(unfinished, path)
+    except OSError:
+        steps.remove(unfinished)
+        raise
     steps.sync_directory(path.parent)

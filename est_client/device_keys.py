@@ -1,0 +1,87 @@
+"""Private keys and certificates of a device: made, written as PEM, read from PEM."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
+
+from est_protocol.errors import ConfigurationError
+from est_protocol.keys import SigningKey
+
+#: Kinds of key that can be made, by the names of :func:`est_protocol.keys.key_kind`.
+KEY_KINDS = ("ec-p256", "ec-p384", "ec-p521", "ed25519", "rsa-2048", "rsa-3072", "rsa-4096")
+
+_CURVES: dict[str, ec.EllipticCurve] = {
+    "ec-p256": ec.SECP256R1(),
+    "ec-p384": ec.SECP384R1(),
+    "ec-p521": ec.SECP521R1(),
+}
+
+
+def generate_key(kind: str = "ec-p256") -> SigningKey:
+    """Make a private key.
+
+    :param kind: one of :data:`KEY_KINDS`.
+    :raises ConfigurationError: it is none of them.
+    """
+    if kind not in KEY_KINDS:
+        raise ConfigurationError(f"unknown kind of key {kind!r}; known: {', '.join(KEY_KINDS)}")
+    if kind in _CURVES:
+        return ec.generate_private_key(_CURVES[kind])
+    if kind == "ed25519":
+        return ed25519.Ed25519PrivateKey.generate()
+    return rsa.generate_private_key(public_exponent=65537, key_size=int(kind.removeprefix("rsa-")))
+
+
+def key_to_pem(key: SigningKey) -> bytes:
+    """The key as PKCS#8 PEM, not encrypted."""
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+
+
+def chain_to_pem(chain: Sequence[x509.Certificate]) -> bytes:
+    """The certificates as PEM, in the order given."""
+    return b"".join(certificate.public_bytes(Encoding.PEM) for certificate in chain)
+
+
+def key_from_pem(pem: bytes, where: str) -> SigningKey:
+    """The private key in ``pem``; PKCS#8, SEC1 or PKCS#1, not encrypted.
+
+    :param where: what to call it in an error.
+    :raises ConfigurationError: there is none, or of a kind that cannot sign.
+    """
+    try:
+        key = load_pem_private_key(pem, password=None)
+    except TypeError as error:
+        raise ConfigurationError(f"the private key in {where} is encrypted") from error
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise ConfigurationError(f"there is no readable PEM private key in {where}") from error
+    if not isinstance(
+        key,
+        ec.EllipticCurvePrivateKey
+        | rsa.RSAPrivateKey
+        | ed25519.Ed25519PrivateKey
+        | ed448.Ed448PrivateKey,
+    ):
+        raise ConfigurationError(f"the private key in {where} cannot sign")
+    return key
+
+
+def chain_from_pem(pem: bytes, where: str) -> tuple[x509.Certificate, ...]:
+    """All certificates in ``pem``, in their order, at least one.
+
+    :param where: what to call it in an error.
+    :raises ConfigurationError: there is none, or one does not decode.
+    """
+    try:
+        return tuple(x509.load_pem_x509_certificates(pem))
+    except ValueError as error:
+        raise ConfigurationError(f"there is no readable PEM certificate in {where}") from error

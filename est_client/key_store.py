@@ -1,0 +1,144 @@
+"""The key store in files: one directory, at most two files.
+
+- ``identity.pem``: the private key and the certificate chain, together, so that one rename
+  replaces both and no moment shows a key beside the certificate of another;
+- ``pending-key.pem``: the key that a request was, or is about to be, sent for.
+
+A new key is on the disk before the request that names it is sent; the old identity is untouched
+until the new certificate has been verified. One process at a time may use a directory.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from cryptography import x509
+
+from est_client.device_keys import (
+    chain_from_pem,
+    chain_to_pem,
+    generate_key,
+    key_from_pem,
+    key_to_pem,
+)
+from est_client.durable_files import UNFINISHED, FileSystem, write_durably
+from est_protocol.errors import ConfigurationError
+from est_protocol.keys import SigningKey, spki_der
+from est_protocol.secure_channel.context import LocalCredentials
+
+_PRIVATE = 0o600
+_Result = TypeVar("_Result")
+
+
+class FileKeyStore:
+    """A :class:`~est_client.interfaces.KeyStore` in a directory of its own.
+
+    :param directory: made with mode 0700 if it is not there; its parent must be.
+    :param key_kind: the kind of key to make, see :data:`~est_client.device_keys.KEY_KINDS`.
+    :param make_key: makes the keys instead.
+    :param file_system: makes the changes.
+    """
+
+    def __init__(
+        self,
+        directory: str | Path,
+        *,
+        key_kind: str = "ec-p256",
+        make_key: Callable[[], SigningKey] | None = None,
+        file_system: FileSystem | None = None,
+    ) -> None:
+        self._directory = Path(directory)
+        self._identity = self._directory / "identity.pem"
+        self._pending = self._directory / "pending-key.pem"
+        self._make_key = make_key or (lambda: generate_key(key_kind))
+        self._file_system = file_system or FileSystem()
+        self._opened = False
+
+    async def identity(self) -> LocalCredentials | None:
+        """The current key and certificate chain; see the protocol."""
+        return await asyncio.to_thread(self._attempt, self._load_identity)
+
+    async def pending_key(self) -> SigningKey:
+        """The key to certify next; see the protocol."""
+        return await asyncio.to_thread(self._attempt, self._load_or_make_pending_key)
+
+    async def replace_identity(self, key: SigningKey, chain: Sequence[x509.Certificate]) -> None:
+        """Make ``key`` and ``chain`` the identity; see the protocol."""
+        if chain and spki_der(chain[0].public_key()) != spki_der(key.public_key()):
+            raise ConfigurationError("the certificate is not for the key")
+        await asyncio.to_thread(self._attempt, lambda: self._store_identity(key, chain))
+
+    async def discard_pending_key(self) -> None:
+        """Forget the pending key; see the protocol."""
+        await asyncio.to_thread(self._attempt, self._remove_pending_key)
+
+    def _attempt(self, action: Callable[[], _Result]) -> _Result:
+        try:
+            if not self._opened:
+                self._open()
+                self._opened = True
+            return action()
+        except OSError as error:
+            raise ConfigurationError(
+                f"the key store {self._directory}: {error.strerror} ({error.filename})"
+            ) from error
+
+    def _open(self) -> None:
+        """Make the directory, or recover what an interruption left in it."""
+        if not self._directory.exists():
+            self._file_system.make_directory(self._directory)
+            self._file_system.sync_directory(self._directory.parent)
+        for path in (self._directory, self._identity, self._pending):
+            if path.exists() and path.stat().st_mode & 0o077:
+                raise ConfigurationError(f"{path} is open to others; its mode must be 0700 or 0600")
+        for path in self._directory.glob(f"*{UNFINISHED}"):
+            self._file_system.remove(path)
+        identity, pending = self._load_identity(), self._load_pending_key()
+        if identity and pending and _same_key(identity.key, pending):
+            # Interrupted after the identity was replaced and before the pending key was removed.
+            self._remove_pending_key()
+
+    def _load_identity(self) -> LocalCredentials | None:
+        pem = _read(self._identity)
+        if pem is None:
+            return None
+        key = key_from_pem(pem, str(self._identity))
+        bare = b"-----BEGIN CERTIFICATE-----" not in pem
+        return LocalCredentials(key, () if bare else chain_from_pem(pem, str(self._identity)))
+
+    def _load_pending_key(self) -> SigningKey | None:
+        pem = _read(self._pending)
+        return None if pem is None else key_from_pem(pem, str(self._pending))
+
+    def _load_or_make_pending_key(self) -> SigningKey:
+        key = self._load_pending_key()
+        if key is None:
+            key = self._make_key()
+            self._write(self._pending, key_to_pem(key))
+        return key
+
+    def _store_identity(self, key: SigningKey, chain: Sequence[x509.Certificate]) -> None:
+        self._write(self._identity, key_to_pem(key) + chain_to_pem(chain))
+        # Only now that the directory is synced: the pending key may be the identity's.
+        self._remove_pending_key()
+
+    def _remove_pending_key(self) -> None:
+        self._file_system.remove(self._pending)
+        self._file_system.sync_directory(self._directory)
+
+    def _write(self, path: Path, content: bytes) -> None:
+        write_durably(path, content, mode=_PRIVATE, file_system=self._file_system)
+
+
+def _read(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return None
+
+
+def _same_key(one: SigningKey, other: SigningKey) -> bool:
+    return spki_der(one.public_key()) == spki_der(other.public_key())
