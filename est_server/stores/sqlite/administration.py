@@ -1,0 +1,95 @@
+"""Audit rows, and what an operator may do to the ledger; inside a transaction of the caller."""
+
+from __future__ import annotations
+
+import sqlite3
+from datetime import datetime
+
+from est_server.interfaces import IssuedCertificate, Refusal
+from est_server.stores.sqlite import ledger
+from est_server.stores.sqlite.values import label_column, to_column
+
+#: Octets of the network end up in these texts, so each is cut to this many characters.
+_TEXT_LIMIT = 512
+
+
+def record_refusal(db: sqlite3.Connection, refusal: Refusal, *, kept: int) -> None:
+    """Add a row to the audit trail, and drop the row that is too many.
+
+    :param kept: rows that stay.
+    """
+    number = db.execute(
+        "INSERT INTO refusals (operation, label, transport, peer, reason, sentence, detail, "
+        "device, refused_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            None if refusal.operation is None else refusal.operation.value,
+            _cut(refusal.label),
+            refusal.transport.value,
+            _cut(refusal.peer),
+            refusal.reason,
+            _cut(refusal.sentence),
+            _cut(refusal.detail),
+            _cut(refusal.device),
+            to_column(refusal.refused_at),
+        ),
+    ).lastrowid
+    assert number is not None
+    db.execute("DELETE FROM refusals WHERE id <= ?", (number - kept,))
+
+
+def revoke_certificate(
+    db: sqlite3.Connection, sha256: bytes, *, actor: str, reason: str, now: datetime
+) -> IssuedCertificate:
+    """See :meth:`est_server.interfaces.LedgerAdministration.revoke_certificate`."""
+    db.execute("UPDATE issuances SET state = 'revoked' WHERE sha256 = ?", (sha256,))
+    issued = ledger.find_certificate(db, sha256)
+    if issued is None:
+        raise KeyError(sha256.hex())
+    _note(db, "revoke", issued.device, issued.label, sha256, actor, reason, now)
+    return issued
+
+
+def release_claim(
+    db: sqlite3.Connection,
+    device: str,
+    label: str | None,
+    *,
+    actor: str,
+    reason: str,
+    now: datetime,
+    kept: int,
+) -> bool:
+    """See :meth:`est_server.interfaces.LedgerAdministration.release_claim`."""
+    row = db.execute(
+        "SELECT issuance FROM claims WHERE device = ? AND label = ?", (device, label_column(label))
+    ).fetchone()
+    if row is None:
+        return False
+    ledger.abandon(db, row[0], reason=f"claim released by {actor}", now=now, kept=kept)
+    db.execute("DELETE FROM claims WHERE issuance = ?", row)
+    _note(db, "release-claim", device, label, None, actor, reason, now)
+    return True
+
+
+def _note(
+    db: sqlite3.Connection,
+    action: str,
+    device: str,
+    label: str | None,
+    sha256: bytes | None,
+    actor: str,
+    reason: str,
+    now: datetime,
+) -> None:
+    db.execute(
+        "INSERT INTO ledger_history (action, device, label, sha256, actor, reason, done_at) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?)",
+        (action, device, label_column(label), sha256, actor, reason, to_column(now)),
+    )
+
+
+def _cut(text: str | None) -> str | None:
+    if text is None:
+        return None
+    # Lone surrogates come from undecodable octets in a path; SQLite takes UTF-8 only.
+    return text[:_TEXT_LIMIT].encode("utf-8", "backslashreplace").decode("utf-8")

@@ -1,0 +1,194 @@
+"""The database file: how it is made, opened and recognized.
+
+Every connection to it is made here, so that every one has the same durability and waits the same
+time for its turn.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import stat
+import time
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+from est_protocol.errors import ConfigurationError
+from est_server.stores.sqlite.schema import APPLICATION_ID, MIGRATIONS, Migration
+
+_PAGE_OCTETS = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class StoreOptions:
+    """Bounds and times of a store."""
+
+    lease: timedelta = timedelta(seconds=30)
+    """How long an attempt to issue is left alone before another process takes over.
+
+    Must be longer than the slowest certificate authority takes: an attempt that finishes after
+    it was taken over is refused.
+    """
+
+    busy_timeout: timedelta = timedelta(seconds=5)
+    """How long to wait for another process's transaction before the store is unavailable."""
+
+    read_timeout: timedelta = timedelta(milliseconds=100)
+    """The same for reads, which run on the event loop; WAL readers wait only in rare moments."""
+
+    max_waiting_writes: int = 2048
+    """Writes that wait for the writer; those beyond it are refused.
+
+    Refusals for the audit trail get half of it, so that a flood of bad requests leaves room for
+    good ones.
+    """
+
+    max_group: int = 256
+    """Writes that share one transaction and one flush to the disk."""
+
+    refusals_kept: int = 100_000
+    """Rows of refused requests in the audit trail; the oldest go."""
+
+    abandoned_kept: int = 100_000
+    """Rows of issuances that came to nothing; the oldest go."""
+
+    conflicts_reported: int = 1000
+    """Conflicting rows of one list import that are reported one by one."""
+
+    max_octets: int = 64 * 2**30
+    """Size of the database file; beyond it writes are refused."""
+
+    integrity_check: bool = True
+    """Whether opening reads the whole file to find damage: 0.1 s per 100,000 devices."""
+
+
+def prepare(
+    path: Path, options: StoreOptions, migrations: Sequence[Migration] = MIGRATIONS
+) -> None:
+    """Make the database if it is not there, check it, and bring its schema up to date.
+
+    :raises ConfigurationError: the file is not this program's, is newer than this program, is
+        damaged, can be read by others, or cannot be made.
+    """
+    try:
+        _make_private(path)
+        with closing(connect(path, options)) as db:
+            _check_identity(db, path, newest=len(migrations))
+            _use_wal(db, options.busy_timeout)
+            if options.integrity_check:
+                _check_integrity(db, path)
+            _migrate(db, path, migrations)
+    except sqlite3.OperationalError as error:
+        raise ConfigurationError(f"cannot open the store {path}: {error}") from error
+    except sqlite3.DatabaseError as error:
+        raise ConfigurationError(f"the store {path} is damaged or no store: {error}") from error
+    except OSError as error:
+        raise ConfigurationError(f"cannot open the store {path}: {error.strerror}") from error
+
+
+def connect(path: Path, options: StoreOptions, *, read_only: bool = False) -> sqlite3.Connection:
+    """A connection to the existing file at ``path``; transactions are begun by hand.
+
+    The caller keeps it to one thread at a time.
+    """
+    # mode=rw: a file that vanished must be an error, not a new and empty ledger. A reader must
+    # be able to make the WAL index too, so it is not opened read-only but told not to write.
+    db = sqlite3.connect(
+        f"{path.absolute().as_uri()}?mode=rw",
+        uri=True,
+        isolation_level=None,
+        check_same_thread=False,
+    )
+    try:
+        timeout = options.read_timeout if read_only else options.busy_timeout
+        db.execute(f"PRAGMA busy_timeout = {int(timeout / timedelta(milliseconds=1))}")
+        db.execute("PRAGMA synchronous = FULL")
+        db.execute("PRAGMA foreign_keys = ON")
+        db.execute("PRAGMA trusted_schema = OFF")
+        db.execute(f"PRAGMA max_page_count = {options.max_octets // _PAGE_OCTETS}")
+        if read_only:
+            db.execute("PRAGMA query_only = ON")
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
+def _make_private(path: Path) -> None:
+    try:
+        # SQLite gives the WAL and its index the mode of the database.
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+    except FileExistsError:
+        mode = stat.S_IMODE(path.stat().st_mode)
+        if mode & 0o077:
+            raise ConfigurationError(
+                f"the store {path} is open to others (mode {mode:04o}); run: chmod 600 {path}"
+            ) from None
+
+
+def _check_identity(db: sqlite3.Connection, path: Path, newest: int) -> None:
+    application = _pragma(db, "application_id")
+    version = _pragma(db, "user_version")
+    if application == APPLICATION_ID:
+        if version > newest:
+            raise ConfigurationError(
+                f"the store {path} has schema version {version}; this program knows {newest}: "
+                "run the newer program"
+            )
+        return
+    tables = db.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
+    if application or version or tables:
+        raise ConfigurationError(f"{path} is the database of another program")
+
+
+def _use_wal(db: sqlite3.Connection, patience: timedelta) -> None:
+    # SQLite does not call the busy handler while it changes the journal mode, so two processes
+    # that open a new store at the same moment must wait for each other here.
+    deadline = time.monotonic() + patience.total_seconds()
+    while True:
+        try:
+            mode = db.execute("PRAGMA journal_mode = WAL").fetchone()[0]
+        except sqlite3.OperationalError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
+            continue
+        if mode != "wal":
+            raise sqlite3.OperationalError(f"the file system allows journal mode {mode} only")
+        return
+
+
+def _check_integrity(db: sqlite3.Connection, path: Path) -> None:
+    finding = db.execute("PRAGMA quick_check(1)").fetchone()[0]
+    if finding != "ok":
+        raise ConfigurationError(f"the store {path} is damaged: {finding}")
+
+
+def _migrate(db: sqlite3.Connection, path: Path, migrations: Sequence[Migration]) -> None:
+    # Another process may have migrated while this one waited for its turn, so the version is
+    # read inside the transaction.
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        _check_identity(db, path, newest=len(migrations))
+        done = _pragma(db, "user_version")
+        for version, migration in enumerate(migrations[done:], start=done + 1):
+            for statement in migration.statements:
+                db.execute(statement)
+            db.execute(
+                "INSERT INTO migrations (version, name, applied_at) VALUES (?, ?, ?)",
+                (version, migration.name, time.time_ns() // 1000),
+            )
+        db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        db.execute(f"PRAGMA user_version = {len(migrations)}")
+        db.execute("COMMIT")
+    except BaseException:
+        if db.in_transaction:
+            db.execute("ROLLBACK")
+        raise
+
+
+def _pragma(db: sqlite3.Connection, name: str) -> int:
+    return int(db.execute(f"PRAGMA {name}").fetchone()[0])

@@ -1,0 +1,316 @@
+"""The ledger's rules, each function inside a transaction that its caller began.
+
+An attempt to issue is one row of ``issuances``, and its number is the fencing token: taking over
+from a dead attempt abandons its row and makes a new one, so whatever comes late from the old
+attempt finds its row abandoned and is refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sqlite3
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from est_protocol.errors import RefusalReason, RequestRefused
+from est_protocol.keys import spki_sha256
+from est_protocol.operations import Operation
+from est_server.interfaces import (
+    CertificateState,
+    EnrollmentIntent,
+    IssuanceTicket,
+    IssuedCertificate,
+)
+from est_server.stores.sqlite import registry
+from est_server.stores.sqlite.values import (
+    CERTIFICATE_COLUMNS,
+    issued_certificate,
+    label_column,
+    to_column,
+)
+
+#: Seconds after which a client whose request is being worked on should ask again.
+_WORKING_RETRY_AFTER = 5
+
+#: Abandoned rows are counted once in so many abandonments, not each time.
+_PRUNE_EVERY = 64
+
+
+@dataclass(slots=True)
+class Worker:
+    """Who begins attempts: one open store.
+
+    :param owner: identifies it among all that share the database.
+    :param lease: how long others leave its attempts alone.
+    :param held: numbers of attempts whose tickets are in the hands of a caller. The writer's
+        thread adds to it, the event loop takes away; a set is safe for that.
+    """
+
+    owner: str
+    lease: timedelta
+    held: set[int] = field(default_factory=set)
+
+
+def begin(
+    db: sqlite3.Connection, intent: EnrollmentIntent, worker: Worker, now: datetime
+) -> IssuanceTicket | IssuedCertificate:
+    """See :meth:`est_server.interfaces.EnrollmentLedger.begin`."""
+    _require_active_device(db, intent.device)
+    issued = _already_issued(db, intent, now)
+    if issued is not None:
+        return issued
+    rivals = _living_rivals(db, intent, worker, now)
+    if any(request_key == intent.request_key for request_key in rivals):
+        raise _working("the same request is being worked on")
+    if intent.operation is Operation.SIMPLEREENROLL:
+        _require_active_predecessor(db, intent)
+    else:
+        _require_free_claim(db, intent)
+    if rivals:
+        raise _working("another request of this device is being worked on")
+    number = _insert_attempt(db, intent, worker, now)
+    if intent.operation is not Operation.SIMPLEREENROLL:
+        db.execute(
+            "INSERT INTO claims (device, label, issuance) VALUES (?, ?, ?)",
+            (intent.device, label_column(intent.label), number),
+        )
+    return IssuanceTicket(number, intent)
+
+
+def complete(
+    db: sqlite3.Connection, ticket: IssuanceTicket, certificate: x509.Certificate, now: datetime
+) -> IssuedCertificate:
+    """See :meth:`est_server.interfaces.EnrollmentLedger.complete`."""
+    intent = ticket.intent
+    der = certificate.public_bytes(Encoding.DER)
+    sha256 = hashlib.sha256(der).digest()
+    row = db.execute(
+        "SELECT status, sha256 FROM issuances WHERE number = ?", (ticket.number,)
+    ).fetchone()
+    if row is None or row[0] == "abandoned" or (row[0] == "issued" and row[1] != sha256):
+        raise _taken_over(ticket, certificate, sha256)
+    if row[0] == "in-progress":
+        _require_certified_key(intent, certificate)
+        _require_active_device(db, intent.device)
+        if intent.operation is Operation.SIMPLEREENROLL:
+            _require_active_predecessor(db, intent)
+        _record_certificate(db, ticket, der, certificate, sha256, now)
+        registry.mark_enrolled(db, intent.device, now)
+    recorded = find_certificate(db, sha256)
+    assert recorded is not None
+    return recorded
+
+
+def abandon(db: sqlite3.Connection, number: int, *, reason: str, now: datetime, kept: int) -> None:
+    """See :meth:`est_server.interfaces.EnrollmentLedger.abandon`.
+
+    :param kept: how many abandoned rows stay for the audit trail.
+    """
+    _abandon_attempt(db, number, reason, now)
+    if number % _PRUNE_EVERY == 0:
+        db.execute(
+            "DELETE FROM issuances WHERE status = 'abandoned' AND number <= "
+            "(SELECT number FROM issuances WHERE status = 'abandoned' "
+            "ORDER BY number DESC LIMIT 1 OFFSET ?)",
+            (kept,),
+        )
+
+
+def find_certificate(db: sqlite3.Connection, sha256: bytes) -> IssuedCertificate | None:
+    """The record of the certificate with this hash."""
+    row = db.execute(
+        f"SELECT {CERTIFICATE_COLUMNS} FROM issuances WHERE sha256 = ?", (sha256,)
+    ).fetchone()
+    return None if row is None else issued_certificate(row)
+
+
+# What begin and complete require
+
+
+def _require_active_device(db: sqlite3.Connection, udid: str) -> None:
+    state = registry.state_of(db, udid)
+    if state is not None and not state.may_enroll:
+        raise RequestRefused(
+            RefusalReason.DEVICE_NOT_ACTIVE,
+            "the device may not enroll",
+            detail=f"device {udid} is {state}",
+        )
+
+
+def _require_free_claim(db: sqlite3.Connection, intent: EnrollmentIntent) -> None:
+    row = db.execute(
+        "SELECT issuance FROM claims WHERE device = ? AND label = ?",
+        (intent.device, label_column(intent.label)),
+    ).fetchone()
+    if row is not None:
+        raise RequestRefused(
+            RefusalReason.ALREADY_CLAIMED,
+            "the device has made its first enrollment already",
+            detail=f"device {intent.device}: claimed by issuance {row[0]}",
+        )
+
+
+def _require_active_predecessor(db: sqlite3.Connection, intent: EnrollmentIntent) -> None:
+    row = db.execute(
+        "SELECT device, label, state FROM issuances WHERE sha256 = ?", (intent.predecessor,)
+    ).fetchone()
+    if row is None:
+        raise RequestRefused(
+            RefusalReason.CERTIFICATE_UNKNOWN, "the certificate was not issued by this server"
+        )
+    device, label, state = row
+    if (device, label) != (intent.device, label_column(intent.label)):
+        raise RequestRefused(
+            RefusalReason.IDENTITY_MISMATCH,
+            "the certificate was issued to another device or under another label",
+            detail=f"it was issued to device {device} under label {label!r}",
+        )
+    if state == CertificateState.REVOKED:
+        raise RequestRefused(RefusalReason.CERTIFICATE_REVOKED, "the certificate is revoked")
+    if state != CertificateState.ACTIVE:
+        raise RequestRefused(
+            RefusalReason.CERTIFICATE_SUPERSEDED, "the certificate was renewed already"
+        )
+
+
+def _require_certified_key(intent: EnrollmentIntent, certificate: x509.Certificate) -> None:
+    if spki_sha256(certificate.public_key()) != intent.spki_sha256:
+        raise RequestRefused(
+            RefusalReason.INTERNAL_ERROR,
+            "the server made a mistake",
+            detail=f"certificate {certificate.serial_number:x} is for another key than asked for",
+        )
+
+
+# Attempts
+
+
+def _already_issued(
+    db: sqlite3.Connection, intent: EnrollmentIntent, now: datetime
+) -> IssuedCertificate | None:
+    # The request key stands for all that follows it here. Comparing the rest as well keeps a
+    # caller that computes too weak a key from being handed another request's certificate.
+    row = db.execute(
+        f"SELECT {CERTIFICATE_COLUMNS} FROM issuances WHERE state = 'active' AND request_key = ? "
+        "AND not_after > ? AND operation = ? AND device = ? AND label = ? AND spki_sha256 = ? "
+        "AND predecessor IS ?",
+        (
+            intent.request_key,
+            to_column(now),
+            intent.operation.value,
+            intent.device,
+            label_column(intent.label),
+            intent.spki_sha256,
+            intent.predecessor,
+        ),
+    ).fetchone()
+    return None if row is None else issued_certificate(row)
+
+
+def _living_rivals(
+    db: sqlite3.Connection, intent: EnrollmentIntent, worker: Worker, now: datetime
+) -> list[bytes]:
+    """Request keys of attempts that stand in the way; dead ones are cleared away."""
+    rows: list[tuple[Any, ...]] = db.execute(
+        "SELECT number, request_key, owner, lease_until FROM issuances "
+        "WHERE status = 'in-progress' AND request_key = ? "
+        "UNION SELECT number, request_key, owner, lease_until FROM issuances "
+        "WHERE status = 'in-progress' AND device = ? AND label = ?",
+        (intent.request_key, intent.device, label_column(intent.label)),
+    ).fetchall()
+    living = []
+    for number, request_key, owner, lease_until in rows:
+        if lease_until <= to_column(now):
+            _abandon_attempt(db, number, "the lease ran out", now)
+        elif owner == worker.owner and number not in worker.held:
+            _abandon_attempt(db, number, "the process that began it is gone", now)
+        else:
+            living.append(request_key)
+    return living
+
+
+def _insert_attempt(
+    db: sqlite3.Connection, intent: EnrollmentIntent, worker: Worker, now: datetime
+) -> int:
+    cursor = db.execute(
+        "INSERT INTO issuances (request_key, operation, device, label, spki_sha256, predecessor, "
+        "transport, peer, reasons, requested_at, owner, lease_until, status) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'in-progress')",
+        (
+            intent.request_key,
+            intent.operation.value,
+            intent.device,
+            label_column(intent.label),
+            intent.spki_sha256,
+            intent.predecessor,
+            intent.transport.value,
+            intent.peer,
+            json.dumps(intent.reasons, ensure_ascii=False),
+            to_column(intent.requested_at),
+            worker.owner,
+            to_column(now + worker.lease),
+        ),
+    )
+    number = cursor.lastrowid
+    assert number is not None
+    return number
+
+
+def _abandon_attempt(db: sqlite3.Connection, number: int, reason: str, now: datetime) -> None:
+    changed = db.execute(
+        "UPDATE issuances SET status = 'abandoned', finished_at = ?, outcome = ? "
+        "WHERE number = ? AND status = 'in-progress'",
+        (to_column(now), reason, number),
+    ).rowcount
+    if changed:
+        db.execute("DELETE FROM claims WHERE issuance = ?", (number,))
+
+
+def _record_certificate(
+    db: sqlite3.Connection,
+    ticket: IssuanceTicket,
+    der: bytes,
+    certificate: x509.Certificate,
+    sha256: bytes,
+    now: datetime,
+) -> None:
+    intent = ticket.intent
+    db.execute(
+        "UPDATE issuances SET state = 'superseded' "
+        "WHERE device = ? AND label = ? AND state = 'active'",
+        (intent.device, label_column(intent.label)),
+    )
+    db.execute(
+        "UPDATE issuances SET status = 'issued', state = 'active', finished_at = ?, "
+        "certificate = ?, sha256 = ?, serial = ?, not_after = ? WHERE number = ?",
+        (
+            to_column(now),
+            der,
+            sha256,
+            f"{certificate.serial_number:x}",
+            to_column(certificate.not_valid_after_utc),
+            ticket.number,
+        ),
+    )
+
+
+def _working(sentence: str) -> RequestRefused:
+    return RequestRefused(RefusalReason.TRY_LATER, sentence, retry_after=_WORKING_RETRY_AFTER)
+
+
+def _taken_over(
+    ticket: IssuanceTicket, certificate: x509.Certificate, sha256: bytes
+) -> RequestRefused:
+    # The certificate exists but never leaves the server; the audit trail must name it.
+    return RequestRefused(
+        RefusalReason.TRY_LATER,
+        "the request took too long; send it again",
+        detail=f"issuance {ticket.number} was given up; discarded certificate with serial "
+        f"{certificate.serial_number:x}, SHA-256 {sha256.hex()}",
+        retry_after=_WORKING_RETRY_AFTER,
+    )

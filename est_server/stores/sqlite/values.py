@@ -1,0 +1,75 @@
+"""How values of the interfaces are written into columns, and read back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from cryptography import x509
+
+from est_server.interfaces import (
+    CertificateState,
+    Device,
+    DeviceState,
+    IssuedCertificate,
+    ListedDevice,
+)
+
+Row = tuple[Any, ...]
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+
+def to_column(moment: datetime) -> int:
+    """Microseconds since 1970; exact, unlike :meth:`datetime.timestamp`."""
+    return (moment - _EPOCH) // _MICROSECOND
+
+
+def from_column(microseconds: int) -> datetime:
+    """The inverse of :func:`to_column`."""
+    return _EPOCH + timedelta(microseconds=microseconds)
+
+
+def label_column(label: str | None) -> str:
+    """The column for a label; labels are path segments, which are never empty."""
+    return label or ""
+
+
+def attributes_column(attributes: Mapping[str, str]) -> str:
+    """The column for attributes: equal text for equal attributes."""
+    return json.dumps(dict(attributes), sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+
+
+#: What :func:`device` expects.
+DEVICE_COLUMNS = "udid, spki_sha256, attributes, state, changed_at"
+
+
+def device(row: Row) -> Device:
+    """A device from its columns."""
+    udid, spki, attributes, state, changed_at = row
+    return Device(
+        listed=ListedDevice(udid, spki, json.loads(attributes)),
+        state=DeviceState(state),
+        changed_at=from_column(changed_at),
+    )
+
+
+#: What :func:`issued_certificate` expects.
+CERTIFICATE_COLUMNS = "certificate, sha256, device, label, spki_sha256, state, finished_at"
+
+
+def issued_certificate(row: Row) -> IssuedCertificate:
+    """A certificate from its columns."""
+    der, sha256, udid, label, spki, state, finished_at = row
+    return IssuedCertificate(
+        certificate=x509.load_der_x509_certificate(der),
+        sha256=sha256,
+        device=udid,
+        label=label or None,
+        spki_sha256=spki,
+        state=CertificateState(state),
+        issued_at=from_column(finished_at),
+    )
