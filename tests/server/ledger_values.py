@@ -1,0 +1,98 @@
+"""What the tests of the stores put in: a clock, intents and certificates."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from cryptography import x509
+
+from est_protocol.keys import spki_sha256
+from est_protocol.messages import Transport
+from est_protocol.operations import Operation
+from est_server.interfaces import EnrollmentIntent, ListedDevice, Refusal
+from tests.pki import PRESENT, make_ca, make_key, make_leaf
+
+
+@dataclass
+class FakeClock:
+    """Time that passes when it is told to."""
+
+    time: datetime = PRESENT
+
+    def now(self) -> datetime:
+        """The current time."""
+        return self.time
+
+    def advance(self, **amount: float) -> None:
+        """Let time pass; takes what :class:`datetime.timedelta` takes."""
+        self.time += timedelta(**amount)
+
+
+def digest(text: str) -> bytes:
+    """32 octets that are equal for equal texts."""
+    return hashlib.sha256(text.encode()).digest()
+
+
+def first_enrollment(
+    device: str = "device-1", *, key: str = "a", label: str | None = None
+) -> EnrollmentIntent:
+    """The intent of a first enrollment; the same request for the same arguments."""
+    return EnrollmentIntent(
+        request_key=digest(f"enroll {device} {key} {label}"),
+        operation=Operation.SIMPLEENROLL,
+        label=label,
+        device=device,
+        spki_sha256=spki_sha256(make_key(key).public_key()),
+        predecessor=None,
+        transport=Transport.HTTPS,
+        peer="127.0.0.1:4711",
+        reasons=("listed",),
+        requested_at=PRESENT,
+    )
+
+
+def renewal(
+    predecessor: bytes, device: str = "device-1", *, key: str = "b", label: str | None = None
+) -> EnrollmentIntent:
+    """The intent of a renewal; the same request for the same arguments."""
+    return EnrollmentIntent(
+        request_key=digest(f"renew {device} {key} {label} {predecessor.hex()}"),
+        operation=Operation.SIMPLEREENROLL,
+        label=label,
+        device=device,
+        spki_sha256=spki_sha256(make_key(key).public_key()),
+        predecessor=predecessor,
+        transport=Transport.COAPS,
+        peer="127.0.0.1:4711",
+        reasons=("renewal",),
+        requested_at=PRESENT,
+    )
+
+
+def certificate(key: str = "a", *, lifetime: timedelta = timedelta(days=90)) -> x509.Certificate:
+    """A fresh certificate for the key of that name."""
+    ca = make_ca("ledger")
+    leaf = make_leaf(ca, "device", key=make_key(key), not_after=PRESENT + lifetime)
+    return leaf.chain[0]
+
+
+def listed(number: int, **attributes: str) -> ListedDevice:
+    """A row of a device list; the same for the same arguments."""
+    return ListedDevice(f"device-{number}", digest(f"key {number}"), attributes)
+
+
+def refusal(detail: str = "") -> Refusal:
+    """A refused request."""
+    return Refusal(
+        operation=Operation.SIMPLEENROLL,
+        label=None,
+        transport=Transport.HTTPS,
+        peer="127.0.0.1:4711",
+        reason="unknown-device",
+        sentence="the device is not listed",
+        detail=detail,
+        device=None,
+        refused_at=PRESENT,
+    )
