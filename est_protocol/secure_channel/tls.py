@@ -38,6 +38,11 @@ class TlsEngine(Engine):
         self._failed = False
         self._closed = False
 
+    @property
+    def context(self) -> SSL.Context:
+        """The OpenSSL context."""
+        return self._connection.get_context()
+
     def start(self) -> None:
         """Begin the handshake; a client's first flight is then ready to be sent."""
         self._handshake()

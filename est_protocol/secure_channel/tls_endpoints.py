@@ -1,0 +1,176 @@
+"""Listening for TLS connections and making them; each runs a protocol on the stream driver."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import TypeVar, cast
+
+from OpenSSL import SSL
+
+from est_protocol.errors import ChannelError
+from est_protocol.secure_channel.context import TrustAnchors
+from est_protocol.secure_channel.stream import (
+    DEFAULT_STREAM_LIMITS,
+    StreamLimits,
+    TlsTransport,
+    format_address,
+)
+from est_protocol.secure_channel.tls import TlsEngine
+
+_log = logging.getLogger(__name__)
+
+Protocol = TypeVar("Protocol", bound=asyncio.BaseProtocol)
+
+
+class TlsServer:
+    """A listener, and the connections that it accepted. Made by :func:`serve_tls`."""
+
+    def __init__(self, max_connections: int) -> None:
+        self._max_connections = max_connections
+        self._connections: set[TlsTransport] = set()
+        self._none_left = asyncio.Event()
+        self._none_left.set()
+        self._listener: asyncio.Server
+        #: How many connections were turned away because there were too many.
+        self.turned_away = 0
+
+    @property
+    def addresses(self) -> list[str]:
+        """Where it listens, as ``host:port``."""
+        return [format_address(sock.getsockname()) for sock in self._listener.sockets]
+
+    @property
+    def port(self) -> int:
+        """The port of the first listening socket."""
+        return int(self._listener.sockets[0].getsockname()[1])
+
+    @property
+    def connections(self) -> int:
+        """How many connections there are, handshakes included."""
+        return len(self._connections)
+
+    def close(self) -> None:
+        """Accept no more connections; those that are there go on."""
+        self._listener.close()
+
+    async def drain(self, within: float) -> None:
+        """Wait for the connections to end; after ``within`` seconds end them."""
+        try:
+            async with asyncio.timeout(within):
+                await self._none_left.wait()
+        except TimeoutError:
+            _log.warning("ending %d connections that did not end in time", len(self._connections))
+            for transport in list(self._connections):
+                transport.abort()
+            await self._none_left.wait()
+
+    def _admit(self, transport: TlsTransport) -> None:
+        self._connections.add(transport)
+        self._none_left.clear()
+        if len(self._connections) == self._max_connections:
+            _log.warning("there are %d TLS connections: no more now", self._max_connections)
+
+    def _forget(self, transport: TlsTransport) -> None:
+        self._connections.discard(transport)
+        if not self._connections:
+            self._none_left.set()
+
+    @property
+    def _is_full(self) -> bool:
+        return len(self._connections) >= self._max_connections
+
+
+class _TurnedAway(asyncio.Protocol):
+    """Ends a connection that came when there were too many."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        cast(asyncio.Transport, transport).abort()
+
+
+async def serve_tls(
+    protocol_factory: Callable[[], asyncio.BaseProtocol],
+    host: str | None,
+    port: int,
+    *,
+    context: SSL.Context,
+    anchors: TrustAnchors,
+    limits: StreamLimits = DEFAULT_STREAM_LIMITS,
+    max_connections: int = 1000,
+    reuse_port: bool = False,
+    backlog: int = 128,
+) -> TlsServer:
+    """Listen for TLS connections and run a protocol on each.
+
+    :param protocol_factory: makes the application protocol of one connection.
+    :param host: the address to listen on; ``None`` for all.
+    :param port: 0 for any free one.
+    :param context: made by :func:`~est_protocol.secure_channel.context.tls_context`.
+    :param anchors: the anchors that ``context`` was made with.
+    :param limits: the bounds of each connection.
+    :param max_connections: connections at one time, handshakes included; more are reset.
+    :param reuse_port: let several processes listen on the port (``SO_REUSEPORT``).
+    :param backlog: TCP connections that may wait to be accepted.
+    :raises OSError: the address cannot be listened on.
+    """
+    server = TlsServer(max_connections)
+
+    def make_engine(address: str) -> TlsEngine:
+        return TlsEngine(context, anchors, server=True, address=address)
+
+    def accept() -> asyncio.Protocol:
+        if server._is_full:
+            server.turned_away += 1
+            return _TurnedAway()
+        transport = TlsTransport(
+            make_engine, protocol_factory, limits, server=True, ended=server._forget
+        )
+        server._admit(transport)
+        return transport
+
+    server._listener = await asyncio.get_running_loop().create_server(
+        accept, host, port, backlog=backlog, reuse_port=reuse_port or None
+    )
+    return server
+
+
+async def connect_tls(
+    protocol_factory: Callable[[], Protocol],
+    host: str,
+    port: int,
+    *,
+    context: SSL.Context,
+    anchors: TrustAnchors,
+    server_name: str | None = None,
+    limits: StreamLimits = DEFAULT_STREAM_LIMITS,
+    connect_timeout: float = 10.0,
+) -> tuple[TlsTransport, Protocol]:
+    """Connect to a TLS server and run a protocol on the connection.
+
+    :param server_name: for the server_name extension; ``None`` for IP addresses.
+    :param connect_timeout: seconds for the name look-up and the TCP connection.
+    :raises PeerNotTrusted: the server's chain does not verify and ``context`` requires that.
+    :raises ChannelError: there is no server, or no handshake.
+    """
+
+    def make_engine(address: str) -> TlsEngine:
+        return TlsEngine(context, anchors, server=False, address=address, server_name=server_name)
+
+    try:
+        async with asyncio.timeout(connect_timeout):
+            _, transport = await asyncio.get_running_loop().create_connection(
+                lambda: TlsTransport(make_engine, protocol_factory, limits, server=False),
+                host,
+                port,
+            )
+    except TimeoutError as error:
+        raise ChannelError(f"no connection to {host} port {port}: time-out") from error
+    except OSError as error:
+        raise ChannelError(f"no connection to {host} port {port}: {error}") from error
+    try:
+        protocol = await transport.handshake
+    except asyncio.CancelledError:
+        transport.abort()
+        raise
+    return transport, cast(Protocol, protocol)
