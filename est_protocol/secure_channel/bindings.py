@@ -17,6 +17,8 @@ _lib: Any = lib
 
 #: SSL_MODE_NO_AUTO_CHAIN of OpenSSL's ssl.h.
 MODE_NO_AUTO_CHAIN = 0x8
+#: DTLS1_2_VERSION of OpenSSL's prov_ssl.h.
+DTLS1_2_VERSION = 0xFEFD
 
 
 def set_groups(context: SSL.Context, groups: str) -> None:

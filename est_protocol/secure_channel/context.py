@@ -86,7 +86,7 @@ def dtls_context(
     policy: DtlsPolicy,
     *,
     server: bool,
-    credentials: LocalCredentials,
+    credentials: LocalCredentials | None,
     anchors: TrustAnchors,
     require_trust: bool = False,
 ) -> SSL.Context:
@@ -96,6 +96,8 @@ def dtls_context(
     """
     context = SSL.Context(SSL.DTLS_SERVER_METHOD if server else SSL.DTLS_CLIENT_METHOD)
     context.set_options(SSL.OP_NO_QUERY_MTU)
+    context.set_min_proto_version(bindings.DTLS1_2_VERSION)
+    context.set_max_proto_version(bindings.DTLS1_2_VERSION)
     _configure(context, policy, credentials, anchors, require_trust)
     return context
 

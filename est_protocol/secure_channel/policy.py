@@ -11,6 +11,8 @@ from enum import IntEnum
 
 from OpenSSL import SSL
 
+from est_protocol.errors import ConfigurationError
+
 #: Signature schemes accepted in handshakes and certificates; no SHA-1, no RSA PKCS#1 with SHA-1.
 _SIGNATURE_ALGORITHMS = (
     "ecdsa_secp256r1_sha256:ecdsa_secp384r1_sha384:ecdsa_secp521r1_sha512:ed25519:ed448:"
@@ -60,6 +62,8 @@ class DtlsPolicy:
         handshake messages carry them over the air.
     :param mtu: largest datagram in octets, (D)TLS record header included, UDP and IP not.
         Handshake messages are fragmented to fit; at least 256.
+    :param ccm8_forgery_limit: records that fail to decrypt before a session under the 64-bit tag
+        of CCM_8 is closed (RFC 9147 section 4.5.3).
     """
 
     ciphers: str = (
@@ -69,3 +73,8 @@ class DtlsPolicy:
     groups: str = "P-256:P-384:X25519"
     signature_algorithms: str = "ecdsa_secp256r1_sha256:ecdsa_secp384r1_sha384:ed25519"
     mtu: int = 1232
+    ccm8_forgery_limit: int = 128
+
+    def __post_init__(self) -> None:
+        if not 256 <= self.mtu <= 16384:
+            raise ConfigurationError(f"a DTLS MTU of {self.mtu} octets is not in 256..16384")

@@ -1,0 +1,85 @@
+"""DTLS 1.2 records and their place in datagrams (RFC 6347 section 4.1).
+
+    struct {
+        ContentType type;             1 octet
+        ProtocolVersion version;      2
+        uint16 epoch;                 2
+        uint48 sequence_number;       6
+        uint16 length;                2
+        opaque fragment[length];
+    } DTLSPlaintext, DTLSCiphertext;
+
+Nothing here raises: what is no record is no record.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+#: Octets of a record before its fragment.
+HEADER_SIZE = 13
+#: Octets of a handshake message before its body (RFC 6347 section 4.2.2).
+_HANDSHAKE_HEADER_SIZE = 12
+_HANDSHAKE = 22
+_CLIENT_HELLO = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One record, protected or not.
+
+    :param octets: the whole record, header included.
+    """
+
+    octets: bytes
+
+    @property
+    def epoch(self) -> int:
+        """0 before the ChangeCipherSpec, when records are not protected."""
+        return int.from_bytes(self.octets[3:5], "big")
+
+    @property
+    def sequence_number(self) -> int:
+        """Counts the records of one epoch."""
+        return int.from_bytes(self.octets[5:11], "big")
+
+    @property
+    def client_random(self) -> bytes | None:
+        """The random of the ClientHello that this record starts, or ``None`` if it does not."""
+        body = HEADER_SIZE + _HANDSHAKE_HEADER_SIZE
+        octets = self.octets
+        if self.epoch or octets[0] != _HANDSHAKE or len(octets) < body + 34:
+            return None
+        first_fragment = octets[HEADER_SIZE + 6 : HEADER_SIZE + 9] == b"\0\0\0"
+        if octets[HEADER_SIZE] != _CLIENT_HELLO or not first_fragment:
+            return None
+        return octets[body + 2 : body + 34]
+
+
+def split(octets: bytes) -> Iterator[Record]:
+    """The records in ``octets``; whatever follows the last whole one is left out."""
+    start = 0
+    while len(octets) - start >= HEADER_SIZE:
+        end = start + HEADER_SIZE + int.from_bytes(octets[start + 11 : start + 13], "big")
+        if end > len(octets):
+            return
+        yield Record(octets[start:end])
+        start = end
+
+
+def pack(records: Iterable[Record], mtu: int) -> list[bytes]:
+    """Datagrams of at most ``mtu`` octets with as many records each as fit.
+
+    A single record that is longer than ``mtu`` travels alone.
+    """
+    datagrams: list[bytes] = []
+    room = 0
+    for record in records:
+        if len(record.octets) <= room:
+            datagrams[-1] += record.octets
+        else:
+            datagrams.append(record.octets)
+            room = mtu
+        room -= len(record.octets)
+    return datagrams
