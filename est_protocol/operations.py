@@ -15,6 +15,9 @@ from est_protocol.media_types import (
     MediaType,
 )
 
+#: Where EST is found (RFC 7030 section 3.2.2, RFC 9148 section 4.1).
+WELL_KNOWN_PATH = "/.well-known/est"
+
 
 class Operation(Enum):
     """One EST operation.

@@ -107,6 +107,7 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
         self._write_deadline: asyncio.TimerHandle | None = None
         #: Done when the handshake is complete or has failed.
         self.handshake: asyncio.Future[asyncio.Protocol] = self._loop.create_future()
+        self._over = asyncio.Event()
 
     # --- the protocol of the TCP transport -------------------------------------------------------
 
@@ -164,6 +165,7 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
             self._protocol.connection_lost(self._error or exc)
         else:
             self._refuse(self._error or HandshakeFailed(f"the connection ended: {exc or 'closed'}"))
+        self._over.set()
         if self._ended is not None:
             self._ended(self)
 
@@ -329,6 +331,15 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
     def abort(self) -> None:
         """End the connection at once; what was not sent yet is lost."""
         self._tcp.abort()
+
+    async def wait_closed(self) -> None:
+        """Wait until everything is over; after :meth:`close` that is bounded by the limits."""
+        await self._over.wait()
+
+    @property
+    def established(self) -> bool:
+        """Whether the handshake was completed."""
+        return self._protocol is not None
 
     def _drive_output(self, step: Callable[[], None]) -> None:
         try:

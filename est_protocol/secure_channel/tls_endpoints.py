@@ -52,8 +52,11 @@ class TlsServer:
         return len(self._connections)
 
     def close(self) -> None:
-        """Accept no more connections; those that are there go on."""
+        """Accept no more connections and end unfinished handshakes; what is established goes on."""
         self._listener.close()
+        for transport in list(self._connections):
+            if not transport.established:
+                transport.abort()
 
     async def drain(self, within: float) -> None:
         """Wait for the connections to end; after ``within`` seconds end them."""

@@ -1,1 +1,11 @@
-"""EST over HTTPS (RFC 7030): translation only, no decision."""
+"""EST over HTTPS on the server: translation, and the transport under it.
+
+:func:`est_application` is EST as an aiohttp application; :func:`serve` serves that, or any
+application that it is mounted in, over TLS.
+"""
+
+from est_server.https.application import est_application
+from est_server.https.limits import HttpsLimits
+from est_server.https.server import HttpsEndpoint, HttpsServer, serve
+
+__all__ = ["HttpsEndpoint", "HttpsLimits", "HttpsServer", "est_application", "serve"]

@@ -1,0 +1,226 @@
+"""EST as an aiohttp application: HTTP in, EstRequest out; EstResponse in, HTTP out.
+
+Translation only; every decision is the service's. RFC 7030 sections 3.2 and 4, RFC 8951.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import NoReturn
+from typing import Protocol as TypingProtocol
+
+from aiohttp import web
+
+from est_protocol import base64_body, certs_only
+from est_protocol.credentials import PeerCredentials
+from est_protocol.errors import MessageError, RefusalReason, RequestRefused
+from est_protocol.media_types import PLAIN_TEXT, MediaType
+from est_protocol.messages import EstRequest, EstResponse, Pending, Transport
+from est_protocol.operations import Operation
+from est_protocol.secure_channel.stream import PEER_CREDENTIALS, format_address
+from est_server.https.limits import DEFAULT_HTTPS_LIMITS, HttpsLimits
+
+
+class Responder(TypingProtocol):
+    """What this module needs of :class:`~est_server.service.EnrollmentService`."""
+
+    async def respond(self, request: EstRequest, peer: PeerCredentials) -> EstResponse:
+        """Answer one request, or raise RequestRefused."""
+        ...
+
+    async def record_refusal(
+        self,
+        refused: RequestRefused,
+        *,
+        operation: Operation | None,
+        label: str | None,
+        transport: Transport,
+        peer: PeerCredentials,
+    ) -> None:
+        """Note a refusal from before there was a request."""
+        ...
+
+
+def est_application(
+    service: Responder, limits: HttpsLimits = DEFAULT_HTTPS_LIMITS
+) -> web.Application:
+    """EST as an application that answers ``/OPERATION`` and ``/LABEL/OPERATION``.
+
+    Mount it where EST belongs (RFC 7030 section 3.2.2)::
+
+        app.add_subapp("/.well-known/est", est_application(service))
+
+    and serve the whole with :func:`est_server.https.serve`. Under any other server the client's
+    TLS channel is out of sight: requests for certificates are then refused, and on a connection
+    without TLS all requests are.
+
+    :param service: answers the requests.
+    :param limits: ``body_size``, ``body_timeout`` and ``retry_after`` apply.
+    """
+    handlers = _Handlers(service, limits)
+    app = web.Application()
+    app.router.add_route("*", "/{operation}", handlers.handle)
+    app.router.add_route("*", "/{label}/{operation}", handlers.handle)
+    app.router.add_route("*", "/{anything:.*}", handlers.handle)
+    return app
+
+
+class _Handlers:
+    def __init__(self, service: Responder, limits: HttpsLimits) -> None:
+        self._service = service
+        self._limits = limits
+
+    async def handle(self, http: web.Request) -> web.Response:
+        """Answer one HTTP request."""
+        operation, label = _target(http)
+        peer = _peer(http)
+        try:
+            request = await self._decode(http, operation, label, peer)
+        except RequestRefused as refused:
+            await self._service.record_refusal(
+                refused,
+                operation=operation,
+                label=label,
+                transport=Transport.HTTPS,
+                peer=peer or PeerCredentials(address=_address(http)),
+            )
+            return self._refusal(refused, operation)
+        try:
+            response = await self._service.respond(
+                request, peer or PeerCredentials(address=_address(http))
+            )
+        except RequestRefused as refused:
+            return self._refusal(refused, operation)
+        return _encode(request.operation, response)
+
+    async def _decode(
+        self,
+        http: web.Request,
+        operation: Operation | None,
+        label: str | None,
+        peer: PeerCredentials | None,
+    ) -> EstRequest:
+        """The request that ``http`` stands for.
+
+        :raises RequestRefused: it stands for none.
+        """
+        if operation is None:
+            _refuse(RefusalReason.UNKNOWN_OPERATION, "there is no such EST operation")
+        if http.method != operation.method:
+            _refuse(
+                RefusalReason.METHOD_NOT_ALLOWED,
+                f"/{operation.path_segment} is asked for with {operation.method}",
+            )
+        _require_visible_channel(http, operation, peer)
+        if not operation.enrolls:
+            return EstRequest(operation, Transport.HTTPS, label)
+        _require_media_type(http, operation)
+        body = await self._read_body(http)
+        try:
+            der = base64_body.decode(body)
+        except MessageError as error:
+            raise RequestRefused(RefusalReason.MALFORMED_BODY, str(error)) from error
+        return EstRequest(operation, Transport.HTTPS, label, der)
+
+    async def _read_body(self, http: web.Request) -> bytes:
+        limit = self._limits.body_size
+        body = bytearray()
+        if http.content_length is not None and http.content_length > limit:
+            _refuse(RefusalReason.BODY_TOO_LARGE, f"the body is larger than {limit} octets")
+        try:
+            async with asyncio.timeout(self._limits.body_timeout):
+                async for chunk in http.content.iter_any():
+                    body += chunk
+                    if len(body) > limit:
+                        _refuse(
+                            RefusalReason.BODY_TOO_LARGE, f"the body is larger than {limit} octets"
+                        )
+        except TimeoutError as error:
+            raise RequestRefused(
+                RefusalReason.REQUEST_TIMEOUT,
+                f"the body did not arrive within {self._limits.body_timeout:g} s",
+            ) from error
+        except web.RequestPayloadError as error:
+            raise RequestRefused(
+                RefusalReason.MALFORMED_REQUEST, "the body's transfer coding is broken"
+            ) from error
+        return bytes(body)
+
+    def _refusal(self, refused: RequestRefused, operation: Operation | None) -> web.Response:
+        status = refused.status.http
+        response = web.Response(
+            status=status,
+            body=f"{refused.sentence}\n".encode(),
+            headers={"Content-Type": str(PLAIN_TEXT)},
+        )
+        if operation is not None and refused.reason is RefusalReason.METHOD_NOT_ALLOWED:
+            response.headers["Allow"] = operation.method
+        if status == web.HTTPServiceUnavailable.status_code:
+            retry_after = refused.retry_after or self._limits.retry_after
+            response.headers["Retry-After"] = str(retry_after)
+        if refused.reason in (RefusalReason.BODY_TOO_LARGE, RefusalReason.REQUEST_TIMEOUT):
+            # The rest of the body would be taken for the next request.
+            response.force_close()
+        return response
+
+
+def _target(http: web.Request) -> tuple[Operation | None, str | None]:
+    """The operation and the label in the path; aiohttp has undone the percent-encoding."""
+    segment = http.match_info.get("operation")
+    try:
+        operation = Operation(segment)
+    except ValueError:
+        operation = None
+    return operation, http.match_info.get("label")
+
+
+def _peer(http: web.Request) -> PeerCredentials | None:
+    if http.transport is None:
+        raise ConnectionResetError("the client is gone")
+    peer = http.transport.get_extra_info(PEER_CREDENTIALS)
+    return peer if isinstance(peer, PeerCredentials) else None
+
+
+def _address(http: web.Request) -> str:
+    return format_address(http.transport.get_extra_info("peername")) if http.transport else ""
+
+
+def _require_visible_channel(
+    http: web.Request, operation: Operation, peer: PeerCredentials | None
+) -> None:
+    if peer is not None:
+        return
+    if not http.secure:
+        _refuse(RefusalReason.AUTHENTICATION_REQUIRED, "EST is available over TLS only")
+    if operation.enrolls:
+        _refuse(
+            RefusalReason.AUTHENTICATION_REQUIRED,
+            "the client cannot be authenticated",
+            detail="the application is not served by est_server.https: no peer credentials",
+        )
+
+
+def _require_media_type(http: web.Request, operation: Operation) -> None:
+    """Compare the type alone: parameters say nothing about the body (RFC 8951 section 3)."""
+    expected = operation.request_type
+    header = http.headers.get("Content-Type")
+    if expected is None or (header and MediaType.parse(header).name == expected.name):
+        return
+    _refuse(RefusalReason.UNSUPPORTED_MEDIA_TYPE, f"the Content-Type has to be {expected}")
+
+
+def _encode(operation: Operation, response: EstResponse) -> web.Response:
+    if isinstance(response, Pending):
+        return web.Response(
+            status=202,
+            body=b"the request is pending; repeat it later\n",
+            headers={"Content-Type": str(PLAIN_TEXT), "Retry-After": str(response.retry_after)},
+        )
+    return web.Response(
+        body=base64_body.encode(certs_only.encode(response.certificates)),
+        headers={"Content-Type": str(operation.response_type)},
+    )
+
+
+def _refuse(reason: RefusalReason, sentence: str, *, detail: str = "") -> NoReturn:
+    raise RequestRefused(reason, sentence, detail=detail)

@@ -1,0 +1,111 @@
+"""Time-outs of HTTP requests that aiohttp does not have."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+
+from aiohttp import web
+
+from est_server.https.limits import HttpsLimits
+
+_log = logging.getLogger(__name__)
+
+_Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+
+
+class RequestDeadlines(asyncio.Protocol):
+    """Stands between the TLS transport and aiohttp's protocol, and ends slow connections.
+
+    A client that dribbles its header or its body costs its connection, after the times that
+    ``limits`` names. :func:`timed` tells when a header is complete and when a request is done.
+    """
+
+    def __init__(self, handler: asyncio.Protocol, limits: HttpsLimits) -> None:
+        self._handler = handler
+        self._limits = limits
+        self._transport: asyncio.Transport
+        self._deadline: asyncio.TimerHandle | None = None
+        self._in_request = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """The handshake is complete."""
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        self._handler.connection_made(transport)
+        self._set_deadline(self._limits.header_timeout, "header")
+
+    def data_received(self, data: bytes) -> None:
+        """Octets of a request; the first ones start the clock."""
+        if not self._in_request and self._deadline is None:
+            self._set_deadline(self._limits.header_timeout, "header")
+        self._handler.data_received(data)
+
+    def eof_received(self) -> bool | None:
+        """The client ended its side."""
+        return self._handler.eof_received()
+
+    def pause_writing(self) -> None:
+        """The client does not read."""
+        self._handler.pause_writing()
+
+    def resume_writing(self) -> None:
+        """The client reads again."""
+        self._handler.resume_writing()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The connection is over."""
+        self._cancel()
+        self._handler.connection_lost(exc)
+
+    def request_began(self, request: web.BaseRequest) -> None:
+        """A header is complete and its request is about to be handled."""
+        self._in_request = True
+        self._cancel()
+        if not request.content.is_eof():
+            # The application may answer a slow body itself, as EST does, and comes first.
+            self._set_deadline(
+                self._limits.body_timeout + self._limits.linger_timeout,
+                "body",
+                lambda: not request.content.is_eof(),
+            )
+
+    def request_ended(self) -> None:
+        """A request has been handled; aiohttp sends the answer and then waits for the next."""
+        self._in_request = False
+        self._cancel()
+
+    def _set_deadline(
+        self, seconds: float, what: str, still_missing: Callable[[], bool] = lambda: True
+    ) -> None:
+        def expired() -> None:
+            self._deadline = None
+            if still_missing():
+                peer = self._transport.get_extra_info("peername")
+                _log.info("ending the connection of %s: no %s within %g s", peer, what, seconds)
+                self._transport.abort()
+
+        self._deadline = asyncio.get_running_loop().call_later(seconds, expired)
+
+    def _cancel(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+
+def timed(handle: _Handler) -> _Handler:
+    """A request handler that tells the connection's deadlines what is going on."""
+
+    async def handle_in_time(request: web.BaseRequest) -> web.StreamResponse:
+        transport = request.transport
+        protocol = transport.get_protocol() if transport is not None else None
+        if not isinstance(protocol, RequestDeadlines):
+            raise ConnectionResetError("the client is gone")
+        protocol.request_began(request)
+        try:
+            return await handle(request)
+        finally:
+            protocol.request_ended()
+
+    return handle_in_time

@@ -1,0 +1,148 @@
+"""An aiohttp application served over TLS with everything in bounds."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Self
+
+from aiohttp import web
+from aiohttp.http import HttpProcessingError
+
+from est_protocol.secure_channel.context import LocalCredentials, TrustAnchors, tls_context
+from est_protocol.secure_channel.policy import TlsPolicy
+from est_protocol.secure_channel.tls_endpoints import TlsServer, serve_tls
+from est_server.https.deadlines import RequestDeadlines, timed
+from est_server.https.limits import HttpsLimits
+
+_log = logging.getLogger("est_server.https")
+
+
+class _PeerErrorsInOneLine(logging.Filter):
+    """Keep tracebacks for our own errors: octets that are not HTTP need none."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        error = record.exc_info[1] if record.exc_info else None
+        if isinstance(error, HttpProcessingError):
+            record.exc_info = None
+            record.levelno, record.levelname = logging.INFO, logging.getLevelName(logging.INFO)
+            record.msg = f"{record.msg}: malformed HTTP ({error.code})"
+        return True
+
+
+_log.addFilter(_PeerErrorsInOneLine())
+
+
+@dataclass(frozen=True, slots=True)
+class HttpsEndpoint:
+    """Where and how to serve HTTPS.
+
+    :param credentials: the server's key and certificate chain.
+    :param anchors: what the chains of clients may end at.
+    :param host: the address to listen on; loopback unless told otherwise, ``None`` for all.
+    :param port: 0 for any free one.
+    :param policy: versions, suites, groups.
+    :param limits: every bound.
+    :param reuse_port: let several processes listen on the port.
+    :param access_log: a logger for one line per HTTP request; EST's audit trail is elsewhere.
+    """
+
+    credentials: LocalCredentials
+    anchors: TrustAnchors = field(default_factory=TrustAnchors)
+    host: str | None = "127.0.0.1"
+    port: int = 8443
+    policy: TlsPolicy = field(default_factory=TlsPolicy)
+    limits: HttpsLimits = field(default_factory=HttpsLimits)
+    reuse_port: bool = False
+    access_log: logging.Logger | None = None
+
+
+class HttpsServer:
+    """A server that listens; an async context manager that stops it. Made by :func:`serve`."""
+
+    def __init__(self, runner: web.AppRunner, tls: TlsServer, limits: HttpsLimits) -> None:
+        self._runner = runner
+        self._tls = tls
+        self._limits = limits
+
+    @property
+    def port(self) -> int:
+        """The port it listens on."""
+        return self._tls.port
+
+    @property
+    def addresses(self) -> list[str]:
+        """Where it listens, as ``host:port``."""
+        return self._tls.addresses
+
+    @property
+    def connections(self) -> int:
+        """How many connections there are, handshakes included."""
+        return self._tls.connections
+
+    async def close(self) -> None:
+        """Stop: accept nothing more, finish what is under way within bounds, close the rest."""
+        self._tls.close()
+        await self._runner.cleanup()
+        await self._tls.drain(self._limits.shutdown_timeout + 1.0)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+
+async def serve(app: web.Application, endpoint: HttpsEndpoint) -> HttpsServer:
+    """Serve any aiohttp application over HTTPS.
+
+    Its handlers find the client in ``request.transport.get_extra_info("est.peer_credentials")``.
+
+    :raises ConfigurationError: OpenSSL rejects the policy or the credentials.
+    :raises OSError: the address cannot be listened on.
+    """
+    limits = endpoint.limits
+    context = tls_context(
+        endpoint.policy, server=True, credentials=endpoint.credentials, anchors=endpoint.anchors
+    )
+    runner = web.AppRunner(
+        app,
+        logger=_log,
+        access_log=endpoint.access_log,
+        keepalive_timeout=limits.idle_timeout,
+        lingering_time=limits.linger_timeout,
+        max_line_size=limits.header_line_size,
+        max_field_size=limits.header_line_size,
+        max_headers=limits.header_count,
+        shutdown_timeout=limits.drain_timeout,
+    )
+    await runner.setup()
+    http = runner.server
+    assert http is not None
+    http.request_handler = timed(http.request_handler)
+
+    def make_protocol() -> asyncio.Protocol:
+        return RequestDeadlines(http(), limits)
+
+    try:
+        tls = await serve_tls(
+            make_protocol,
+            endpoint.host,
+            endpoint.port,
+            context=context,
+            anchors=endpoint.anchors,
+            limits=limits.stream,
+            max_connections=limits.max_connections,
+            reuse_port=endpoint.reuse_port,
+        )
+    except OSError:
+        await runner.cleanup()
+        raise
+    return HttpsServer(runner, tls, limits)
