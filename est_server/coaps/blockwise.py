@@ -1,0 +1,232 @@
+"""Block-wise transfer (RFC 7959) with bounds: what one session has half sent and half received.
+
+aiocoap's own assembly has no bound in octets and is shared by all peers. Here every session has
+its own state, one transfer in each direction per resource, limited in octets and in time, and a
+budget of octets for all sessions together.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import weakref
+from collections.abc import Hashable
+from dataclasses import dataclass, field
+
+from est_protocol.errors import RefusalReason, RequestRefused
+
+#: SZX 7 is reserved on UDP (RFC 7959 section 2.2).
+LARGEST_SZX = 6
+
+#: What identifies a transfer within its session: method, path and query.
+TransferKey = tuple[Hashable, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A Block1 or Block2 option (RFC 7959 section 2.2).
+
+    :param number: number of the block, counted in its own size.
+    :param more: whether more blocks follow.
+    :param szx: size exponent, 0 to 6 for 16 to 1024 octets.
+    """
+
+    number: int
+    more: bool
+    szx: int
+
+    @property
+    def size(self) -> int:
+        """Octets in a full block."""
+        return 1 << (self.szx + 4)
+
+    @property
+    def offset(self) -> int:
+        """Where the block begins in the body, in octets."""
+        return self.number * self.size
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """A whole answer, kept for the blocks that the client still has to fetch.
+
+    :param code: the CoAP response code.
+    :param payload: all its octets.
+    :param content_format: the Content-Format, or ``None`` for a diagnostic payload.
+    :param upload_end: the last Block1 of the request that it answers, and that block's octets;
+        ``None`` where the request came in one piece.
+    """
+
+    code: int
+    payload: bytes
+    content_format: int | None
+    upload_end: tuple[Block, bytes] | None = None
+
+    @property
+    def etag(self) -> bytes:
+        """Identifies this body, so that blocks of two bodies are never mixed."""
+        return hashlib.sha256(self.payload).digest()[:8]
+
+
+@dataclass(slots=True)
+class _Transfer:
+    """What there is of one body, in either direction; ``body`` once it is an answer."""
+
+    octets: bytearray | bytes
+    deadline: float
+    body: Body | None = None
+
+
+#: The transfers of one session, those of requests and those of answers apart.
+_Direction = dict[TransferKey, _Transfer]
+
+
+@dataclass(slots=True)
+class _Transfers:
+    uploads: _Direction = field(default_factory=dict)
+    downloads: _Direction = field(default_factory=dict)
+    octets: int = 0
+
+
+class BlockwiseState:
+    """The transfers of all sessions.
+
+    A session is whatever object stands for one DTLS session; its transfers are gone when it is.
+
+    :param max_body: octets of one request body; more is refused with 4.13.
+    :param max_transfers: transfers of one session in each direction.
+    :param max_total: octets of all sessions together.
+    :param lifetime: seconds that a transfer may take from its latest block.
+    """
+
+    def __init__(
+        self,
+        *,
+        max_body: int = 65536,
+        max_transfers: int = 4,
+        max_total: int = 64 * 1024 * 1024,
+        lifetime: float = 93.0,
+    ) -> None:
+        #: Octets that a request body may have.
+        self.max_body = max_body
+        self._max_transfers = max_transfers
+        self._max_total = max_total
+        self._lifetime = lifetime
+        self._sessions: weakref.WeakKeyDictionary[object, _Transfers] = weakref.WeakKeyDictionary()
+        #: Octets that all sessions hold.
+        self.octets = 0
+
+    def receive(
+        self, session: object, key: TransferKey, block: Block, payload: bytes, *, now: float
+    ) -> bytes | None:
+        """Take one block of a request (Block1).
+
+        :param now: seconds of a clock that never jumps.
+        :return: the whole body after its last block, else ``None``.
+        :raises RequestRefused: the block does not continue what came before, or is too much.
+        """
+        if block.szx > LARGEST_SZX:
+            raise RequestRefused(RefusalReason.MALFORMED_REQUEST, "block size 7 is reserved")
+        if block.more and len(payload) != block.size:
+            raise RequestRefused(
+                RefusalReason.MALFORMED_REQUEST,
+                f"a block of {block.size} octets has {len(payload)}",
+            )
+        transfers = self._transfers(session, now)
+        if block.number == 0:
+            self._make_room(transfers, transfers.uploads, key)
+            transfers.uploads[key] = _Transfer(bytearray(), 0.0)
+        upload = transfers.uploads.get(key)
+        if upload is None:
+            raise _incomplete("no transfer is under way that this block belongs to")
+        # A block that came twice, under two message IDs, is taken once.
+        held = len(upload.octets)
+        if block.offset >= held or upload.octets[block.offset :] != payload:
+            self._append(transfers, key, upload, block, payload)
+        upload.deadline = now + self._lifetime
+        if block.more:
+            return None
+        self._drop(transfers, transfers.uploads, key)
+        return bytes(upload.octets)
+
+    def keep(self, session: object, key: TransferKey, body: Body, *, now: float) -> None:
+        """Keep an answer for the client that fetches it block by block.
+
+        :raises RequestRefused: all sessions together hold too much.
+        """
+        transfers = self._transfers(session, now)
+        self._make_room(transfers, transfers.downloads, key)
+        self._add(transfers, len(body.payload))
+        transfers.downloads[key] = _Transfer(body.payload, now + self._lifetime, body)
+
+    def kept(self, session: object, key: TransferKey, *, now: float) -> Body | None:
+        """The answer that the client is fetching, if it is still there."""
+        download = self._transfers(session, now).downloads.get(key)
+        if download is None:
+            return None
+        download.deadline = now + self._lifetime
+        return download.body
+
+    def too_large(self) -> RequestRefused:
+        """The refusal of a body that is larger than ``max_body``."""
+        return RequestRefused(
+            RefusalReason.BODY_TOO_LARGE, f"the body is larger than {self.max_body} octets"
+        )
+
+    def _append(
+        self,
+        transfers: _Transfers,
+        key: TransferKey,
+        upload: _Transfer,
+        block: Block,
+        payload: bytes,
+    ) -> None:
+        held = len(upload.octets)
+        if block.offset != held:
+            raise _incomplete(f"the block begins at octet {block.offset}, but {held} have come")
+        if held + len(payload) > self.max_body:
+            self._drop(transfers, transfers.uploads, key)
+            raise self.too_large()
+        self._add(transfers, len(payload))
+        upload.octets += payload
+
+    def _transfers(self, session: object, now: float) -> _Transfers:
+        transfers = self._sessions.get(session)
+        if transfers is None:
+            transfers = self._sessions[session] = _Transfers()
+            weakref.finalize(session, self._session_gone, transfers).atexit = False
+        for direction in (transfers.uploads, transfers.downloads):
+            for key in [key for key, item in direction.items() if item.deadline <= now]:
+                self._drop(transfers, direction, key)
+        return transfers
+
+    def _session_gone(self, transfers: _Transfers) -> None:
+        self.octets -= transfers.octets
+
+    def _make_room(self, transfers: _Transfers, direction: _Direction, key: TransferKey) -> None:
+        """Let go of what stands under ``key``, and of the oldest if there are too many others."""
+        self._drop(transfers, direction, key)
+        while len(direction) >= self._max_transfers:
+            self._drop(transfers, direction, next(iter(direction)))
+
+    def _drop(self, transfers: _Transfers, direction: _Direction, key: TransferKey) -> None:
+        dropped = direction.pop(key, None)
+        if dropped is not None:
+            transfers.octets -= len(dropped.octets)
+            self.octets -= len(dropped.octets)
+
+    def _add(self, transfers: _Transfers, octets: int) -> None:
+        if self.octets + octets > self._max_total:
+            raise RequestRefused(
+                RefusalReason.TRY_LATER,
+                "too many transfers are under way",
+                detail=f"{self.octets} octets are held",
+                retry_after=30,
+            )
+        transfers.octets += octets
+        self.octets += octets
+
+
+def _incomplete(sentence: str) -> RequestRefused:
+    return RequestRefused(
+        RefusalReason.BLOCKS_INCOMPLETE, f"{sentence}; start again with the first block"
+    )

@@ -1,0 +1,173 @@
+"""What is behind the paths: each resource checks a request and makes the body of its answer."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from aiocoap.numbers import Code
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from est_protocol import certs_only
+from est_protocol.credentials import PeerCredentials
+from est_protocol.errors import RefusalReason, RequestRefused
+from est_protocol.media_types import ContentFormat
+from est_protocol.messages import EstRequest, EstResponse, Pending, Transport
+from est_protocol.operations import Operation
+from est_server.coaps import discovery
+from est_server.coaps.blockwise import Body
+
+
+class EstService(Protocol):
+    """What the site needs of :class:`est_server.service.EnrollmentService`."""
+
+    @property
+    def labels(self) -> tuple[str | None, ...]:
+        """The labels that are served."""
+        ...
+
+    @property
+    def operations(self) -> tuple[Operation, ...]:
+        """The operations that are served."""
+        ...
+
+    async def respond(self, request: EstRequest, peer: PeerCredentials) -> EstResponse:
+        """Answer a request or raise RequestRefused."""
+        ...
+
+    async def record_refusal(
+        self,
+        refused: RequestRefused,
+        *,
+        operation: Operation | None,
+        label: str | None,
+        transport: Transport,
+        peer: PeerCredentials,
+    ) -> None:
+        """Note a refusal that was found here."""
+        ...
+
+
+class AnsweredByService(Exception):
+    """The service refused, and has noted it; or it said "not yet".
+
+    :param refused: what to tell the client.
+    """
+
+    def __init__(self, refused: RequestRefused) -> None:
+        super().__init__(str(refused))
+        self.refused = refused
+
+
+class Resource(Protocol):
+    """Something that a path leads to."""
+
+    @property
+    def operation(self) -> Operation | None:
+        """The EST operation, if it is one."""
+        ...
+
+    @property
+    def label(self) -> str | None:
+        """The label it stands under."""
+        ...
+
+    def check(self, request: Any) -> None:
+        """Check what can be checked before the request's body is there.
+
+        :raises RequestRefused: method, Content-Format or Accept are not for this resource.
+        """
+        ...
+
+    async def answer(self, request: Any, payload: bytes) -> Body:
+        """Answer the whole request.
+
+        :raises RequestRefused: found here, not noted yet.
+        :raises AnsweredByService: noted already.
+        """
+        ...
+
+
+class Discovery:
+    """``/.well-known/core`` (RFC 9148 section 4.1); anybody may ask."""
+
+    operation = None
+    label = None
+
+    def __init__(self, links: tuple[discovery.Link, ...]) -> None:
+        self._links = links
+
+    def check(self, request: Any) -> None:
+        """See :class:`Resource`."""
+        _require_method(request, "GET")
+        _require_accept(request, ContentFormat.LINK_FORMAT)
+
+    async def answer(self, request: Any, payload: bytes) -> Body:
+        """See :class:`Resource`."""
+        found = discovery.link_format(self._links, request.opt.uri_query)
+        return Body(int(Code.CONTENT), found, ContentFormat.LINK_FORMAT)
+
+
+class EstResource:
+    """One operation under one label."""
+
+    def __init__(self, service: EstService, operation: Operation, label: str | None) -> None:
+        self._service = service
+        self.operation = operation
+        self.label = label
+
+    def check(self, request: Any) -> None:
+        """See :class:`Resource`; RFC 9148 section 4.3 for the content-formats."""
+        _require_method(request, self.operation.method)
+        wanted = ContentFormat.PKCS10 if self.operation.enrolls else None
+        if request.opt.content_format != wanted:
+            raise RequestRefused(
+                RefusalReason.UNSUPPORTED_MEDIA_TYPE,
+                f"{self.operation.short_name} takes "
+                + (f"content-format {wanted} (application/pkcs10)" if wanted else "no body"),
+            )
+        _require_accept(request, ContentFormat.CERTS_ONLY, ContentFormat.PKIX_CERT)
+
+    async def answer(self, request: Any, payload: bytes) -> Body:
+        """See :class:`Resource`; RFC 9148 section 4.5 for the codes."""
+        est = EstRequest(self.operation, Transport.COAPS, self.label, payload)
+        try:
+            response = await self._service.respond(est, request.remote.peer)
+        except RequestRefused as refused:
+            raise AnsweredByService(refused) from refused
+        if isinstance(response, Pending):
+            raise AnsweredByService(_not_yet(response))
+        code = int(Code.CHANGED if self.operation.enrolls else Code.CONTENT)
+        if request.opt.accept != ContentFormat.PKIX_CERT:
+            encoded = certs_only.encode(response.certificates)
+            return Body(code, encoded, ContentFormat.CERTS_ONLY)
+        if len(response.certificates) != 1:
+            raise RequestRefused(
+                RefusalReason.NOT_ACCEPTABLE,
+                "the answer is more than one certificate, which content-format "
+                f"{ContentFormat.PKIX_CERT} cannot hold",
+            )
+        der = response.certificates[0].public_bytes(Encoding.DER)
+        return Body(code, der, ContentFormat.PKIX_CERT)
+
+
+def _require_method(request: Any, method: str) -> None:
+    if request.code.name != method:
+        raise RequestRefused(RefusalReason.METHOD_NOT_ALLOWED, f"this resource takes {method} only")
+
+
+def _require_accept(request: Any, *formats: int) -> None:
+    # Without Accept, RFC 9148 section 4.3 lets the server choose.
+    if request.opt.accept is not None and request.opt.accept not in formats:
+        offered = " or ".join(map(str, formats))
+        raise RequestRefused(
+            RefusalReason.NOT_ACCEPTABLE, f"the answer can be had as content-format {offered}"
+        )
+
+
+def _not_yet(pending: Pending) -> RequestRefused:
+    """RFC 9148 section 4.7: "not yet" is 5.03 with Max-Age."""
+    return RequestRefused(
+        RefusalReason.TRY_LATER,
+        "the request is pending; repeat it later",
+        retry_after=pending.retry_after,
+    )

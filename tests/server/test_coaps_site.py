@@ -1,0 +1,499 @@
+"""The CoAP resources without a network: paths, options, content-formats and blocks."""
+
+from __future__ import annotations
+
+import gc
+from typing import Any
+
+import pytest
+from aiocoap import GET, POST, PUT, Message
+from aiocoap.numbers import Code
+from aiocoap.options import Options
+from aiocoap.optiontypes import OpaqueOption
+from cryptography import x509
+
+from est_protocol import certs_only
+from est_protocol.credentials import PeerCredentials
+from est_protocol.errors import RefusalReason, RequestRefused
+from est_protocol.messages import CertificatesResponse, EstRequest, EstResponse, Pending, Transport
+from est_protocol.operations import Operation
+from est_server.coaps.site import EstSite, SiteLimits
+from tests.pki import make_ca, make_leaf
+
+ROOT = make_ca("root").certificate
+ISSUING = make_ca("issuing", make_ca("root")).certificate
+LEAF = make_leaf(make_ca("issuing", make_ca("root")), "leaf").chain[0]
+
+CERTS_ONLY, PKIX_CERT, PKCS10, LINK_FORMAT = 281, 287, 286, 40
+
+
+class Remote:
+    """Stands for one DTLS session."""
+
+    def __init__(self) -> None:
+        self.peer = PeerCredentials(address="[::1]:1234")
+
+
+class RecordingService:
+    """Answers every request and remembers it."""
+
+    labels = (None, "a b/c")
+    operations = (Operation.CACERTS, Operation.SIMPLEENROLL, Operation.SIMPLEREENROLL)
+
+    def __init__(self) -> None:
+        self.requests: list[EstRequest] = []
+        self.refusals: list[RequestRefused] = []
+        self.answer: EstResponse | RequestRefused | None = None
+
+    async def respond(self, request: EstRequest, peer: PeerCredentials) -> EstResponse:
+        self.requests.append(request)
+        if isinstance(self.answer, RequestRefused):
+            raise self.answer
+        if self.answer is not None:
+            return self.answer
+        cacerts = request.operation is Operation.CACERTS
+        return CertificatesResponse((ROOT, ISSUING) if cacerts else (LEAF,))
+
+    async def record_refusal(
+        self,
+        refused: RequestRefused,
+        *,
+        operation: Operation | None,
+        label: str | None,
+        transport: Transport,
+        peer: PeerCredentials,
+    ) -> None:
+        self.refusals.append(refused)
+
+
+@pytest.fixture
+def service() -> RecordingService:
+    return RecordingService()
+
+
+@pytest.fixture
+def remote() -> Remote:
+    return Remote()
+
+
+@pytest.fixture
+def site(service: RecordingService) -> EstSite:
+    return EstSite(service, SiteLimits(max_body=2000), now=Clock())
+
+
+class Clock:
+    """A clock that stands still until it is moved."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+
+def get(remote: Remote, path: str, **options: Any) -> Message:
+    return request(remote, GET, path, b"", **options)
+
+
+def post(remote: Remote, path: str, payload: bytes = b"csr", **options: Any) -> Message:
+    return request(remote, POST, path, payload, **{"content_format": PKCS10, **options})
+
+
+def request(remote: Remote, code: Code, path: str, payload: bytes, **options: Any) -> Message:
+    message = Message(code=code, payload=payload, uri_path=path.split("/"), **options)
+    # As it comes off the wire, options decoded from their octets.
+    decoded = Options()
+    decoded.decode(message.opt.encode())
+    message.opt = decoded
+    message.remote = remote
+    return message
+
+
+def status(response: Message) -> str:
+    return str(response.code).split()[0]
+
+
+# -- Paths and methods -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("root", ["est", ".well-known/est"])
+async def test_ca_certificates_are_at_both_roots(
+    site: EstSite, service: RecordingService, remote: Remote, root: str
+) -> None:
+    response = await site.respond(get(remote, f"{root}/crts"))
+    assert status(response) == "2.05"
+    assert int(response.opt.content_format) == CERTS_ONLY
+    assert set(certs_only.decode(response.payload)) == {ROOT, ISSUING}
+    assert service.requests == [EstRequest(Operation.CACERTS, Transport.COAPS)]
+
+
+@pytest.mark.parametrize(
+    ("name", "operation"),
+    [("sen", Operation.SIMPLEENROLL), ("sren", Operation.SIMPLEREENROLL)],
+)
+async def test_enrollment_is_answered_changed(
+    site: EstSite, service: RecordingService, remote: Remote, name: str, operation: Operation
+) -> None:
+    response = await site.respond(post(remote, f"est/a b/c/{name}".replace("a b/c", "label")))
+    assert status(response) == "2.04"
+    assert certs_only.decode(response.payload) == (LEAF,)
+    assert service.requests == [EstRequest(operation, Transport.COAPS, "label", b"csr")]
+
+
+async def test_the_short_root_can_be_another_or_none(
+    service: RecordingService, remote: Remote
+) -> None:
+    other = EstSite(service, SiteLimits(short_root="e/s"), now=Clock())
+    assert status(await other.respond(get(remote, "e/s/crts"))) == "2.05"
+    assert status(await other.respond(get(remote, "est/crts"))) == "4.04"
+    none = EstSite(service, SiteLimits(short_root=""), now=Clock())
+    assert status(await none.respond(get(remote, "est/crts"))) == "4.04"
+    assert status(await none.respond(get(remote, ".well-known/est/crts"))) == "2.05"
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["", "est", "est/cacerts", "est/skg", "est/skc", "est/att", "est/a/b/crts", "crts", "est/"],
+)
+async def test_other_paths_are_not_found(
+    site: EstSite, service: RecordingService, remote: Remote, path: str
+) -> None:
+    response = await site.respond(get(remote, path))
+    assert status(response) == "4.04"
+    assert response.payload.decode()
+    assert response.opt.content_format is None
+    assert not service.requests
+    assert [refused.reason for refused in service.refusals] == [RefusalReason.UNKNOWN_OPERATION]
+
+
+@pytest.mark.parametrize(
+    ("code", "path"), [(POST, "est/crts"), (GET, "est/sen"), (PUT, "est/sren")]
+)
+async def test_other_methods_are_not_allowed(
+    site: EstSite, service: RecordingService, remote: Remote, code: Code, path: str
+) -> None:
+    response = await site.respond(request(remote, code, path, b"csr", content_format=PKCS10))
+    assert status(response) == "4.05"
+    assert not service.requests
+
+
+# -- Content-formats and options ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("content_format", [None, 0, 281, 60])
+async def test_a_csr_needs_its_content_format(
+    site: EstSite, service: RecordingService, remote: Remote, content_format: int | None
+) -> None:
+    response = await site.respond(post(remote, "est/sen", content_format=content_format))
+    assert status(response) == "4.15"
+    assert not service.requests
+
+
+async def test_a_body_for_ca_certificates_is_refused(site: EstSite, remote: Remote) -> None:
+    response = await site.respond(get(remote, "est/crts", content_format=PKCS10))
+    assert status(response) == "4.15"
+
+
+async def test_one_certificate_can_be_had_bare(site: EstSite, remote: Remote) -> None:
+    response = await site.respond(post(remote, "est/sen", accept=PKIX_CERT))
+    assert int(response.opt.content_format) == PKIX_CERT
+    assert x509.load_der_x509_certificate(response.payload) == LEAF
+
+
+async def test_several_certificates_cannot_be_had_bare(site: EstSite, remote: Remote) -> None:
+    response = await site.respond(get(remote, "est/crts", accept=PKIX_CERT))
+    assert status(response) == "4.06"
+
+
+async def test_an_unknown_accept_is_refused_before_anything_is_issued(
+    site: EstSite, service: RecordingService, remote: Remote
+) -> None:
+    assert status(await site.respond(post(remote, "est/sen", accept=60))) == "4.06"
+    assert not service.requests
+
+
+@pytest.mark.parametrize(
+    ("number", "refused"), [(9, True), (35, True), (2049, True), (2048, False)]
+)
+async def test_unknown_critical_options_are_refused_and_elective_ones_ignored(
+    site: EstSite, remote: Remote, number: int, refused: bool
+) -> None:
+    message = get(remote, "est/crts")
+    message.opt.add_option(OpaqueOption(number, b"x"))
+    assert status(await site.respond(message)) == ("4.02" if refused else "2.05")
+
+
+async def test_a_critical_option_that_comes_twice_is_refused(site: EstSite, remote: Remote) -> None:
+    message = get(remote, "est/crts", accept=CERTS_ONLY)
+    message.opt.add_option(OpaqueOption(17, b"\x01\x19"))
+    assert status(await site.respond(message)) == "4.02"
+
+
+# -- Refusals ----------------------------------------------------------------------------------
+
+
+async def test_a_refusal_has_its_code_and_its_sentence(
+    site: EstSite, service: RecordingService, remote: Remote
+) -> None:
+    service.answer = RequestRefused(RefusalReason.UNKNOWN_DEVICE, "not on the list", detail="x")
+    response = await site.respond(post(remote, "est/sen"))
+    assert status(response) == "4.03"
+    assert response.payload == b"not on the list"
+    assert response.opt.content_format is None
+    # The service has noted it; it must not be noted twice.
+    assert not service.refusals
+
+
+async def test_not_yet_is_service_unavailable_with_max_age(
+    site: EstSite, service: RecordingService, remote: Remote
+) -> None:
+    service.answer = Pending(retry_after=300)
+    response = await site.respond(post(remote, "est/sen"))
+    assert status(response) == "5.03"
+    assert response.opt.max_age == 300
+
+
+async def test_a_diagnostic_fits_into_the_clients_blocks(
+    site: EstSite, service: RecordingService, remote: Remote
+) -> None:
+    service.answer = RequestRefused(RefusalReason.UNKNOWN_DEVICE, "ü" * 500)
+    response = await site.respond(post(remote, "est/sen", block2=(0, False, 2)))
+    assert response.payload.decode() == "ü" * 32
+
+
+# -- Block-wise transfer -----------------------------------------------------------------------
+
+
+def blocks(payload: bytes, szx: int) -> list[tuple[tuple[int, bool, int], bytes]]:
+    size = 1 << (szx + 4)
+    count = -(-len(payload) // size)
+    return [
+        ((number, number < count - 1, szx), payload[number * size : (number + 1) * size])
+        for number in range(count)
+    ]
+
+
+@pytest.mark.parametrize("szx", range(7))
+async def test_a_request_and_its_answer_in_blocks(
+    site: EstSite, service: RecordingService, remote: Remote, szx: int
+) -> None:
+    csr = bytes(range(256)) * 5
+    *first, last = blocks(csr, szx)
+    for block1, payload in first:
+        response = await site.respond(post(remote, "est/sen", payload, block1=block1))
+        assert status(response) == "2.31"
+        assert tuple(response.opt.block1) == block1
+        assert not service.requests
+    block1, payload = last
+    response = await site.respond(post(remote, "est/sen", payload, block1=block1))
+    assert status(response) == "2.04"
+    assert tuple(response.opt.block1) == (block1[0], False, szx)
+    body, etag = response.payload, response.opt.etag
+    while response.opt.block2 is not None and response.opt.block2.more:
+        number = response.opt.block2.block_number + 1
+        response = await site.respond(post(remote, "est/sen", b"", block2=(number, False, szx)))
+        assert status(response) == "2.04"
+        assert response.opt.etag == etag
+        body += response.payload
+    assert certs_only.decode(body) == (LEAF,)
+    assert service.requests == [EstRequest(Operation.SIMPLEENROLL, Transport.COAPS, None, csr)]
+
+
+async def test_a_last_block_that_comes_again_enrolls_once(
+    site: EstSite, service: RecordingService, remote: Remote
+) -> None:
+    *first, (block1, payload) = blocks(b"x" * 100, 2)
+    for block, part in first:
+        await site.respond(post(remote, "est/sen", part, block1=block))
+    once = await site.respond(post(remote, "est/sen", payload, block1=block1))
+    again = await site.respond(post(remote, "est/sen", payload, block1=block1))
+    assert once.payload == again.payload
+    assert status(again) == "2.04"
+    assert len(service.requests) == 1
+
+
+async def test_a_block_in_between_that_comes_again_is_taken_once(
+    site: EstSite, service: RecordingService, remote: Remote
+) -> None:
+    csr = bytes(range(200))
+    for number, (block1, payload) in enumerate(blocks(csr, 2)):
+        for _ in range(2 if number == 1 else 1):
+            await site.respond(post(remote, "est/sen", payload, block1=block1))
+    assert [r.body for r in service.requests] == [csr]
+
+
+async def test_a_gap_is_incomplete(
+    site: EstSite, service: RecordingService, remote: Remote
+) -> None:
+    first, _, third = blocks(b"x" * 192, 2)
+    await site.respond(post(remote, "est/sen", first[1], block1=first[0]))
+    response = await site.respond(post(remote, "est/sen", third[1], block1=third[0]))
+    assert status(response) == "4.08"
+    assert not service.requests
+
+
+async def test_a_block_without_its_beginning_is_incomplete(site: EstSite, remote: Remote) -> None:
+    response = await site.respond(post(remote, "est/sen", b"x" * 64, block1=(3, True, 2)))
+    assert status(response) == "4.08"
+
+
+async def test_a_block_of_the_wrong_length_is_malformed(site: EstSite, remote: Remote) -> None:
+    response = await site.respond(post(remote, "est/sen", b"x" * 63, block1=(0, True, 2)))
+    assert status(response) == "4.00"
+
+
+@pytest.mark.parametrize("option", ["block1", "block2"])
+async def test_block_size_7_is_malformed(site: EstSite, remote: Remote, option: str) -> None:
+    response = await site.respond(post(remote, "est/sen", b"csr", **{option: (0, False, 7)}))
+    assert status(response) == "4.00"
+
+
+async def test_too_large_a_body_is_refused_with_the_size_that_is_not(
+    site: EstSite, service: RecordingService, remote: Remote
+) -> None:
+    whole = await site.respond(post(remote, "est/sen", b"x" * 2001))
+    announced = await site.respond(post(remote, "est/sen", b"x" * 16, size1=2001))
+    for block1, payload in blocks(b"x" * 2001, 6):
+        in_blocks = await site.respond(post(remote, "est/sen", payload, block1=block1))
+    for response in (whole, announced, in_blocks):
+        assert status(response) == "4.13"
+        assert response.opt.size1 == 2000
+    assert not service.requests
+    assert site.transfers.octets == 0
+
+
+async def test_sessions_do_not_share_transfers(
+    site: EstSite, service: RecordingService, remote: Remote
+) -> None:
+    first, second = blocks(b"x" * 100, 2)
+    await site.respond(post(remote, "est/sen", first[1], block1=first[0]))
+    response = await site.respond(post(Remote(), "est/sen", second[1], block1=second[0]))
+    assert status(response) == "4.08"
+    assert not service.requests
+
+
+async def test_a_session_that_ends_frees_its_transfers(site: EstSite) -> None:
+    remote = Remote()
+    await site.respond(post(remote, "est/sen", b"x" * 1024, block1=(0, True, 6)))
+    assert site.transfers.octets == 1024
+    del remote
+    gc.collect()
+    assert site.transfers.octets == 0
+
+
+async def test_transfers_expire(service: RecordingService, remote: Remote) -> None:
+    clock = Clock()
+    site = EstSite(service, SiteLimits(transfer_lifetime=10), now=clock)
+    first, second = blocks(b"x" * 100, 2)
+    await site.respond(post(remote, "est/sen", first[1], block1=first[0]))
+    clock.seconds = 10
+    response = await site.respond(post(remote, "est/sen", second[1], block1=second[0]))
+    assert status(response) == "4.08"
+    assert site.transfers.octets == 0
+
+
+async def test_all_sessions_together_are_bounded(service: RecordingService, remote: Remote) -> None:
+    site = EstSite(service, SiteLimits(max_transfer_octets=2000), now=Clock())
+    others = [Remote(), Remote()]
+    for other in others:
+        response = await site.respond(post(other, "est/sen", b"x" * 1024, block1=(0, True, 6)))
+    assert status(response) == "5.03"
+    assert response.opt.max_age
+    assert site.transfers.octets == 1024
+
+
+async def test_one_session_has_only_so_many_transfers(
+    service: RecordingService, remote: Remote
+) -> None:
+    site = EstSite(service, SiteLimits(max_transfers=2), now=Clock())
+    for label in "abc":
+        await site.respond(post(remote, f"est/{label}/sen", b"x" * 64, block1=(0, True, 2)))
+    assert site.transfers.octets == 128
+
+
+async def test_an_answer_in_blocks_is_asked_for_without_asking_the_service_again(
+    site: EstSite, service: RecordingService, remote: Remote
+) -> None:
+    response = await site.respond(get(remote, "est/crts", block2=(0, False, 2), size2=0))
+    body = response.payload
+    assert response.opt.size2 is not None
+    while response.opt.block2.more:
+        number = response.opt.block2.block_number + 1
+        response = await site.respond(get(remote, "est/crts", block2=(number, False, 2)))
+        body += response.payload
+    assert set(certs_only.decode(body)) == {ROOT, ISSUING}
+    assert len(service.requests) == 1
+
+
+async def test_a_client_may_go_on_in_smaller_blocks(site: EstSite, remote: Remote) -> None:
+    first = await site.respond(get(remote, "est/crts", block2=(0, False, 4)))
+    second = await site.respond(get(remote, "est/crts", block2=(4, False, 2)))
+    whole = await site.respond(get(remote, "est/crts"))
+    assert first.payload == whole.payload[:256]
+    assert second.payload == whole.payload[256:320]
+
+
+async def test_a_server_that_wants_smaller_blocks_says_so(
+    service: RecordingService, remote: Remote
+) -> None:
+    site = EstSite(service, SiteLimits(block_size_exponent=2), now=Clock())
+    response = await site.respond(post(remote, "est/sen", b"x" * 1024, block1=(0, True, 6)))
+    assert tuple(response.opt.block1) == (0, True, 2)
+    response = await site.respond(post(remote, "est/sen", b"y" * 10, block1=(16, False, 2)))
+    assert status(response) == "2.04"
+    assert [r.body for r in service.requests] == [b"x" * 1024 + b"y" * 10]
+
+
+async def test_a_later_block_of_an_answer_that_is_gone(
+    site: EstSite, service: RecordingService, remote: Remote
+) -> None:
+    gone = await site.respond(post(remote, "est/sen", b"", block2=(1, False, 2)))
+    assert status(gone) == "4.08"
+    assert not service.requests
+    beyond = await site.respond(get(remote, "est/crts", block2=(500, False, 2)))
+    assert status(beyond) == "4.00"
+
+
+# -- Discovery ---------------------------------------------------------------------------------
+
+LINKS = [
+    '</est/crts>;rt="ace.est.crts";ct="281 287"',
+    '</est/sen>;rt="ace.est.sen";ct="281 287"',
+    '</est/sren>;rt="ace.est.sren";ct="281 287"',
+]
+
+
+async def discover(site: EstSite, *queries: str) -> list[str]:
+    response = await site.respond(get(Remote(), ".well-known/core", uri_query=list(queries)))
+    assert status(response) == "2.05"
+    assert int(response.opt.content_format) == LINK_FORMAT
+    return response.payload.decode().split(",") if response.payload else []
+
+
+async def test_discovery_lists_what_is_served(site: EstSite) -> None:
+    assert await discover(site) == [
+        *LINKS,
+        *(link.replace("/est/", "/est/a%20b%2Fc/") for link in LINKS),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("query", "count"),
+    [
+        ("rt=ace.est*", 6),
+        ("rt=ace.est.crts", 2),
+        ("rt=ace.est", 0),
+        ("ct=281", 6),
+        ("ct=285", 0),
+        ("href=/est/sen", 1),
+        ("href=/est/s*", 2),
+        ("unknown=1", 0),
+    ],
+)
+async def test_discovery_filters(site: EstSite, query: str, count: int) -> None:
+    assert len(await discover(site, query)) == count
+
+
+async def test_discovery_speaks_link_format_only(site: EstSite, remote: Remote) -> None:
+    refused = await site.respond(get(remote, ".well-known/core", accept=50))
+    assert status(refused) == "4.06"
