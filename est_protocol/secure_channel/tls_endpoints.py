@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 from OpenSSL import SSL
 
@@ -33,18 +33,19 @@ class TlsServer:
         self._none_left = asyncio.Event()
         self._none_left.set()
         self._listener: asyncio.Server
+        self._names: list[Any] = []
         #: How many connections were turned away because there were too many.
         self.turned_away = 0
 
     @property
     def addresses(self) -> list[str]:
-        """Where it listens, as ``host:port``."""
-        return [format_address(sock.getsockname()) for sock in self._listener.sockets]
+        """Where it listens, or did, as ``host:port``."""
+        return [format_address(name) for name in self._names]
 
     @property
     def port(self) -> int:
         """The port of the first listening socket."""
-        return int(self._listener.sockets[0].getsockname()[1])
+        return int(self._names[0][1])
 
     @property
     def connections(self) -> int:
@@ -135,6 +136,7 @@ async def serve_tls(
     server._listener = await asyncio.get_running_loop().create_server(
         accept, host, port, backlog=backlog, reuse_port=reuse_port or None
     )
+    server._names = [sock.getsockname() for sock in server._listener.sockets]
     return server
 
 

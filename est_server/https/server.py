@@ -66,6 +66,7 @@ class HttpsServer:
         self._runner = runner
         self._tls = tls
         self._limits = limits
+        self._closing: asyncio.Task[None] | None = None
 
     @property
     def port(self) -> int:
@@ -83,7 +84,15 @@ class HttpsServer:
         return self._tls.connections
 
     async def close(self) -> None:
-        """Stop: accept nothing more, finish what is under way within bounds, close the rest."""
+        """Stop: accept nothing more, finish what is under way within bounds, close the rest.
+
+        May be called again, also while it is at it.
+        """
+        if self._closing is None:
+            self._closing = asyncio.create_task(self._close())
+        await asyncio.shield(self._closing)
+
+    async def _close(self) -> None:
         self._tls.close()
         await self._runner.cleanup()
         await self._tls.drain(self._limits.shutdown_timeout + 1.0)

@@ -1,0 +1,317 @@
+"""EST over HTTPS for the client: one TLS connection, and the requests that travel over it."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from urllib.parse import quote
+
+import aiohttp
+from aiohttp.client_proto import ResponseHandler
+from aiohttp.tracing import Trace
+from yarl import URL
+
+from est_client.http_answers import (
+    DEFAULT_RETRY_AFTER,
+    parse_retry_after,
+    printable,
+    reason_phrase,
+)
+from est_protocol import base64_body, certs_only
+from est_protocol.credentials import PeerCredentials
+from est_protocol.errors import ChannelClosed, ConfigurationError, MessageError, ServerRefused
+from est_protocol.media_types import MediaType
+from est_protocol.messages import (
+    CertificatesResponse,
+    EstRequest,
+    EstResponse,
+    Pending,
+    Transport,
+)
+from est_protocol.operations import WELL_KNOWN_PATH, Operation
+from est_protocol.secure_channel.context import LocalCredentials, TrustAnchors, tls_context
+from est_protocol.secure_channel.policy import TlsPolicy
+from est_protocol.secure_channel.stream import (
+    PEER_CLOSED,
+    PEER_CREDENTIALS,
+    StreamLimits,
+    TlsTransport,
+)
+from est_protocol.secure_channel.tls_endpoints import connect_tls
+
+#: Beside letters, digits and ``_.-~``, what may stand in a path segment (RFC 3986 section 3.3).
+_SEGMENT_CHARACTERS = "!$&'()*+,;=:@"
+
+
+@dataclass(frozen=True, slots=True)
+class HttpsClientLimits:
+    """The bounds of one HTTPS connection of a client.
+
+    :param answer_size: octets of a successful answer at most, base64 as it is.
+    :param error_size: octets of an error's text that are read at most.
+    :param header_line_size: octets of one header field at most.
+    :param header_count: header fields at most.
+    :param shutdown_timeout: seconds for the server to end its side when the connection is closed.
+    """
+
+    answer_size: int = 512 * 1024
+    error_size: int = 4096
+    header_line_size: int = 8190
+    header_count: int = 64
+    shutdown_timeout: float = 2.0
+
+
+DEFAULT_HTTPS_CLIENT_LIMITS = HttpsClientLimits()
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+class HttpsConnector:
+    """Makes TLS connections to one EST server; an :class:`est_client.connection.Connector`.
+
+    :param host: DNS name, or IP address literal without brackets.
+    :param port: TCP port.
+    :param policy: versions, suites, groups.
+    :param timeout: seconds for the TCP connection, for the handshake, and for each answer.
+    :param limits: the other bounds.
+    :param now: the current time, timezone-aware; turns a Retry-After date into seconds.
+    :raises ConfigurationError: host or port cannot be.
+    """
+
+    transport = Transport.HTTPS
+
+    def __init__(
+        self,
+        host: str,
+        port: int = 443,
+        *,
+        policy: TlsPolicy | None = None,
+        timeout: float = 30.0,
+        limits: HttpsClientLimits = DEFAULT_HTTPS_CLIENT_LIMITS,
+        now: Callable[[], datetime] = _now,
+    ) -> None:
+        try:
+            self._origin = URL.build(scheme="https", host=host, port=port)
+        except ValueError as error:
+            raise ConfigurationError(f"{host!r} cannot be a host: {error}") from error
+        if not 0 < port < 65536:
+            raise ConfigurationError(f"{port} cannot be a port")
+        self.host = host
+        self._port = port
+        self._policy = policy or TlsPolicy()
+        self._timeout = timeout
+        self._limits = limits
+        self._now = now
+
+    async def connect(
+        self,
+        *,
+        credentials: LocalCredentials | None,
+        anchors: TrustAnchors,
+        require_trust: bool = True,
+    ) -> HttpsConnection:
+        """Open a channel; see :meth:`est_client.connection.Connector.connect`."""
+        context = tls_context(
+            self._policy,
+            server=False,
+            credentials=credentials,
+            anchors=anchors,
+            require_trust=require_trust,
+        )
+        loop = asyncio.get_running_loop()
+        transport, protocol = await connect_tls(
+            lambda: ResponseHandler(loop),
+            self.host,
+            self._port,
+            context=context,
+            anchors=anchors,
+            server_name=_server_name(self._origin.raw_host or self.host),
+            limits=StreamLimits(
+                handshake_timeout=self._timeout,
+                write_timeout=self._timeout,
+                shutdown_timeout=self._limits.shutdown_timeout,
+            ),
+            connect_timeout=self._timeout,
+        )
+        return HttpsConnection(
+            transport,
+            protocol,
+            self._origin,
+            timeout=self._timeout,
+            limits=self._limits,
+            now=self._now,
+        )
+
+
+class HttpsConnection:
+    """One TLS connection to an EST server; an :class:`est_client.connection.EstConnection`.
+
+    Made by :meth:`HttpsConnector.connect`. Redirects are not followed, cookies not kept, HTTP
+    authentication not answered.
+    """
+
+    def __init__(
+        self,
+        transport: TlsTransport,
+        protocol: ResponseHandler,
+        origin: URL,
+        *,
+        timeout: float,
+        limits: HttpsClientLimits,
+        now: Callable[[], datetime],
+    ) -> None:
+        server = transport.get_extra_info(PEER_CREDENTIALS)
+        assert isinstance(server, PeerCredentials)
+        self.server = server
+        self._transport = transport
+        self._origin = origin
+        self._timeout = timeout
+        self._limits = limits
+        self._now = now
+        self._session = aiohttp.ClientSession(
+            connector=_OneConnection(protocol),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            headers={"Accept-Encoding": "identity"},
+            auto_decompress=False,
+            timeout=aiohttp.ClientTimeout(total=None),
+            max_line_size=limits.header_line_size,
+            max_field_size=limits.header_line_size,
+            max_headers=limits.header_count,
+        )
+
+    async def request(self, request: EstRequest) -> EstResponse:
+        """Send one request; see :meth:`est_client.connection.EstConnection.request`.
+
+        :raises ConfigurationError: the label cannot stand in a path.
+        """
+        url = self._origin.with_path(_path_of(request), encoded=True)
+        try:
+            async with asyncio.timeout(self._timeout):
+                return await self._exchange(request, url)
+        except TimeoutError as error:
+            self._transport.abort()
+            raise ChannelClosed(f"no complete answer within {self._timeout:g} s") from error
+        except asyncio.CancelledError:
+            # Half an answer may still come; no other request may meet it.
+            self._transport.abort()
+            raise
+        except (aiohttp.ClientResponseError, aiohttp.InvalidURL) as error:
+            self._transport.abort()
+            raise MessageError(f"the server's answer is not HTTP: {error}") from error
+        except (aiohttp.ClientError, ConnectionError) as error:
+            self._transport.abort()
+            raise ChannelClosed(f"the connection ended before the answer: {error}") from error
+
+    async def close(self) -> None:
+        """Close the channel with a close_notify; does nothing the second time."""
+        await self._session.close()
+        self._transport.close()
+        await self._transport.wait_closed()
+
+    async def _exchange(self, request: EstRequest, url: URL) -> EstResponse:
+        headers, body = {}, None
+        if request.operation.request_type is not None:
+            headers["Content-Type"] = str(request.operation.request_type)
+            body = base64_body.encode(request.body)
+        async with self._session.request(
+            request.operation.method, url, headers=headers, data=body, allow_redirects=False
+        ) as answer:
+            if answer.status == 200:
+                return self._success(request.operation, answer, await self._body(answer))
+            text = await self._error_text(answer)
+            retry_after = parse_retry_after(answer.headers.get("Retry-After"), now=self._now())
+            if answer.status == 202:
+                return Pending(DEFAULT_RETRY_AFTER if retry_after is None else retry_after)
+            raise ServerRefused(str(answer.status), text, retry_after=retry_after)
+
+    def _success(
+        self, operation: Operation, answer: aiohttp.ClientResponse, body: bytes
+    ) -> EstResponse:
+        _require_media_type(operation, answer)
+        return CertificatesResponse(certs_only.decode(base64_body.decode(body)))
+
+    async def _body(self, answer: aiohttp.ClientResponse) -> bytes:
+        body, complete = await _read(answer, self._limits.answer_size)
+        if not complete:
+            raise MessageError(f"the answer is larger than {self._limits.answer_size} octets")
+        delimited = "Content-Length" in answer.headers or "Transfer-Encoding" in answer.headers
+        if not delimited and not self._transport.get_extra_info(PEER_CLOSED):
+            # Only close_notify tells the end of such an answer from an attacker's cut.
+            raise MessageError("the answer has no Content-Length, and its end is not certain")
+        return body
+
+    async def _error_text(self, answer: aiohttp.ClientResponse) -> str:
+        """What to tell a person; the body of an error is never parsed as anything."""
+        location = answer.headers.get("Location")
+        if 300 <= answer.status < 400 and location is not None:
+            return printable(f"redirected to {location}; redirects are not followed".encode())
+        body, _ = await _read(answer, self._limits.error_size)
+        kind = MediaType.parse(answer.headers.get("Content-Type", "text/plain")).name
+        return (printable(body) if kind == "text/plain" else "") or reason_phrase(answer.status)
+
+
+class _OneConnection(aiohttp.BaseConnector):
+    """Gives aiohttp the connection that is there, and never another one."""
+
+    def __init__(self, protocol: ResponseHandler) -> None:
+        # No time-out in the pool: an idle connection is the server's to end.
+        super().__init__(limit=1, keepalive_timeout=None)
+        self._protocol: ResponseHandler | None = protocol
+
+    async def _create_connection(
+        self,
+        req: aiohttp.ClientRequest,
+        traces: list[Trace],
+        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109 - aiohttp's signature
+    ) -> ResponseHandler:
+        protocol, self._protocol = self._protocol, None
+        if protocol is None or not protocol.is_connected():
+            raise aiohttp.ClientConnectionError("the channel is closed")
+        return protocol
+
+
+async def _read(answer: aiohttp.ClientResponse, limit: int) -> tuple[bytes, bool]:
+    """At most ``limit`` octets of the body, and whether that is all of it."""
+    body = bytearray()
+    async for chunk in answer.content.iter_any():
+        body += chunk
+        if len(body) > limit:
+            answer.close()
+            return bytes(body[:limit]), False
+    return bytes(body), True
+
+
+def _require_media_type(operation: Operation, answer: aiohttp.ClientResponse) -> None:
+    """Compare the type; smime-type only where it is given, for many servers leave it out."""
+    expected = operation.response_type
+    header = answer.headers.get("Content-Type", "")
+    actual = MediaType.parse(header)
+    smime_type = actual.parameters.get("smime-type", "certs-only").lower()
+    if actual.name != expected.name or smime_type != "certs-only":
+        raise MessageError(
+            f"the answer to /{operation.path_segment} is {printable(header.encode())!r}, "
+            f"not {str(expected)!r}"
+        )
+
+
+def _path_of(request: EstRequest) -> str:
+    operation = request.operation.path_segment
+    if request.label is None:
+        return f"{WELL_KNOWN_PATH}/{operation}"
+    if request.label in ("", ".", ".."):
+        raise ConfigurationError(f"{request.label!r} cannot be a label")
+    return f"{WELL_KNOWN_PATH}/{quote(request.label, safe=_SEGMENT_CHARACTERS)}/{operation}"
+
+
+def _server_name(host: str) -> str | None:
+    """What stands in the server_name extension: DNS names only (RFC 6066 section 3)."""
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return host.rstrip(".")
+    return None
