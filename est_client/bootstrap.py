@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -62,6 +62,7 @@ async def bootstrap(
     *,
     label: str | None,
     credentials: LocalCredentials | None,
+    now: datetime,
 ) -> TrustDatabase:
     """Fetch the designated CA certificate over a channel that is used for nothing else.
 
@@ -72,6 +73,7 @@ async def bootstrap(
     The caller makes a new channel with the result, verified as any other.
 
     :param credentials: what the client presents on CoAPS; HTTPS presents nothing.
+    :param now: the time at which the chain must be valid.
     :return: an Explicit database of the one designated certificate.
     :raises PeerNotTrusted: the server does not show the designated certificate.
     :raises ChannelError: no answer.
@@ -82,7 +84,7 @@ async def bootstrap(
     )
     try:
         if coaps:
-            anchor = _designated_in_handshake(connection, fingerprint)
+            anchor = _designated_in_handshake(connection, fingerprint, now)
         else:
             anchor = await _designated_in_answer(connection, fingerprint, label)
     finally:
@@ -100,12 +102,12 @@ async def _designated_in_answer(
 
 
 def _designated_in_handshake(
-    connection: EstConnection, fingerprint: CaFingerprint
+    connection: EstConnection, fingerprint: CaFingerprint, now: datetime
 ) -> x509.Certificate:
     chain = connection.server.chain
     anchor = fingerprint.find(chain)
     try:
-        verify_chain(chain[0], anchors=(anchor,), intermediates=chain, now=datetime.now(UTC))
+        verify_chain(chain[0], anchors=(anchor,), intermediates=chain, now=now)
     except CertificateRejected as error:
         raise PeerNotTrusted(str(error)) from error
     return anchor

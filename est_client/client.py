@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
@@ -13,7 +14,9 @@ from cryptography import x509
 
 from est_client.bootstrap import CaFingerprint
 from est_client.connection import Connector, EstConnection
+from est_client.connectors import connector_for
 from est_client.issued import accept_issued
+from est_client.location import ServerLocation
 from est_client.retry import Patience, RetryPolicy
 from est_client.self_signed import udid_name
 from est_client.session import Session
@@ -33,6 +36,8 @@ from est_protocol.messages import CertificatesResponse, EstRequest, Pending
 from est_protocol.operations import Operation
 from est_protocol.secure_channel.context import LocalCredentials
 
+_log = logging.getLogger(__name__)
+
 #: Makes the body of a request for the channel that it will travel over.
 _Body = Callable[[EstConnection], bytes]
 
@@ -46,7 +51,8 @@ class EstClient:
 
     No request is written before the server's chain and name have been verified.
 
-    :param server: makes the connections; see :func:`est_client.location.connector_for`.
+    :param server: ``https://HOST[:PORT][/.well-known/est[/LABEL]]``, the same with ``coaps``, or
+        what makes the connections; :func:`est_client.connectors.connector_for` takes options.
     :param trust: what to verify the server with: the databases, or the fingerprint of the CA
         certificate that makes the Explicit one (RFC 7030 section 4.1.1).
     :param identity: the key and certificate chain to authenticate with. An empty chain is a bare
@@ -64,11 +70,12 @@ class EstClient:
     :param sleep: waits for a number of seconds.
     :param monotonic: seconds of a clock that never jumps.
     :param now: the current time, timezone-aware.
+    :raises ConfigurationError: the URL is none of an EST server.
     """
 
     def __init__(
         self,
-        server: Connector,
+        server: Connector | str,
         *,
         trust: TrustDatabase | CaFingerprint,
         identity: LocalCredentials | None = None,
@@ -82,12 +89,18 @@ class EstClient:
         monotonic: Callable[[], float] = time.monotonic,
         now: Callable[[], datetime] = _now,
     ) -> None:
+        if isinstance(server, str):
+            location = ServerLocation.parse(server)
+            if label is not None:
+                location = location.with_label(label)
+            server, label = connector_for(location), location.label
         self._session = Session(
             server,
             label=label,
             trust=trust,
             identity=identity,
             present_bare_key=present_bare_key,
+            now=now,
         )
         self._label = label
         self._pop_linking = pop_linking
@@ -147,7 +160,7 @@ class EstClient:
         answer = await self._exchange(Operation.CACERTS, lambda _: b"", wait=0.0)
         certificates = answer.certificates
         if self._adopt_trust:
-            await self._session.adopt_trust(certificates, now=self._now())
+            await self._session.adopt_trust(certificates)
         self.ca_certificates = certificates
         return self.ca_certificates
 
@@ -183,7 +196,11 @@ class EstClient:
         return path[0]
 
     async def simplereenroll(
-        self, *, key: SigningKey | None = None, wait: float = 0.0
+        self,
+        *,
+        key: SigningKey | None = None,
+        subject: x509.Name | None = None,
+        wait: float = 0.0,
     ) -> x509.Certificate:
         """Renew the identity's certificate, or rekey it (RFC 7030 section 4.2.2).
 
@@ -192,6 +209,8 @@ class EstClient:
         keeps the old one.
 
         :param key: the key to certify; the identity's, which renews it, by default.
+        :param subject: the name to ask for; the current one by default. A server refuses any
+            other, unless its policy says otherwise.
         :param wait: seconds to wait in all while the server says "not yet".
         :return: the new certificate, verified.
         :raises ConfigurationError: the identity has no certificate.
@@ -201,8 +220,9 @@ class EstClient:
             raise ConfigurationError("there is no certificate to renew")
         current = self.identity.chain[0]
         key = key or self.identity.key
+        name = current.subject if subject is None else subject
         path = await self._enroll(
-            Operation.SIMPLEREENROLL, key, current.subject, _subject_alt_names(current), wait
+            Operation.SIMPLEREENROLL, key, name, _subject_alt_names(current), wait
         )
         self.identity = LocalCredentials(key, path)
         return path[0]
@@ -265,6 +285,7 @@ class EstClient:
                 if not asked:
                     raise
                 delay = patience.after_loss(error)
+                _log.warning("%s: no answer (%s)", operation.value, error)
             except ServerRefused as error:
                 if error.retry_after is None:
                     raise
@@ -274,6 +295,7 @@ class EstClient:
                     return answer
                 pending = StillPending(answer.retry_after)
                 delay = patience.after_not_yet(answer.retry_after, pending)
+            _log.info("%s: asking again in %.1f s", operation.value, delay)
             await self._session.close()
             await self._sleep(delay)
 

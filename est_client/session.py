@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+import logging
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
 
 from cryptography import x509
 
@@ -19,6 +20,8 @@ from est_protocol.keys import SigningKey
 from est_protocol.messages import Transport
 from est_protocol.secure_channel.context import LocalCredentials
 
+_log = logging.getLogger(__name__)
+
 #: How far the notBefore of a self-signed certificate lies in the past, for slow clocks.
 _BACKDATE = timedelta(days=1)
 _SELF_SIGNED_VALIDITY = timedelta(days=365)
@@ -30,8 +33,10 @@ class Session:
     :param identity: the key, and the certificate chain or none, to authenticate with. Replace
         the attribute and the next connection uses the new one.
     :param trust: what the server's chain may end at, or the fingerprint to find that out by.
+    :param label: the label under which a bootstrap asks for /cacerts.
     :param present_bare_key: whether an identity without certificates presents a self-signed one;
         on CoAPS it always does (RFC 9148 section 3).
+    :param now: the current time, timezone-aware.
     """
 
     def __init__(
@@ -42,11 +47,13 @@ class Session:
         trust: TrustDatabase | CaFingerprint,
         identity: LocalCredentials | None,
         present_bare_key: bool,
+        now: Callable[[], datetime],
     ) -> None:
         self.connector = connector
         self.identity = identity
         self._label = label
         self._trust = trust
+        self._now = now
         self._present_bare_key = present_bare_key or connector.transport is Transport.COAPS
         self._self_signed: tuple[SigningKey, LocalCredentials] | None = None
         self._connection: EstConnection | None = None
@@ -76,7 +83,11 @@ class Session:
         credentials = self._credentials()
         if isinstance(self._trust, CaFingerprint):
             self._trust = await bootstrap(
-                self.connector, self._trust, label=self._label, credentials=credentials
+                self.connector,
+                self._trust,
+                label=self._label,
+                credentials=credentials,
+                now=self._now(),
             )
         connection = await self.connector.connect(
             credentials=credentials, anchors=self._trust.anchors()
@@ -86,6 +97,14 @@ class Session:
         except PeerNotTrusted:
             await connection.close()
             raise
+        server = connection.server
+        _log.info(
+            "connected to %s: %s, %s, verified by the %s trust anchors",
+            self.connector.host,
+            server.protocol,
+            server.cipher,
+            self.verified_by.value,
+        )
         return connection
 
     def _credentials(self) -> LocalCredentials | None:
@@ -101,13 +120,13 @@ class Session:
         if self._self_signed is None or self._self_signed[0] is not identity.key:
             certificate = self_signed(
                 identity.key,
-                not_before=datetime.now(UTC) - _BACKDATE,
+                not_before=self._now() - _BACKDATE,
                 validity=_SELF_SIGNED_VALIDITY,
             )
             self._self_signed = identity.key, LocalCredentials(identity.key, (certificate,))
         return self._self_signed[1]
 
-    async def adopt_trust(self, anchors: Sequence[x509.Certificate], *, now: datetime) -> None:
+    async def adopt_trust(self, anchors: Sequence[x509.Certificate]) -> None:
         """Take the anchors that /cacerts gave over this very session.
 
         On CoAPS the server's chain is verified once more, under the new anchors, before anything
@@ -122,7 +141,7 @@ class Session:
             return
         chain = connection.server.chain
         try:
-            verify_chain(chain[0], anchors=anchors, intermediates=chain[1:], now=now)
+            verify_chain(chain[0], anchors=anchors, intermediates=chain[1:], now=self._now())
         except CertificateRejected as error:
             await self.close()
             raise PeerNotTrusted(

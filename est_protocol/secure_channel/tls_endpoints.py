@@ -175,6 +175,10 @@ async def connect_tls(
         raise ChannelError(f"no connection to {host} port {port}: {error}") from error
     try:
         protocol = await transport.handshake
+    except ChannelError:
+        # The alert that tells the server why has still to leave, and the socket to be closed.
+        await transport.wait_closed()
+        raise
     except asyncio.CancelledError:
         transport.abort()
         raise

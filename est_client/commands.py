@@ -1,0 +1,199 @@
+"""The commands of ``est-client``: from options and files to :class:`EstClient` and back."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+
+from est_client.bootstrap import CaFingerprint
+from est_client.client import EstClient
+from est_client.connectors import ConnectorOptions, connector_for
+from est_client.device_keys import (
+    chain_from_pem,
+    chain_to_pem,
+    generate_key,
+    key_from_pem,
+    key_to_pem,
+)
+from est_client.durable_files import write_durably
+from est_client.location import ServerLocation
+from est_client.retry import RetryPolicy
+from est_client.system_trust import system_trust_anchors
+from est_client.trust import TrustDatabase
+from est_protocol.errors import ConfigurationError
+from est_protocol.keys import SigningKey, spki_der
+from est_protocol.messages import Transport
+from est_protocol.secure_channel.context import LocalCredentials
+from est_protocol.secure_channel.policy import TlsPolicy, TlsVersion
+
+
+async def cacerts(options: argparse.Namespace) -> None:
+    """``est-client cacerts``.
+
+    :raises EstError: it did not work.
+    """
+    location = _location(options)
+    if options.key is None and location.transport is Transport.COAPS:
+        raise ConfigurationError("on CoAPS every request is authenticated: --key FILE is needed")
+    if options.key is None and options.cert is not None:
+        raise ConfigurationError("--cert FILE needs --key FILE")
+    trust = _trust(options)
+    identity = _identity(options) if options.key else None
+    async with _client(options, location, identity, trust) as client:
+        certificates = await client.cacerts()
+    _deliver(options.out, certificates)
+    for certificate in certificates:
+        fingerprint = certificate.fingerprint(hashes.SHA256()).hex(":").upper()
+        _say(f"{_text(certificate.subject)} sha256={fingerprint}")
+
+
+async def enroll(options: argparse.Namespace) -> None:
+    """``est-client enroll``.
+
+    :raises EstError: it did not work.
+    """
+    location, subject = _location(options), _subject(options.subject)
+    trust = _trust(options)
+    identity = _identity(options)
+    key = _key(options.new_key, options.key_type) if options.new_key else identity.key
+    async with _client(
+        options, location, identity, trust, present_bare_key=bool(options.new_key)
+    ) as client:
+        certificate = await client.simpleenroll(key=key, subject=subject, wait=options.wait)
+    _deliver(options.out, [certificate])
+    _announce("enrolled", certificate)
+
+
+async def reenroll(options: argparse.Namespace) -> None:
+    """``est-client reenroll``.
+
+    :raises EstError: it did not work.
+    """
+    if options.cert is None:
+        raise ConfigurationError("reenroll renews a certificate: --cert FILE is needed")
+    location, subject = _location(options), _subject(options.subject)
+    trust = _trust(options)
+    identity = _identity(options)
+    key = _key(options.new_key, options.key_type) if options.new_key else identity.key
+    async with _client(options, location, identity, trust) as client:
+        certificate = await client.simplereenroll(key=key, subject=subject, wait=options.wait)
+    _deliver(options.out, [certificate])
+    _announce("renewed", certificate)
+
+
+def _client(
+    options: argparse.Namespace,
+    location: ServerLocation,
+    identity: LocalCredentials | None,
+    trust: TrustDatabase | CaFingerprint,
+    *,
+    present_bare_key: bool = False,
+) -> EstClient:
+    maximum = TlsVersion.TLS1_2 if options.tls_max == "1.2" else TlsVersion.TLS1_3
+    connector = connector_for(
+        location,
+        ConnectorOptions(
+            timeout=options.timeout,
+            block_size=options.block_size,
+            tls=TlsPolicy(maximum_version=maximum),
+        ),
+    )
+    return EstClient(
+        connector,
+        trust=trust,
+        identity=identity,
+        label=location.label,
+        pop_linking=not getattr(options, "no_pop_linking", False),
+        present_bare_key=present_bare_key,
+        adopt_trust=not options.keep_trust,
+        retry=RetryPolicy(attempts=options.attempts),
+    )
+
+
+def _location(options: argparse.Namespace) -> ServerLocation:
+    location = ServerLocation.parse(options.url)
+    return location.with_label(options.label) if options.label else location
+
+
+def _trust(options: argparse.Namespace) -> TrustDatabase | CaFingerprint:
+    chosen = [options.ca_cert, options.ca_fingerprint, options.system_trust]
+    if sum(map(bool, chosen)) != 1:
+        raise ConfigurationError(
+            "say by what to trust the server, with one of --ca-cert FILE, --ca-fingerprint SHA256 "
+            "and --system-trust; nothing is trusted unasked"
+        )
+    if options.ca_cert:
+        return TrustDatabase.load(options.ca_cert)
+    if options.ca_fingerprint:
+        return CaFingerprint.parse(options.ca_fingerprint)
+    return TrustDatabase(implicit=system_trust_anchors())
+
+
+def _subject(text: str | None) -> x509.Name | None:
+    if text is None:
+        return None
+    try:
+        return x509.Name.from_rfc4514_string(text)
+    except ValueError as error:
+        raise ConfigurationError(
+            f"--subject {text!r} is not a name such as 'CN=pump 7,O=Example'"
+        ) from error
+
+
+def _identity(options: argparse.Namespace) -> LocalCredentials:
+    chain = chain_from_pem(_read(options.cert), options.cert) if options.cert else ()
+    if chain and not Path(options.key).exists():
+        raise ConfigurationError(f"there is a certificate in {options.cert}, but no {options.key}")
+    key = _key(options.key, options.key_type)
+    if chain and spki_der(chain[0].public_key()) != spki_der(key.public_key()):
+        raise ConfigurationError(
+            f"the certificate in {options.cert} is not for the key in {options.key}"
+        )
+    return LocalCredentials(key, chain)
+
+
+def _key(path: str, kind: str) -> SigningKey:
+    """Load a key, or make it and have it on the disk before anything is done with it."""
+    if Path(path).exists():
+        return key_from_pem(_read(path), path)
+    key = generate_key(kind)
+    write_durably(Path(path), key_to_pem(key), mode=0o600)
+    _say(f"made a new {kind} key in {path}")
+    return key
+
+
+def _read(path: str) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise ConfigurationError(f"cannot read {path}: {error.strerror}") from error
+
+
+def _deliver(path: str | None, certificates: Sequence[x509.Certificate]) -> None:
+    pem = chain_to_pem(certificates)
+    if path is None:
+        sys.stdout.write(pem.decode("ascii"))
+        sys.stdout.flush()
+    else:
+        write_durably(Path(path), pem, mode=0o644)
+
+
+def _announce(what: str, certificate: x509.Certificate) -> None:
+    _say(
+        f"{what}: subject={_text(certificate.subject)} issuer={_text(certificate.issuer)} "
+        f"serial={certificate.serial_number:x} "
+        f"notAfter={certificate.not_valid_after_utc:%Y-%m-%dT%H:%M:%SZ}"
+    )
+
+
+def _text(name: x509.Name) -> str:
+    return repr(name.rfc4514_string())
+
+
+def _say(words: str) -> None:
+    print(words, file=sys.stderr)

@@ -1,0 +1,45 @@
+"""From a URL to the connector of its transport."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from est_client.connection import Connector
+from est_client.location import ServerLocation
+from est_protocol.errors import ConfigurationError
+from est_protocol.messages import Transport
+from est_protocol.secure_channel.policy import DtlsPolicy, TlsPolicy
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectorOptions:
+    """How to talk to a server, whatever its transport.
+
+    :param timeout: seconds for the handshake, and for each answer.
+    :param block_size: octets per CoAP block, a power of two from 16 to 1024.
+    :param tls: for HTTPS.
+    :param dtls: for CoAPS.
+    """
+
+    timeout: float = 30.0
+    block_size: int = 1024
+    tls: TlsPolicy = field(default_factory=TlsPolicy)
+    dtls: DtlsPolicy = field(default_factory=DtlsPolicy)
+
+
+def connector_for(
+    server: str | ServerLocation, options: ConnectorOptions | None = None
+) -> Connector:
+    """The connector to a server.
+
+    Only the transport that is used is imported.
+
+    :raises ConfigurationError: the URL is none of an EST server.
+    """
+    location = ServerLocation.parse(server) if isinstance(server, str) else server
+    options = options or ConnectorOptions()
+    if location.transport is Transport.COAPS:
+        raise ConfigurationError("EST over CoAPS is not there yet")
+    from est_client.https import HttpsConnector
+
+    return HttpsConnector(location.host, location.port, policy=options.tls, timeout=options.timeout)

@@ -1,0 +1,303 @@
+"""The command est-client, against a server in memory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+
+from est_client.cli import main
+from est_client.connectors import ConnectorOptions
+from est_client.device_keys import chain_to_pem, key_from_pem, key_to_pem
+from est_client.location import ServerLocation
+from est_protocol.errors import ChannelClosed, ServerRefused
+from est_protocol.keys import key_kind, spki_sha256
+from est_protocol.messages import EstRequest, EstResponse, Pending, Transport
+from est_protocol.secure_channel.policy import TlsVersion
+from tests.client.memory import MemoryConnection, MemoryServer
+from tests.pki import CLIENT_AUTH, make_ca, make_key, make_leaf, make_server
+
+ROOT = make_ca("root")
+CA = make_ca("issuing", ROOT)
+
+
+class Run:
+    """A folder to work in, a server, and what came of the last command."""
+
+    def __init__(self, folder: Path, server: MemoryServer) -> None:
+        self.folder = folder
+        self.server = server
+        self.location: ServerLocation | None = None
+        self.options = ConnectorOptions()
+        (folder / "ca.pem").write_bytes(chain_to_pem([ROOT.certificate]))
+
+    def path(self, name: str) -> str:
+        return str(self.folder / name)
+
+    def connector_for(self, location: ServerLocation, options: ConnectorOptions) -> MemoryServer:
+        self.location, self.options = location, options
+        self.server.transport = location.transport
+        return self.server
+
+    def __call__(self, command: str, *arguments: str, trust: bool = True) -> int:
+        files = [self.path(a) if a.endswith((".pem", ".key")) else a for a in arguments]
+        url = [] if "--url" in arguments else ["--url", "https://localhost:8443"]
+        given = ["--ca-cert", self.path("ca.pem")] if trust else []
+        return main([command, *url, *given, *files])
+
+    def certificates(self, name: str) -> list[x509.Certificate]:
+        return x509.load_pem_x509_certificates((self.folder / name).read_bytes())
+
+    def key_hash(self, name: str) -> bytes:
+        pem = (self.folder / name).read_bytes()
+        return spki_sha256(key_from_pem(pem, name).public_key())
+
+    def put_identity(self) -> None:
+        leaf = make_leaf(CA, "pump 7", usage=CLIENT_AUTH, names=(x509.DNSName("pump7.example"),))
+        (self.folder / "device.key").write_bytes(key_to_pem(leaf.key))
+        (self.folder / "device.pem").write_bytes(chain_to_pem(leaf.chain))
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    run = Run(tmp_path, MemoryServer(CA, make_server(CA)))
+    monkeypatch.setattr("est_client.commands.connector_for", run.connector_for)
+    return run
+
+
+async def refuse(connection: MemoryConnection, request: EstRequest) -> EstResponse:
+    raise ServerRefused("403", "this device is not on the list")
+
+
+async def put_off(connection: MemoryConnection, request: EstRequest) -> EstResponse:
+    return Pending(3600)
+
+
+async def vanish(connection: MemoryConnection, request: EstRequest) -> EstResponse:
+    raise ChannelClosed("the server went away")
+
+
+def test_cacerts_writes_all_of_them(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("cacerts", "--out", "out.pem") == 0
+    assert set(run.certificates("out.pem")) == {ROOT.certificate, CA.certificate}
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert ROOT.certificate.fingerprint(hashes.SHA256()).hex(":").upper() in printed.err
+
+
+def test_without_out_only_pem_goes_to_standard_output(
+    run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("enroll", "--key", "device.key") == 0
+    [certificate] = x509.load_pem_x509_certificates(capsys.readouterr().out.encode())
+    assert spki_sha256(certificate.public_key()) == run.key_hash("device.key")
+
+
+def test_enroll_makes_the_key_and_certifies_it(
+    run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("enroll", "--key", "device.key", "--out", "out.pem") == 0
+    [certificate] = run.certificates("out.pem")
+    udid = run.key_hash("device.key").hex()
+    assert certificate.subject.rfc4514_string() == f"CN={udid}"
+    assert spki_sha256(certificate.public_key()).hex() == udid
+    assert (run.folder / "device.key").stat().st_mode & 0o777 == 0o600
+    *_, line = capsys.readouterr().err.splitlines()
+    for part in (udid, "issuing", f"{certificate.serial_number:x}", "notAfter="):
+        assert part in line
+
+
+def test_enroll_uses_the_key_that_is_there(run: Run) -> None:
+    (run.folder / "device.key").write_bytes(key_to_pem(make_key("device")))
+    assert run("enroll", "--key", "device.key", "--out", "out.pem") == 0
+    assert run.key_hash("device.key") == spki_sha256(make_key("device").public_key())
+    [(connection, csr)] = run.server.enrollments
+    assert connection.client.chain == ()
+    assert csr.challenge_password is not None
+
+
+def test_enroll_a_new_key_under_a_birth_certificate(run: Run) -> None:
+    run.put_identity()
+    arguments = ("--key", "device.key", "--cert", "device.pem", "--new-key", "new.key")
+    assert run("enroll", *arguments, "--subject", "CN=pump,O=Example", "--out", "out.pem") == 0
+    [(connection, csr)] = run.server.enrollments
+    # The file holds the chain, and the chain is presented.
+    assert connection.client.chain == tuple(run.certificates("device.pem"))
+    assert csr.key_sha256 == run.key_hash("new.key") != run.key_hash("device.key")
+    assert csr.subject == x509.Name.from_rfc4514_string("CN=pump,O=Example")
+
+
+def test_enroll_a_new_key_proves_possession_of_the_bare_one(run: Run) -> None:
+    assert run("enroll", "--key", "device.key", "--new-key", "new.key", "--out", "out.pem") == 0
+    [(connection, csr)] = run.server.enrollments
+    assert connection.client.key_sha256 == run.key_hash("device.key")
+    assert csr.key_sha256 == run.key_hash("new.key")
+
+
+def test_coaps_presents_a_self_signed_certificate(run: Run) -> None:
+    assert run("enroll", "--url", "coaps://localhost", "--key", "device.key") == 0
+    [(connection, _)] = run.server.enrollments
+    assert connection.client.key_sha256 == run.key_hash("device.key")
+    assert run.location is not None
+    assert run.location.transport is Transport.COAPS
+
+
+def test_reenroll_repeats_the_names(run: Run) -> None:
+    run.put_identity()
+    arguments = ("--key", "device.key", "--cert", "device.pem", "--out", "device.pem")
+    [old, _] = run.certificates("device.pem")
+    assert run("reenroll", *arguments) == 0
+    [new] = run.certificates("device.pem")
+    assert new != old
+    assert (new.subject, new.public_key()) == (old.subject, old.public_key())
+    [(connection, csr)] = run.server.enrollments
+    assert connection.client.certificate == old
+    assert csr.subject_alt_names == (x509.DNSName("pump7.example"),)
+
+
+def test_reenroll_for_a_new_key(run: Run) -> None:
+    run.put_identity()
+    arguments = ("--key", "device.key", "--cert", "device.pem", "--new-key", "new.key")
+    assert run("reenroll", *arguments, "--key-type", "ec-p384", "--out", "new.pem") == 0
+    [new] = run.certificates("new.pem")
+    assert spki_sha256(new.public_key()) == run.key_hash("new.key")
+    assert key_kind(new.public_key()) == "ec-p384"
+
+
+def test_no_pop_linking(run: Run) -> None:
+    assert run("enroll", "--key", "device.key", "--no-pop-linking") == 0
+    [(_, csr)] = run.server.enrollments
+    assert csr.challenge_password is None
+
+
+def test_options_reach_the_connector(run: Run) -> None:
+    arguments = ("--tls-max", "1.2", "--block-size", "64", "--timeout", "7.5", "--label", "a")
+    assert run("cacerts", *arguments) == 0
+    assert run.options.tls.maximum_version is TlsVersion.TLS1_2
+    assert (run.options.block_size, run.options.timeout) == (64, 7.5)
+    assert run.location == ServerLocation(Transport.HTTPS, "localhost", 8443, "a")
+    assert {request.label for _, request in run.server.requests} == {"a"}
+
+
+def test_trust_by_fingerprint(run: Run) -> None:
+    fingerprint = ROOT.certificate.fingerprint(hashes.SHA256()).hex(":")
+    assert run("cacerts", "--ca-fingerprint", fingerprint, trust=False) == 0
+    assert run("cacerts", "--ca-fingerprint", "0" * 64, trust=False) == 3
+
+
+def test_the_servers_reason_is_printed(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    run.server.handlers = [refuse]
+    assert run("enroll", "--key", "device.key", "--out", "out.pem") == 1
+    [_, line] = capsys.readouterr().err.splitlines()
+    assert line == "est-client: refused by the server: 403: this device is not on the list"
+    assert not (run.folder / "out.pem").exists()
+
+
+def test_pending_is_no_success(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    run.server.handlers = [put_off]
+    assert run("enroll", "--key", "device.key", "--out", "out.pem", "--wait", "5") == 1
+    assert "3600 s" in capsys.readouterr().err
+
+
+def test_a_failed_renewal_leaves_the_files_alone(run: Run) -> None:
+    run.put_identity()
+    before = {path.name: path.read_bytes() for path in run.folder.iterdir()}
+    run.server.handlers = [refuse]
+    arguments = ("--key", "device.key", "--cert", "device.pem", "--out", "device.pem")
+    assert run("reenroll", *arguments) == 1
+    assert {path.name: path.read_bytes() for path in run.folder.iterdir()} == before
+
+
+def test_a_server_that_is_not_trusted(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    (run.folder / "ca.pem").write_bytes(chain_to_pem([make_ca("somebody").certificate]))
+    assert run("cacerts", "--out", "out.pem") == 3
+    assert run.server.requests == []
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("est-client: the server's certificate")
+
+
+def test_a_server_that_goes_away(run: Run) -> None:
+    run.server.handlers = [vanish]
+    assert run("enroll", "--key", "device.key", "--attempts", "1") == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("cacerts", "--url", "http://localhost"), "https://"),
+        (("cacerts", "--url", "coaps://localhost"), "--key"),
+        (("cacerts", "--label", "a/b"), "label"),
+        (("cacerts", "--cert", "device.pem"), "--key"),
+        (("cacerts", "--ca-fingerprint", "0" * 64), "one of --ca-cert"),
+        (("enroll", "--key", "absent.key", "--cert", "device.pem"), "absent.key"),
+        (("enroll", "--key", "other.key", "--cert", "device.pem"), "not for the key"),
+        (("enroll", "--key", "ca.pem"), "private key"),
+        (("enroll", "--key", "device.key", "--cert", "absent.pem"), "absent.pem"),
+        (("enroll", "--key", "device.key", "--cert", "device.key"), "certificate"),
+        (("enroll", "--key", "device.key", "--subject", "pump 7"), "RFC4514|not a name"),
+        (("reenroll", "--key", "device.key"), "--cert"),
+        (("reenroll", "--key", "absent.key", "--cert", "device.pem"), "absent.key"),
+    ],
+)
+def test_local_errors_are_one_line(
+    run: Run, arguments: tuple[str, ...], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run.put_identity()
+    (run.folder / "other.key").write_bytes(key_to_pem(make_key("other")))
+    assert run(*arguments) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert any(word in line for word in words.split("|"))
+    assert line.startswith("est-client: ")
+    assert run.server.attempts == 0
+
+
+def test_nothing_is_trusted_unasked(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("enroll", "--key", "device.key", trust=False) == 2
+    assert "--system-trust" in capsys.readouterr().err
+    assert not (run.folder / "device.key").exists()
+
+
+def test_a_place_that_cannot_be_written(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("cacerts", "--out", "no such folder/out.pem") == 2
+    assert "no such folder" in capsys.readouterr().err
+
+
+def test_debug_adds_the_traceback(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    run.server.handlers = [refuse]
+    assert run("enroll", "--key", "device.key", "--debug") == 1
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_an_interruption_is_quiet(
+    run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def interrupt(connection: MemoryConnection, request: EstRequest) -> EstResponse:
+        raise KeyboardInterrupt
+
+    run.server.handlers = [interrupt]
+    assert run("enroll", "--key", "device.key") == 130
+    assert capsys.readouterr().err.splitlines()[-1] == "est-client: interrupted"
+
+
+@pytest.mark.parametrize(
+    "arguments", [[], ["revoke"], ["enroll"], ["cacerts"], ["enroll", "--url", "https://h"]]
+)
+def test_a_wrong_command_line(arguments: list[str]) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        main(arguments)
+    assert exit_.value.code == 2
+
+
+@pytest.mark.parametrize("command", [[], ["cacerts"], ["enroll"], ["reenroll"]])
+def test_help_has_an_example_and_the_exit_status(
+    command: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        main([*command, "--help"])
+    assert exit_.value.code == 0
+    text = capsys.readouterr().out
+    assert "example" in text
+    assert "est-client" in text
+    assert "exit status" in text

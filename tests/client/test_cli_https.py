@@ -1,0 +1,161 @@
+"""The command est-client as its users run it, against a real HTTPS server on loopback."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+
+from est_client.cli import main
+from est_client.device_keys import chain_to_pem, key_from_pem
+from est_protocol.credentials import PeerCredentials
+from est_protocol.errors import RefusalReason, RequestRefused
+from est_protocol.keys import spki_sha256
+from est_protocol.messages import CertificatesResponse, EstRequest, EstResponse, Transport
+from est_protocol.operations import WELL_KNOWN_PATH, Operation
+from est_protocol.pkcs10 import CertificationRequest
+from est_server.https import HttpsEndpoint, est_application, serve
+from tests.client.memory import issue
+from tests.pki import make_ca, make_leaf, make_server
+
+ROOT = make_ca("root")
+CA = make_ca("issuing", ROOT)
+
+
+class GrantingService:
+    """Grants what is linked to its channel, and refuses the rest."""
+
+    def __init__(self) -> None:
+        self.answered: list[tuple[EstRequest, PeerCredentials]] = []
+
+    async def respond(self, request: EstRequest, peer: PeerCredentials) -> EstResponse:
+        self.answered.append((request, peer))
+        if request.operation is Operation.CACERTS:
+            return CertificatesResponse((CA.certificate, ROOT.certificate))
+        csr = CertificationRequest.decode(request.body)
+        binding = peer.channel_binding
+        if csr.challenge_password is None or binding is None:
+            raise RequestRefused(RefusalReason.POP_LINKING_REQUIRED, "the request is not linked")
+        if not binding.matches(csr.challenge_password):
+            raise RequestRefused(RefusalReason.POP_LINKING_FAILED, "linked to another channel")
+        return CertificatesResponse((issue(CA, csr),))
+
+    async def record_refusal(
+        self,
+        refused: RequestRefused,
+        *,
+        operation: Operation | None,
+        label: str | None,
+        transport: Transport,
+        peer: PeerCredentials,
+    ) -> None:
+        raise AssertionError(f"the transport refused: {refused}")
+
+
+@pytest.fixture
+def service() -> GrantingService:
+    return GrantingService()
+
+
+@pytest.fixture
+async def url(service: GrantingService) -> AsyncIterator[str]:
+    app = web.Application()
+    app.add_subapp(WELL_KNOWN_PATH, est_application(service))
+    async with await serve(app, HttpsEndpoint(make_server(CA), port=0)) as server:
+        yield f"https://127.0.0.1:{server.port}"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "ca.pem").write_bytes(chain_to_pem([ROOT.certificate]))
+    return tmp_path
+
+
+async def run(folder: Path, *arguments: str) -> int:
+    files = [str(folder / a) if a.endswith((".pem", ".key")) else a for a in arguments]
+    return await asyncio.to_thread(main, files)
+
+
+@pytest.mark.parametrize("version", ["1.2", "1.3"])
+async def test_enrolls_and_renews(url: str, folder: Path, version: str) -> None:
+    common = ("--url", url, "--ca-cert", "ca.pem", "--tls-max", version)
+    assert await run(folder, "enroll", *common, "--key", "device.key", "--out", "device.pem") == 0
+    files = ("--key", "device.key", "--cert", "device.pem", "--new-key", "next.key")
+    assert await run(folder, "reenroll", *common, *files, "--out", "next.pem") == 0
+    first = x509.load_pem_x509_certificate((folder / "device.pem").read_bytes())
+    second = x509.load_pem_x509_certificate((folder / "next.pem").read_bytes())
+    key = key_from_pem((folder / "next.key").read_bytes(), "next.key")
+    assert spki_sha256(second.public_key()) == spki_sha256(key.public_key())
+    assert second.subject == first.subject
+
+
+async def test_runs_as_a_program_of_its_own(url: str, folder: Path) -> None:
+    fingerprint = ROOT.certificate.fingerprint(hashes.SHA256()).hex(":").upper()
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "est_client.cli", "cacerts"),
+        *("--url", f"{url}/.well-known/est", "--ca-fingerprint", fingerprint),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    out, err = await process.communicate()
+    assert process.returncode == 0, err
+    assert set(x509.load_pem_x509_certificates(out)) == {CA.certificate, ROOT.certificate}
+    assert fingerprint in err.decode()
+
+
+async def test_a_refusal_shows_the_servers_words(
+    url: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ("--url", url, "--ca-cert", "ca.pem", "--key", "device.key", "--no-pop-linking")
+    assert await run(folder, "enroll", *arguments, "--out", "device.pem") == 1
+    assert "the request is not linked" in capsys.readouterr().err
+
+
+async def test_a_label_comes_from_the_url(url: str, folder: Path, service: GrantingService) -> None:
+    labelled = f"{url}/.well-known/est/factory"
+    assert await run(folder, "cacerts", "--url", labelled, "--ca-cert", "ca.pem") == 0
+    assert [request.label for request, _ in service.answered] == ["factory"]
+
+
+async def test_a_server_of_another_ca_hears_nothing(
+    url: str, folder: Path, service: GrantingService, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = make_ca("somebody").certificate
+    (folder / "other.pem").write_bytes(chain_to_pem([other]))
+    for trust in (
+        ("--ca-cert", "other.pem"),
+        ("--ca-fingerprint", other.fingerprint(hashes.SHA256()).hex()),
+    ):
+        service.answered.clear()
+        assert await run(folder, "enroll", "--url", url, *trust, "--key", "device.key") == 3
+        # The fingerprint is looked for in the answer to /cacerts, and nothing follows.
+        assert [r for r, _ in service.answered if r.operation is not Operation.CACERTS] == []
+    assert "Traceback" not in capsys.readouterr().err
+
+
+async def test_a_server_of_another_name_hears_nothing(
+    folder: Path, service: GrantingService
+) -> None:
+    app = web.Application()
+    app.add_subapp(WELL_KNOWN_PATH, est_application(service))
+    elsewhere = make_leaf(CA, "elsewhere", names=(x509.DNSName("elsewhere.example"),))
+    async with await serve(app, HttpsEndpoint(elsewhere, port=0)) as server:
+        url = f"https://127.0.0.1:{server.port}"
+        assert await run(folder, "cacerts", "--url", url, "--ca-cert", "ca.pem") == 3
+    assert service.answered == []
+
+
+async def test_nobody_there(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        url = f"https://127.0.0.1:{taken.getsockname()[1]}"
+        assert await run(folder, "cacerts", "--url", url, "--ca-cert", "ca.pem") == 3
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("est-client: ")
