@@ -1,0 +1,375 @@
+"""What is particular to the SQLite store: its file, its queue, and how it meets trouble."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import resource
+import sqlite3
+import stat
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from est_protocol.errors import ConfigurationError, RefusalReason, RequestRefused
+from est_server.interfaces import IssuanceTicket
+from est_server.stores.sqlite import SqliteStore, StoreOptions
+from est_server.stores.sqlite.database import prepare
+from est_server.stores.sqlite.schema import APPLICATION_ID, MIGRATIONS, Migration
+from tests.server.ledger_values import (
+    FakeClock,
+    certificate,
+    first_enrollment,
+    listed,
+    refusal,
+)
+
+#: A step that is not in the program yet.
+_COLOURS = Migration("colours", ("ALTER TABLE devices ADD COLUMN colour TEXT",))
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "store.db"
+
+
+def query(path: Path, sql: str) -> list[tuple[Any, ...]]:
+    with closing(sqlite3.connect(path)) as db:
+        return db.execute(sql).fetchall()
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Another process is in the middle of a transaction."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
+        db.execute("BEGIN IMMEDIATE")
+        yield
+
+
+# The file
+
+
+async def test_its_files_are_private(path: Path, clock: FakeClock) -> None:
+    mask = os.umask(0)
+    try:
+        async with SqliteStore.open(path, clock=clock) as store:
+            await store.add_devices([listed(1)], now=clock.now())
+            modes = {file.name: stat.S_IMODE(file.stat().st_mode) for file in path.parent.iterdir()}
+    finally:
+        os.umask(mask)
+    assert modes == {"store.db": 0o600, "store.db-wal": 0o600, "store.db-shm": 0o600}
+
+
+def test_a_file_that_others_can_read_is_refused(path: Path) -> None:
+    prepare(path, StoreOptions())
+    path.chmod(0o640)
+    with pytest.raises(ConfigurationError, match="chmod 600"):
+        prepare(path, StoreOptions())
+
+
+async def test_every_connection_flushes_before_it_answers(path: Path, clock: FakeClock) -> None:
+    async with SqliteStore.open(path, clock=clock) as store:
+        pragmas = await store._writer.submit(
+            lambda db: [
+                db.execute(f"PRAGMA {name}").fetchone()[0]
+                for name in ("journal_mode", "synchronous", "foreign_keys")
+            ]
+        )
+    assert pragmas == ["wal", 2, 1]
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ("PRAGMA application_id = 1", "another program"),
+        ("PRAGMA user_version = 1", "another program"),
+        ("CREATE TABLE t (x)", "another program"),
+        (f"PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = 99", "version 99"),
+    ],
+)
+def test_a_database_that_is_foreign_or_newer_is_refused_and_left_alone(
+    path: Path, setting: str, words: str
+) -> None:
+    with closing(sqlite3.connect(path)) as db:
+        db.executescript(setting)
+    path.chmod(0o600)
+    before = path.read_bytes()
+    with pytest.raises(ConfigurationError, match=words):
+        prepare(path, StoreOptions())
+    assert path.read_bytes() == before
+
+
+def test_a_file_that_is_no_database_is_refused(path: Path) -> None:
+    path.write_bytes(b"udid,public_key\n" * 100)
+    path.chmod(0o600)
+    with pytest.raises(ConfigurationError, match="damaged or no store"):
+        prepare(path, StoreOptions())
+
+
+def test_a_damaged_database_is_refused(path: Path) -> None:
+    prepare(path, StoreOptions())
+    octets = bytearray(path.read_bytes())
+    octets[-4096 * 4 :] = b"\xa5" * 4096 * 4
+    path.write_bytes(octets)
+    with pytest.raises(ConfigurationError, match="damaged"):
+        prepare(path, StoreOptions())
+    prepare(path, StoreOptions(integrity_check=False))
+
+
+@pytest.mark.parametrize("name", ["missing/store.db", "."])
+def test_a_path_that_cannot_be_a_file_is_refused(tmp_path: Path, name: str) -> None:
+    tmp_path.chmod(0o700)
+    with pytest.raises(ConfigurationError, match="cannot open the store"):
+        prepare(tmp_path / name, StoreOptions())
+
+
+async def test_opening_says_what_is_wrong(path: Path, clock: FakeClock) -> None:
+    prepare(path, StoreOptions(), (*MIGRATIONS, _COLOURS))
+    with pytest.raises(ConfigurationError, match="run the newer program"):
+        async with SqliteStore.open(path, clock=clock):
+            pass
+
+
+async def test_two_processes_may_make_the_file_at_once(path: Path) -> None:
+    await asyncio.gather(*(asyncio.to_thread(prepare, path, StoreOptions()) for _ in range(8)))
+    assert query(path, "SELECT version FROM migrations") == [
+        (number,) for number in range(1, len(MIGRATIONS) + 1)
+    ]
+
+
+# Migrations
+
+
+@pytest.mark.parametrize("version", range(len(MIGRATIONS) + 1))
+async def test_every_older_version_becomes_the_newest(
+    path: Path, clock: FakeClock, version: int
+) -> None:
+    prepare(path, StoreOptions(), MIGRATIONS[:version])
+    async with SqliteStore.open(path, clock=clock) as store:
+        assert isinstance(await store.begin(first_enrollment()), IssuanceTicket)
+    assert query(path, "PRAGMA user_version") == [(len(MIGRATIONS),)]
+
+
+async def test_a_migration_keeps_what_is_there(path: Path, clock: FakeClock) -> None:
+    async with SqliteStore.open(path, clock=clock) as store:
+        await store.add_devices([listed(1)], now=clock.now())
+    prepare(path, StoreOptions(), (*MIGRATIONS, _COLOURS))
+    assert query(path, "SELECT udid, colour FROM devices") == [("device-1", None)]
+
+
+def test_a_migration_that_fails_changes_nothing(path: Path) -> None:
+    prepare(path, StoreOptions())
+    before = query(path, "SELECT sql FROM sqlite_schema")
+    step = Migration("broken", ("CREATE TABLE fine (x)", "CREATE TABLE devices (x)"))
+    with pytest.raises(ConfigurationError, match="devices already exists"):
+        prepare(path, StoreOptions(), (*MIGRATIONS, step))
+    assert query(path, "SELECT sql FROM sqlite_schema") == before
+    prepare(path, StoreOptions())
+
+
+# The queue
+
+
+async def test_writes_beyond_the_queue_are_refused(path: Path, clock: FakeClock) -> None:
+    options = StoreOptions(max_waiting_writes=10, busy_timeout=timedelta(seconds=30))
+    async with SqliteStore.open(path, clock=clock, options=options) as store:
+        with locked(path):
+            # The writer may have taken the first few out of the queue before it meets the lock.
+            flood = [
+                asyncio.create_task(store.begin(first_enrollment(f"d-{number}")))
+                for number in range(40)
+            ]
+            _, waiting = await asyncio.wait(flood, return_when=asyncio.FIRST_COMPLETED)
+            refused = [task for task in flood if task not in waiting]
+            assert len(waiting) >= 10
+        for task in refused:
+            error = task.exception()
+            assert isinstance(error, RequestRefused)
+            assert error.reason is RefusalReason.STORE_UNAVAILABLE
+            assert error.retry_after
+        results = await asyncio.gather(*waiting)
+        assert all(isinstance(result, IssuanceTicket) for result in results)
+
+
+async def test_a_flood_of_refusals_leaves_room_for_enrollments(
+    path: Path, clock: FakeClock
+) -> None:
+    options = StoreOptions(max_waiting_writes=20, busy_timeout=timedelta(seconds=30))
+    async with SqliteStore.open(path, clock=clock, options=options) as store:
+        with locked(path):
+            flood = [asyncio.create_task(store.record_refusal(refusal())) for _ in range(60)]
+            await asyncio.wait(flood, return_when=asyncio.FIRST_COMPLETED)
+            begun = asyncio.create_task(store.begin(first_enrollment()))
+            await asyncio.sleep(0)
+            assert not begun.done()
+        assert isinstance(await begun, IssuanceTicket)
+        await asyncio.gather(*flood, return_exceptions=True)
+
+
+async def test_closing_carries_out_what_waits(path: Path, clock: FakeClock) -> None:
+    async with SqliteStore.open(path, clock=clock) as store:
+        with locked(path):
+            waiting = [
+                asyncio.create_task(store.begin(first_enrollment(f"d-{number}")))
+                for number in range(30)
+            ]
+            await asyncio.sleep(0)
+    assert all(isinstance(task.result(), IssuanceTicket) for task in waiting)
+    assert query(path, "SELECT count(*) FROM claims") == [(30,)]
+    assert [file.name for file in path.parent.iterdir()] == ["store.db"]
+
+
+async def test_a_closed_store_refuses_writes(path: Path, clock: FakeClock) -> None:
+    async with SqliteStore.open(path, clock=clock) as store:
+        pass
+    with pytest.raises(RequestRefused) as caught:
+        await store.begin(first_enrollment())
+    assert caught.value.reason is RefusalReason.STORE_UNAVAILABLE
+
+
+async def test_a_write_that_fails_does_not_spoil_its_group(path: Path, clock: FakeClock) -> None:
+    def broken(db: sqlite3.Connection) -> None:
+        db.execute("DELETE FROM devices")
+        raise ZeroDivisionError
+
+    async with SqliteStore.open(path, clock=clock) as store:
+        with locked(path):
+            results = asyncio.gather(
+                store.add_devices([listed(1)], now=clock.now()),
+                store._writer.submit(broken),
+                store.add_devices([listed(2)], now=clock.now()),
+                return_exceptions=True,
+            )
+            await asyncio.sleep(0)
+        outcomes = await results
+        assert isinstance(outcomes[1], ZeroDivisionError)
+        assert [device.udid async for device in store.devices()] == ["device-1", "device-2"]
+
+
+# Trouble
+
+
+async def test_a_store_that_another_process_locks_is_unavailable_until_it_lets_go(
+    path: Path, clock: FakeClock
+) -> None:
+    options = StoreOptions(busy_timeout=timedelta(milliseconds=20))
+    async with SqliteStore.open(path, clock=clock, options=options) as store:
+        with locked(path):
+            with pytest.raises(RequestRefused) as caught:
+                await store.begin(first_enrollment())
+            with pytest.raises(RequestRefused) as importing:
+                await store.import_devices([], now=clock.now())
+            assert await store.find_by_udid("device-1") is None
+        for refused in (caught.value, importing.value):
+            assert refused.reason is RefusalReason.STORE_UNAVAILABLE
+            assert "locked" in refused.detail
+            assert "locked" not in refused.sentence
+        assert isinstance(await store.begin(first_enrollment()), IssuanceTicket)
+
+
+async def test_a_full_database_refuses_and_keeps_what_it_has(path: Path, clock: FakeClock) -> None:
+    small = StoreOptions(max_octets=100 * 4096)
+    async with SqliteStore.open(path, clock=clock, options=small) as store:
+        results = await asyncio.gather(
+            *(
+                store.add_devices([listed(number, note="x" * 2000)], now=clock.now())
+                for number in range(1000)
+            ),
+            return_exceptions=True,
+        )
+    refused = [result for result in results if isinstance(result, RequestRefused)]
+    assert {error.reason for error in refused} == {RefusalReason.STORE_UNAVAILABLE}
+    assert "full" in refused[0].detail
+    answered = len(results) - len(refused)
+    assert query(path, "SELECT count(*) FROM devices") == [(answered,)]
+    async with SqliteStore.open(path, clock=clock) as store:
+        await store.begin(first_enrollment())
+
+
+async def test_a_disk_that_takes_no_more_is_survived(path: Path, clock: FakeClock) -> None:
+    # The kernel refuses to let any file of this process grow, as a full disk would.
+    async with SqliteStore.open(path, clock=clock) as store:
+        ticket = await store.begin(first_enrollment())
+        assert isinstance(ticket, IssuanceTicket)
+        leaf = certificate()
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+        try:
+            with pytest.raises(RequestRefused) as caught:
+                await store.complete(ticket, leaf, now=clock.now())
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        assert caught.value.reason is RefusalReason.STORE_UNAVAILABLE
+        issued = await store.complete(ticket, leaf, now=clock.now())
+        assert await store.find_certificate(issued.sha256) == issued
+
+
+async def test_a_file_that_vanished_is_not_made_anew(path: Path, clock: FakeClock) -> None:
+    async with SqliteStore.open(path, clock=clock) as store:
+        os.rename(path, f"{path}.aside")
+        with pytest.raises(RequestRefused) as caught:
+            await store.find_by_udid("device-1")
+        assert caught.value.reason is RefusalReason.STORE_UNAVAILABLE
+        with pytest.raises(RequestRefused) as caught:
+            await store.begin(first_enrollment())
+        assert caught.value.reason is RefusalReason.STORE_UNAVAILABLE
+        os.rename(f"{path}.aside", path)
+        assert await store.find_by_udid("device-1") is None
+        await store.begin(first_enrollment())
+
+
+# The audit trail
+
+
+async def test_the_oldest_refusals_go(path: Path, clock: FakeClock) -> None:
+    options = StoreOptions(refusals_kept=10)
+    async with SqliteStore.open(path, clock=clock, options=options) as store:
+        await asyncio.gather(*(store.record_refusal(refusal(str(n))) for n in range(35)))
+    assert query(path, "SELECT detail FROM refusals ORDER BY id") == [
+        (str(number),) for number in range(25, 35)
+    ]
+
+
+async def test_a_refusal_of_any_size_and_any_characters_fits(path: Path, clock: FakeClock) -> None:
+    async with SqliteStore.open(path, clock=clock) as store:
+        await store.record_refusal(refusal("\udcff" + "x" * 100_000))
+    ((detail,),) = query(path, "SELECT detail FROM refusals")
+    assert detail.startswith("\\udcffxxx")
+    assert len(detail) < 600
+
+
+async def test_the_oldest_abandoned_attempts_go(path: Path, clock: FakeClock) -> None:
+    options = StoreOptions(abandoned_kept=10)
+    async with SqliteStore.open(path, clock=clock, options=options) as store:
+        for _ in range(200):
+            ticket = await store.begin(first_enrollment())
+            assert isinstance(ticket, IssuanceTicket)
+            await store.abandon(ticket, reason="pending", now=clock.now())
+    ((count, newest),) = query(path, "SELECT count(*), max(number) FROM issuances")
+    assert 10 <= count < 10 + 2 * 64
+    assert newest == 200
+
+
+async def test_changes_of_state_are_audited(path: Path, clock: FakeClock) -> None:
+    async with SqliteStore.open(path, clock=clock) as store:
+        await store.add_devices([listed(1)], now=clock.now())
+        ticket = await store.begin(first_enrollment())
+        assert isinstance(ticket, IssuanceTicket)
+        issued = await store.complete(ticket, certificate(), now=clock.now())
+        await store.revoke_certificate(
+            issued.sha256, actor="operator", reason="stolen", now=clock.now()
+        )
+        await store.release_claim(
+            "device-1", None, actor="operator", reason="found", now=clock.now()
+        )
+    assert query(path, "SELECT udid, from_state, to_state, actor FROM device_history") == [
+        ("device-1", "listed", "enrolled", "enrollment")
+    ]
+    assert query(path, "SELECT action, device, label, actor, reason FROM ledger_history") == [
+        ("revoke", "device-1", "", "operator", "stolen"),
+        ("release-claim", "device-1", "", "operator", "found"),
+    ]
