@@ -13,6 +13,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 from est_protocol.errors import RefusalReason, RequestRefused
@@ -59,14 +60,23 @@ class GroupWriter:
     """A thread that owns a connection and runs the writes that are submitted to it.
 
     :param connect: makes a connection; called again after an error that one may not survive.
+    :param path: the database file. A file that was moved away or replaced is noticed before the
+        next transaction, which would otherwise be committed to where nobody finds it.
     :param max_waiting: writes that may wait.
     :param max_group: writes in one transaction.
     """
 
     def __init__(
-        self, connect: Callable[[], sqlite3.Connection], *, max_waiting: int, max_group: int
+        self,
+        connect: Callable[[], sqlite3.Connection],
+        path: Path,
+        *,
+        max_waiting: int,
+        max_group: int,
     ) -> None:
         self._connect = connect
+        self._path = path
+        self._inode = -1
         self._max_waiting = max_waiting
         self._max_group = max_group
         self._loop = asyncio.get_running_loop()
@@ -131,17 +141,24 @@ class GroupWriter:
 
     def _commit(self, group: list[_Waiting]) -> None:
         try:
-            if self._db is None:
-                self._db = self._connect()
-            self._db.execute("BEGIN IMMEDIATE")
+            db = self._connected()
+            db.execute("BEGIN IMMEDIATE")
             for waiting in group:
-                _run_one(self._db, waiting)
-            self._db.execute("COMMIT")
-        except sqlite3.Error as error:
+                _run_one(db, waiting)
+            db.execute("COMMIT")
+        except (sqlite3.Error, OSError) as error:
             self._give_up(group, error)
         except Exception as error:
             _log.exception("the writer failed")
             self._give_up(group, error)
+
+    def _connected(self) -> sqlite3.Connection:
+        inode = self._path.stat().st_ino
+        if self._db is not None and inode != self._inode:
+            self._disconnect()
+        if self._db is None:
+            self._db, self._inode = self._connect(), inode
+        return self._db
 
     def _give_up(self, group: list[_Waiting], error: Exception) -> None:
         _log.warning("%d writes were not made: %s", len(group), error)
