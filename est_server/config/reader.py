@@ -46,8 +46,15 @@ InputDirectory = Annotated[Path, MustExist.DIRECTORY]
 Port = Annotated[int, Range(0, 65535)]
 
 #: Units of durations such as ``"90d"``.
-_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
-_DURATION = re.compile(r"([0-9]{1,9})([smhdw])")
+_UNITS = {
+    "ms": "milliseconds",
+    "s": "seconds",
+    "m": "minutes",
+    "h": "hours",
+    "d": "days",
+    "w": "weeks",
+}
+_DURATION = re.compile(r"([0-9]{1,9})(ms|[smhdw])")
 
 #: Names of extended key usages; any other is written as a dotted OID.
 EXTENDED_KEY_USAGES = {
@@ -107,7 +114,7 @@ def read_table(kind: type[T], table: Mapping[str, object], place: Place) -> T:
             place.at(name).fail("is missing")
     try:
         return kind(**values)
-    except ValueError as error:
+    except (ValueError, ConfigurationError) as error:
         place.fail(str(error))
 
 

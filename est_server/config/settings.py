@@ -9,7 +9,9 @@ from pathlib import Path
 
 from est_protocol.secure_channel.policy import DtlsPolicy, TlsPolicy
 from est_server.config.reader import InputDirectory, InputFile, Port
+from est_server.https import HttpsLimits
 from est_server.interfaces import CertificateProfile
+from est_server.stores.sqlite import StoreOptions
 
 
 class Combination(StrEnum):
@@ -73,6 +75,7 @@ class HttpsSettings:
     :param port: TCP port, 0 for any that is free.
     :param key_passphrase_variable: name of the environment variable with the key's passphrase.
     :param tls: versions, suites, groups.
+    :param limits: sizes, times and counts.
     """
 
     certificate: InputFile
@@ -81,6 +84,7 @@ class HttpsSettings:
     port: Port = 8443
     key_passphrase_variable: str | None = None
     tls: TlsPolicy = field(default_factory=TlsPolicy)
+    limits: HttpsLimits = field(default_factory=HttpsLimits)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,9 +116,11 @@ class StoreSettings:
     """The store of devices and of everything that was asked and issued.
 
     :param path: the SQLite file; made if it does not exist.
+    :param bounds: sizes and times.
     """
 
     path: Path
+    bounds: StoreOptions = field(default_factory=StoreOptions)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,40 @@
+# make demo    a tour of the whole product on loopback
+# make test    format, lint, types, import rules, tests, and tests against other programs
+# make lint    the first four of those
+# make clean   remove what the others made
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := test
+.PHONY: demo test lint clean
+
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+demo: $(INSTALLED)
+	@$(BIN)/python docs/examples/demo.py
+
+test: lint
+	$(BIN)/python -m pytest tests interop
+
+lint: $(INSTALLED)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+$(INSTALLED): pyproject.toml
+	@python=; for candidate in python3.13 python3.12 python3.11 python3; do \
+	  if $$candidate -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+	    python=$$candidate; break; fi; done; \
+	if [ -z "$$python" ]; then \
+	  echo "make: Python 3.11 or later is needed, and there is none on the PATH" >&2; exit 1; fi; \
+	echo "Installing into $(VENV) with $$($$python --version) ..."; \
+	$$python -m venv $(VENV) || { \
+	  echo "make: no virtual environment; on Debian: apt install python3-venv" >&2; exit 1; }
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache \
+	  .import_linter_cache .hypothesis

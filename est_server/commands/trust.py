@@ -1,0 +1,73 @@
+"""``est-server trust``: whose birth certificates are believed."""
+
+from __future__ import annotations
+
+import argparse
+from datetime import UTC, datetime
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from est_protocol.errors import ConfigurationError
+from est_server.anchors import require_foreign
+from est_server.commands.options import OneLineParser, add_command
+from est_server.config import load_config
+from est_server.pem_files import load_certificates
+from est_server.private_files import write_new
+
+
+def add_to(commands: argparse._SubParsersAction[OneLineParser]) -> None:
+    """Add the command."""
+    parser = commands.add_parser("trust", help="manage whose birth certificates are believed")
+    subcommands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    add = add_command(
+        subcommands,
+        "add-manufacturer",
+        _add_manufacturer,
+        help="trust a manufacturer's CA for birth certificates, from the next start on",
+        example="est-server trust add-manufacturer acme-root.pem --config est/est-server.toml",
+    )
+    add.add_argument(
+        "certificate", type=Path, metavar="CERT.pem", help="CA certificate, or several, in PEM"
+    )
+
+
+def _add_manufacturer(options: argparse.Namespace) -> int:
+    config = load_config(options.config)
+    directory = config.trust.manufacturers
+    if directory is None:
+        raise ConfigurationError(f"{options.config}: [trust] manufacturers: is missing")
+    certificates = load_certificates(options.certificate)
+    for certificate in certificates:
+        _require_ca(certificate, options.certificate)
+    require_foreign(config, certificates)
+    for certificate in certificates:
+        name = certificate.subject.rfc4514_string()
+        fingerprint = certificate.fingerprint(hashes.SHA256()).hex()
+        added = _add(directory / f"{fingerprint}.pem", certificate)
+        print(f"{'added' if added else 'unchanged'} {name} sha256={fingerprint}")
+    print("A server that is running takes notice when it is started again.")
+    return 0
+
+
+def _add(path: Path, certificate: x509.Certificate) -> bool:
+    try:
+        write_new(path, certificate.public_bytes(Encoding.PEM), private=False)
+    except FileExistsError:
+        return False
+    return True
+
+
+def _require_ca(certificate: x509.Certificate, file: Path) -> None:
+    name = certificate.subject.rfc4514_string()
+    try:
+        constraints = certificate.extensions.get_extension_for_class(x509.BasicConstraints)
+        is_ca = constraints.value.ca
+    except (x509.ExtensionNotFound, ValueError):
+        is_ca = False
+    if not is_ca:
+        raise ConfigurationError(f"{file}: {name} is not a CA certificate")
+    if certificate.not_valid_after_utc < datetime.now(UTC):
+        raise ConfigurationError(f"{file}: {name} has expired")

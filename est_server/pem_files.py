@@ -1,0 +1,30 @@
+"""Certificates in PEM files of the operator."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cryptography import x509
+
+from est_protocol.errors import ConfigurationError
+
+#: Larger files are no PEM files of ours.
+_LARGEST = 1_000_000
+
+
+def load_certificates(file: Path) -> tuple[x509.Certificate, ...]:
+    """All certificates in ``file``, in its order; at least one.
+
+    :raises ConfigurationError: it cannot be read, or has no certificate in it.
+    """
+    try:
+        with file.open("rb") as stream:
+            content = stream.read(_LARGEST + 1)
+    except OSError as error:
+        raise ConfigurationError(f"{file}: {error.strerror}") from error
+    if len(content) > _LARGEST:
+        raise ConfigurationError(f"{file}: larger than any file of certificates")
+    try:
+        return tuple(x509.load_pem_x509_certificates(content))
+    except ValueError as error:
+        raise ConfigurationError(f"{file}: no PEM certificate: {error}") from error

@@ -1,0 +1,22 @@
+"""Files that only their owner may read."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def write_new(path: Path, content: bytes, *, private: bool = True) -> None:
+    """Make the file ``path``, complete and on the disk when this returns.
+
+    :param private: mode 0600; else 0644.
+    :raises FileExistsError: it is there already.
+    """
+    mode = 0o600 if private else 0o644
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    with open(descriptor, "wb") as file:
+        # The umask may have taken bits that a file for everybody needs.
+        os.fchmod(descriptor, mode)
+        file.write(content)
+        file.flush()
+        os.fsync(descriptor)
