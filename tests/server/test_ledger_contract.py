@@ -342,8 +342,9 @@ async def test_a_dead_attempt_is_taken_over_after_its_lease(
 ) -> None:
     async with open_store(clock) as slow, open_store(clock) as quick:
         late = await begin(slow, first_enrollment())
+        clock.advance(seconds=29)
         assert await refused(quick, first_enrollment()) is RefusalReason.TRY_LATER
-        clock.advance(seconds=31)
+        clock.advance(seconds=1)
         issued = await issue(quick, clock, first_enrollment())
         with pytest.raises(RequestRefused) as caught:
             await slow.complete(late, certificate(), now=clock.now())
@@ -386,7 +387,7 @@ async def test_a_ticket_that_its_caller_never_got_is_taken_over_at_once(
     caller.cancel()
     with pytest.raises(asyncio.CancelledError):
         await caller
-    # The abandonment lets the writer get to the end of what it accepted before.
+    # When this has been written, so has what the caller no longer waits for.
     await store.record_refusal(refusal())
     await issue(store, clock, first_enrollment())
 

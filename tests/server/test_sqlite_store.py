@@ -7,6 +7,7 @@ import os
 import resource
 import sqlite3
 import stat
+import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from datetime import timedelta
@@ -251,6 +252,37 @@ async def test_a_write_that_fails_does_not_spoil_its_group(path: Path, clock: Fa
 
 
 # Trouble
+
+
+async def test_nothing_is_answered_that_was_not_committed(path: Path, clock: FakeClock) -> None:
+    def orphan(db: sqlite3.Connection) -> None:
+        db.execute("PRAGMA defer_foreign_keys = ON")
+        db.execute("INSERT INTO claims (device, label, issuance) VALUES ('x', '', 999)")
+
+    started, go_on = asyncio.Event(), threading.Event()
+    loop = asyncio.get_running_loop()
+
+    def slow(db: sqlite3.Connection) -> None:
+        loop.call_soon_threadsafe(started.set)
+        assert go_on.wait(timeout=10)
+
+    async with SqliteStore.open(path, clock=clock) as store:
+        first = asyncio.create_task(store._writer.submit(slow))
+        await started.wait()
+        # The writer is busy with the first write, so the next two share a transaction.
+        group = asyncio.gather(
+            store.begin(first_enrollment()),
+            store._writer.submit(orphan),
+            return_exceptions=True,
+        )
+        await asyncio.sleep(0)
+        go_on.set()
+        await first
+        for result in await group:
+            assert isinstance(result, RequestRefused)
+            assert result.reason is RefusalReason.STORE_UNAVAILABLE
+            assert "FOREIGN KEY" in result.detail
+        assert isinstance(await store.begin(first_enrollment()), IssuanceTicket)
 
 
 async def test_a_store_that_another_process_locks_is_unavailable_until_it_lets_go(
