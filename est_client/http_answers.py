@@ -33,8 +33,9 @@ def parse_retry_after(header: str | None, *, now: datetime) -> int | None:
     return max(0, min(int((moment - now).total_seconds()), LONGEST_RETRY_AFTER))
 
 
-def printable(octets: bytes) -> str:
+def printable(text: bytes | str) -> str:
     """Text of the peer for a person to read: one line of printable characters, not too long."""
+    octets = text if isinstance(text, bytes) else text.encode("utf-8", errors="replace")
     text = octets.decode("utf-8", errors="replace")
     line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
     return line if len(line) <= LONGEST_EXPLANATION else line[: LONGEST_EXPLANATION - 1] + "\u2026"

@@ -202,10 +202,13 @@ class HttpsConnection:
             raise
         except (aiohttp.ClientResponseError, aiohttp.InvalidURL) as error:
             self._transport.abort()
-            raise MessageError(f"the server's answer is not HTTP: {error}") from error
+            raise MessageError(
+                f"the server's answer is not HTTP: {printable(str(error))}"
+            ) from error
         except (aiohttp.ClientError, ConnectionError) as error:
             self._transport.abort()
-            raise ChannelClosed(f"the connection ended before the answer: {error}") from error
+            why = printable(str(error))
+            raise ChannelClosed(f"the connection ended before the answer: {why}") from error
 
     async def close(self) -> None:
         """Close the channel with a close_notify; does nothing the second time."""
@@ -249,7 +252,7 @@ class HttpsConnection:
         """What to tell a person; the body of an error is never parsed as anything."""
         location = answer.headers.get("Location")
         if 300 <= answer.status < 400 and location is not None:
-            return printable(f"redirected to {location}; redirects are not followed".encode())
+            return printable(f"redirected to {location}; redirects are not followed")
         body, _ = await _read(answer, self._limits.error_size)
         kind = MediaType.parse(answer.headers.get("Content-Type", "text/plain")).name
         return (printable(body) if kind == "text/plain" else "") or reason_phrase(answer.status)
@@ -294,7 +297,7 @@ def _require_media_type(operation: Operation, answer: aiohttp.ClientResponse) ->
     smime_type = actual.parameters.get("smime-type", "certs-only").lower()
     if actual.name != expected.name or smime_type != "certs-only":
         raise MessageError(
-            f"the answer to /{operation.path_segment} is {printable(header.encode())!r}, "
+            f"the answer to /{operation.path_segment} is {printable(header)!r}, "
             f"not {str(expected)!r}"
         )
 

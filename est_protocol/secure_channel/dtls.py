@@ -7,7 +7,7 @@ from OpenSSL import SSL
 from est_protocol.errors import ChannelClosed, ChannelError, HandshakeFailed
 from est_protocol.secure_channel import records
 from est_protocol.secure_channel.context import TrustAnchors
-from est_protocol.secure_channel.engine import Engine, _explain
+from est_protocol.secure_channel.engine import Engine, explain
 from est_protocol.secure_channel.policy import DtlsPolicy
 from est_protocol.secure_channel.records import Record
 
@@ -109,7 +109,7 @@ class DtlsSession(Engine):
         except SSL.WantReadError:
             return
         except SSL.Error as error:
-            raise ChannelError(_explain(error)) from error
+            raise ChannelError(explain(error)) from error
         self._connection.set_ciphertext_mtu(self._mtu)
         self._address = address
         self.client_random = record.client_random or b""
@@ -160,7 +160,7 @@ class DtlsSession(Engine):
             self._connection.send(plaintext)
         except SSL.Error as error:
             self._failed = True
-            raise ChannelError(_explain(error)) from error
+            raise ChannelError(explain(error)) from error
 
     def datagrams_to_send(self) -> list[bytes]:
         """Everything that waits to be sent, in datagrams of at most the policy's MTU."""
@@ -188,7 +188,7 @@ class DtlsSession(Engine):
             self._connection.DTLSv1_handle_timeout()
         except SSL.Error as error:
             self._failed = True
-            raise HandshakeFailed(_explain(error)) from error
+            raise HandshakeFailed(explain(error)) from error
 
     def close(self) -> None:
         """Say close_notify; does nothing the second time or where there is no session."""
@@ -200,7 +200,7 @@ class DtlsSession(Engine):
             self._connection.shutdown()
         except SSL.Error as error:
             self._failed = True
-            raise ChannelError(_explain(error)) from error
+            raise ChannelError(explain(error)) from error
 
     def _handshake(self) -> None:
         try:

@@ -68,7 +68,7 @@ class Engine:
             if self._failures and not self._server:
                 failures = "; ".join(failure.text for failure in self._failures)
                 raise PeerNotTrusted(f"the server's certificate: {failures}") from error
-            raise HandshakeFailed(_explain(error)) from error
+            raise HandshakeFailed(explain(error)) from error
         self.peer = self._peer_credentials()
 
     def _read_plaintext(self) -> list[bytes]:
@@ -86,7 +86,7 @@ class Engine:
                 self.peer_closed = True
                 return plaintext
             except SSL.Error as error:
-                raise ChannelError(_explain(error)) from error
+                raise ChannelError(explain(error)) from error
 
     def _read_ciphertext(self) -> bytes:
         """Everything that OpenSSL wants to send."""
@@ -135,7 +135,7 @@ def _presented_chain(connection: SSL.Connection) -> tuple[x509.Certificate, ...]
     return (own, *(rest[1:] if rest and rest[0] == own else rest))
 
 
-def _explain(error: Exception) -> str:
+def explain(error: Exception) -> str:
     """OpenSSL's error queue in one line."""
     if error.args and isinstance(error.args[0], list):
         return "; ".join(entry[2] or entry[0] for entry in error.args[0]) or "protocol error"

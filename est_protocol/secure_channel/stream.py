@@ -298,7 +298,7 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
 
     def is_closing(self) -> bool:
         """Whether nothing can be written any more."""
-        return self._state is not _State.OPEN
+        return self._state is not _State.OPEN or self._tcp.is_closing()
 
     def is_reading(self) -> bool:
         """Whether the application takes input."""

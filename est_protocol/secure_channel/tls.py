@@ -6,7 +6,7 @@ from OpenSSL import SSL
 
 from est_protocol.errors import ChannelClosed, ChannelError, HandshakeFailed
 from est_protocol.secure_channel.context import TrustAnchors
-from est_protocol.secure_channel.engine import Engine, _explain
+from est_protocol.secure_channel.engine import Engine, explain
 
 
 class TlsEngine(Engine):
@@ -54,7 +54,7 @@ class TlsEngine(Engine):
         :raises PeerNotTrusted: the same, because of the server's certificate.
         :raises ChannelError: the peer broke the protocol after the handshake.
         """
-        if self._failed or self.peer_closed:
+        if not octets or self._failed or self.peer_closed:
             return []
         self._connection.bio_write(octets)
         if not self.established:
@@ -93,7 +93,7 @@ class TlsEngine(Engine):
             self._connection.sendall(plaintext)
         except SSL.Error as error:
             self._failed = True
-            raise ChannelError(_explain(error)) from error
+            raise ChannelError(explain(error)) from error
 
     def close(self) -> None:
         """Say close_notify; does nothing the second time or where there is no channel.
@@ -107,7 +107,7 @@ class TlsEngine(Engine):
             self._connection.shutdown()
         except SSL.Error as error:
             self._failed = True
-            raise ChannelError(_explain(error)) from error
+            raise ChannelError(explain(error)) from error
 
     def octets_to_send(self) -> bytes:
         """Everything that waits to be sent to the peer."""

@@ -13,7 +13,7 @@ from aiohttp import web
 
 from est_protocol import base64_body, certs_only
 from est_protocol.credentials import PeerCredentials
-from est_protocol.errors import MessageError, RefusalReason, RequestRefused
+from est_protocol.errors import ChannelError, MessageError, RefusalReason, RequestRefused
 from est_protocol.media_types import PLAIN_TEXT, MediaType
 from est_protocol.messages import EstRequest, EstResponse, Pending, Transport
 from est_protocol.operations import Operation
@@ -72,23 +72,22 @@ class _Handlers:
 
     async def handle(self, http: web.Request) -> web.Response:
         """Answer one HTTP request."""
+        if http.transport is None:
+            return web.Response(status=400)  # The client is gone; nobody will read this.
         operation, label = _target(http)
-        peer = _peer(http)
+        credentials = http.transport.get_extra_info(PEER_CREDENTIALS)
+        peer = credentials or PeerCredentials(
+            address=format_address(http.transport.get_extra_info("peername"))
+        )
         try:
-            request = await self._decode(http, operation, label, peer)
+            request = await self._decode(http, operation, label, in_sight=credentials is not None)
         except RequestRefused as refused:
             await self._service.record_refusal(
-                refused,
-                operation=operation,
-                label=label,
-                transport=Transport.HTTPS,
-                peer=peer or PeerCredentials(address=_address(http)),
+                refused, operation=operation, label=label, transport=Transport.HTTPS, peer=peer
             )
             return self._refusal(refused, operation)
         try:
-            response = await self._service.respond(
-                request, peer or PeerCredentials(address=_address(http))
-            )
+            response = await self._service.respond(request, peer)
         except RequestRefused as refused:
             return self._refusal(refused, operation)
         return _encode(request.operation, response)
@@ -98,10 +97,12 @@ class _Handlers:
         http: web.Request,
         operation: Operation | None,
         label: str | None,
-        peer: PeerCredentials | None,
+        *,
+        in_sight: bool,
     ) -> EstRequest:
         """The request that ``http`` stands for.
 
+        :param in_sight: whether the client's TLS channel is known.
         :raises RequestRefused: it stands for none.
         """
         if operation is None:
@@ -111,7 +112,8 @@ class _Handlers:
                 RefusalReason.METHOD_NOT_ALLOWED,
                 f"/{operation.path_segment} is asked for with {operation.method}",
             )
-        _require_visible_channel(http, operation, peer)
+        if not in_sight:
+            _require_no_channel(http, operation)
         if not operation.enrolls:
             return EstRequest(operation, Transport.HTTPS, label)
         _require_media_type(http, operation)
@@ -123,18 +125,13 @@ class _Handlers:
         return EstRequest(operation, Transport.HTTPS, label, der)
 
     async def _read_body(self, http: web.Request) -> bytes:
-        limit = self._limits.body_size
         body = bytearray()
-        if http.content_length is not None and http.content_length > limit:
-            _refuse(RefusalReason.BODY_TOO_LARGE, f"the body is larger than {limit} octets")
+        self._check_size(http.content_length or 0)
         try:
             async with asyncio.timeout(self._limits.body_timeout):
                 async for chunk in http.content.iter_any():
                     body += chunk
-                    if len(body) > limit:
-                        _refuse(
-                            RefusalReason.BODY_TOO_LARGE, f"the body is larger than {limit} octets"
-                        )
+                    self._check_size(len(body))
         except TimeoutError as error:
             raise RequestRefused(
                 RefusalReason.REQUEST_TIMEOUT,
@@ -144,13 +141,23 @@ class _Handlers:
             raise RequestRefused(
                 RefusalReason.MALFORMED_REQUEST, "the body's transfer coding is broken"
             ) from error
+        except (OSError, ChannelError) as error:
+            raise RequestRefused(
+                RefusalReason.MALFORMED_REQUEST, "the connection ended within the body"
+            ) from error
         return bytes(body)
+
+    def _check_size(self, octets: int) -> None:
+        limit = self._limits.body_size
+        if octets > limit:
+            _refuse(RefusalReason.BODY_TOO_LARGE, f"the body is larger than {limit} octets")
 
     def _refusal(self, refused: RequestRefused, operation: Operation | None) -> web.Response:
         status = refused.status.http
         response = web.Response(
             status=status,
-            body=f"{refused.sentence}\n".encode(),
+            # A sentence may repeat a label, and a path may hold octets that are no UTF-8.
+            body=f"{refused.sentence}\n".encode(errors="replace"),
             headers={"Content-Type": str(PLAIN_TEXT)},
         )
         if operation is not None and refused.reason is RefusalReason.METHOD_NOT_ALLOWED:
@@ -174,22 +181,8 @@ def _target(http: web.Request) -> tuple[Operation | None, str | None]:
     return operation, http.match_info.get("label")
 
 
-def _peer(http: web.Request) -> PeerCredentials | None:
-    if http.transport is None:
-        raise ConnectionResetError("the client is gone")
-    peer = http.transport.get_extra_info(PEER_CREDENTIALS)
-    return peer if isinstance(peer, PeerCredentials) else None
-
-
-def _address(http: web.Request) -> str:
-    return format_address(http.transport.get_extra_info("peername")) if http.transport else ""
-
-
-def _require_visible_channel(
-    http: web.Request, operation: Operation, peer: PeerCredentials | None
-) -> None:
-    if peer is not None:
-        return
+def _require_no_channel(http: web.Request, operation: Operation) -> None:
+    """Refuse what needs the client's TLS channel, where another server ends it or nobody."""
     if not http.secure:
         _refuse(RefusalReason.AUTHENTICATION_REQUIRED, "EST is available over TLS only")
     if operation.enrolls:

@@ -99,9 +99,10 @@ def timed(handle: _Handler) -> _Handler:
 
     async def handle_in_time(request: web.BaseRequest) -> web.StreamResponse:
         transport = request.transport
-        protocol = transport.get_protocol() if transport is not None else None
-        if not isinstance(protocol, RequestDeadlines):
-            raise ConnectionResetError("the client is gone")
+        if transport is None:
+            return web.Response(status=400)  # The client is gone; nobody will read this.
+        protocol = transport.get_protocol()
+        assert isinstance(protocol, RequestDeadlines)
         protocol.request_began(request)
         try:
             return await handle(request)

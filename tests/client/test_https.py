@@ -9,6 +9,7 @@ import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from random import Random
 from typing import Any
 
 import pytest
@@ -24,6 +25,7 @@ from est_protocol.errors import (
     ChannelClosed,
     ChannelError,
     ConfigurationError,
+    EstError,
     MessageError,
     PeerNotTrusted,
     ServerRefused,
@@ -499,3 +501,18 @@ def test_retry_after(header: str | None, seconds: int | None) -> None:
 
 def test_printable_is_one_line_without_controls() -> None:
     assert printable(b"  a\tb\r\nc\x1b[0m\xe2\x80\xae d ") == "a b c [0m d"
+
+
+@pytest.mark.parametrize("seed", range(8))
+async def test_damaged_answers_raise_nothing_but_our_own_errors(seed: int) -> None:
+    random = Random(seed)
+    good = http(headers={"Retry-After": "5", "Connection": "close"})
+    for _ in range(5):
+        damaged = bytearray(good)
+        for _ in range(random.randint(1, 20)):
+            damaged[random.randrange(len(damaged))] = random.randrange(256)
+        try:
+            answer = await ask(bytes(damaged[: random.randint(0, 2 * len(damaged))]), timeout=0.05)
+        except EstError:
+            continue
+        assert isinstance(answer, CertificatesResponse | Pending)

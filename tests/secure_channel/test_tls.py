@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from OpenSSL import SSL
 from OpenSSL._util import lib
 
@@ -428,3 +431,29 @@ def test_garbage_instead_of_a_handshake_fails_it(octets: bytes) -> None:
     server = server_engine()
     with pytest.raises(HandshakeFailed):
         server.receive_octets(octets)
+
+
+@given(st.lists(st.binary(min_size=1, max_size=300), max_size=5))
+def test_whatever_arrives_only_channel_errors_come_out(pieces: list[bytes]) -> None:
+    server = server_engine()
+    for piece in pieces:
+        try:
+            assert server.receive_octets(piece) == []
+        except ChannelError:
+            assert server.receive_octets(piece) == []
+        server.octets_to_send()
+
+
+@given(st.data())
+@settings(deadline=None, max_examples=50)
+def test_a_damaged_handshake_only_raises_channel_errors(data: st.DataObject) -> None:
+    client = client_engine()
+    client.start()
+    hello = bytearray(client.octets_to_send())
+    position = data.draw(st.integers(0, len(hello) - 1))
+    hello[position] = data.draw(st.integers(0, 255))
+    server = server_engine()
+    with contextlib.suppress(ChannelError):
+        assert server.receive_octets(bytes(hello)) == []
+        client.receive_octets(server.octets_to_send())
+        server.receive_octets(client.octets_to_send())

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from random import Random
 
 import pytest
 from aiohttp import web
@@ -194,6 +195,17 @@ async def test_labels_are_any_path_segment(segment: str, label: str) -> None:
     assert answer.status == 200
     assert clerk.requests[0][0].label == label
     assert clerk.requests[0][0].operation is Operation.SIMPLEREENROLL
+
+
+@pytest.mark.parametrize("segment", [b"\xff", b"%FF", b"%ZZ", b"%", b"%00", b"..", b"a;b=c"])
+async def test_odd_labels_are_just_unknown(segment: bytes) -> None:
+    async def unknown(request: EstRequest) -> EstResponse:
+        raise RequestRefused(RefusalReason.UNKNOWN_LABEL, f"there is no label {request.label!s}")
+
+    async with serving(Clerk(unknown)) as server:
+        request = head("GET", f"{WELL_KNOWN_PATH}/@@/cacerts").replace(b"@@", segment)
+        answer = await exchange(server.port, request)
+    assert answer.split(b" ")[1] in (b"400", b"404")
 
 
 async def test_pending() -> None:
@@ -392,10 +404,30 @@ async def test_a_compressed_bomb_is_too_large_too() -> None:
         assert parse(await exchange(server.port, request)).status == 413
 
 
-async def test_octets_that_are_not_http_are_refused() -> None:
+async def test_octets_that_are_not_http_are_refused_without_a_fuss(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     async with serving() as server:
         for octets in (b"\x00\x01\x02\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n"):
             assert (await exchange(server.port, octets)).startswith(b"HTTP/1.0 400")
+        assert (await post(server)).status == 200
+    assert [record for record in caplog.records if record.exc_info or record.levelno > 20] == []
+
+
+@pytest.mark.parametrize("seed", range(8))
+async def test_damaged_requests_never_reach_the_service_nor_harm_the_server(seed: int) -> None:
+    random = Random(seed)
+    clerk = Clerk(issue)
+    headers = {"Content-Type": "application/pkcs10", "Content-Length": str(len(BODY))}
+    good = head("POST", f"{WELL_KNOWN_PATH}/label/simpleenroll", headers) + BODY
+    limits = HttpsLimits(header_timeout=0.02, body_timeout=0.02, linger_timeout=0.01)
+    async with serving(clerk, limits) as server:
+        for _ in range(5):
+            damaged = bytearray(good)
+            for _ in range(random.randint(1, 20)):
+                damaged[random.randrange(len(damaged))] = random.randrange(256)
+            answer = await exchange(server.port, bytes(damaged[: random.randint(0, 400)]))
+            assert not answer.startswith(b"HTTP/1.1 5")
         assert (await post(server)).status == 200
 
 
@@ -461,7 +493,9 @@ async def test_a_slow_body_is_cut_off_in_other_applications_too() -> None:
         assert await exchange(server.port, request) == b""
 
 
-async def test_a_client_that_vanishes_within_the_body_costs_nothing() -> None:
+async def test_a_client_that_vanishes_within_the_body_costs_nothing(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     clerk = Clerk(issue)
     headers = {"Content-Type": "application/pkcs10", "Content-Length": "1000"}
     async with serving(clerk) as server:
@@ -471,6 +505,8 @@ async def test_a_client_that_vanishes_within_the_body_costs_nothing() -> None:
         writer.transport.abort()
         assert (await post(server)).status == 200
     assert len(clerk.requests) == 1
+    assert [reason for reason, *_ in clerk.refusals] == [RefusalReason.MALFORMED_REQUEST]
+    assert [record for record in caplog.records if record.levelname == "ERROR"] == []
 
 
 async def test_connections_are_capped() -> None:
