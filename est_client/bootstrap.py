@@ -14,9 +14,9 @@ from datetime import datetime
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 
-from est_client.chain import verify_chain
 from est_client.connection import Connector, EstConnection
 from est_client.trust import TrustDatabase
+from est_protocol.chain import verify_chain
 from est_protocol.errors import (
     CertificateRejected,
     ConfigurationError,
@@ -26,6 +26,7 @@ from est_protocol.errors import (
 from est_protocol.messages import CertificatesResponse, EstRequest, Transport
 from est_protocol.operations import Operation
 from est_protocol.secure_channel.context import LocalCredentials, TrustAnchors
+from est_protocol.trust_anchors import is_ca
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +52,7 @@ class CaFingerprint:
         :raises PeerNotTrusted: there is none.
         """
         for certificate in certificates:
-            if certificate.fingerprint(hashes.SHA256()) == self.sha256 and _is_ca(certificate):
+            if certificate.fingerprint(hashes.SHA256()) == self.sha256 and is_ca(certificate):
                 return certificate
         raise PeerNotTrusted("the server knows no CA certificate with the expected fingerprint")
 
@@ -111,11 +112,3 @@ def _designated_in_handshake(
     except CertificateRejected as error:
         raise PeerNotTrusted(str(error)) from error
     return anchor
-
-
-def _is_ca(certificate: x509.Certificate) -> bool:
-    try:
-        constraints = certificate.extensions.get_extension_for_class(x509.BasicConstraints)
-    except (x509.ExtensionNotFound, ValueError):
-        return False
-    return constraints.value.ca

@@ -35,6 +35,7 @@ from est_protocol.keys import SigningKey
 from est_protocol.messages import CertificatesResponse, EstRequest, Pending
 from est_protocol.operations import Operation
 from est_protocol.secure_channel.context import LocalCredentials
+from est_protocol.trust_anchors import CaCertificates, read_ca_certificates
 
 _log = logging.getLogger(__name__)
 
@@ -110,8 +111,8 @@ class EstClient:
         self._sleep = sleep
         self._monotonic = monotonic
         self._now = now
-        #: What /cacerts gave last; empty before.
-        self.ca_certificates: tuple[x509.Certificate, ...] = ()
+        #: What /cacerts gave last; ``None`` before.
+        self.authority: CaCertificates | None = None
 
     async def __aenter__(self) -> Self:
         return self
@@ -150,7 +151,7 @@ class EstClient:
     async def cacerts(self) -> tuple[x509.Certificate, ...]:
         """Get the CA certificates and trust them from now on (RFC 7030 section 4.1).
 
-        :return: the current CA certificate and every certificate that verified under it.
+        :return: the current CA certificate, and every other one that verified under it.
         :raises PeerNotTrusted: the server is not trusted; on CoAPS also if it is not one of the
             CA that its answer names (RFC 9148 section 9.1).
         :raises MessageError: the answer does not decode, or has no CA certificate in it.
@@ -158,11 +159,11 @@ class EstClient:
         :raises ChannelError: there was no answer.
         """
         answer = await self._exchange(Operation.CACERTS, lambda _: b"", wait=0.0)
-        certificates = answer.certificates
+        authority = read_ca_certificates(answer.certificates, now=self._now())
         if self._adopt_trust:
-            await self._session.adopt_trust(certificates)
-        self.ca_certificates = certificates
-        return self.ca_certificates
+            await self._session.adopt_trust(authority.anchors)
+        self.authority = authority
+        return authority.all
 
     async def simpleenroll(
         self,
@@ -237,7 +238,7 @@ class EstClient:
         return accept_issued(
             (certificate,),
             certificate.public_key(),
-            ca_certificates=self.ca_certificates,
+            authority=self.authority,
             now=self._now(),
         )
 
@@ -250,7 +251,7 @@ class EstClient:
         wait: float,
     ) -> tuple[x509.Certificate, ...]:
         """The issued certificate and what belongs between it and the anchor."""
-        if self._fetch_ca_certificates and not self.ca_certificates:
+        if self._fetch_ca_certificates and self.authority is None:
             await self.cacerts()
 
         def body(connection: EstConnection) -> bytes:
@@ -263,7 +264,7 @@ class EstClient:
         return accept_issued(
             answer.certificates,
             key.public_key(),
-            ca_certificates=self.ca_certificates,
+            authority=self.authority,
             now=self._now(),
         )
 

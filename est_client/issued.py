@@ -8,16 +8,17 @@ from datetime import datetime
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 
-from est_client.chain import verify_chain
+from est_protocol.chain import verify_chain
 from est_protocol.errors import CertificateRejected
 from est_protocol.keys import PublicKey, spki_der
+from est_protocol.trust_anchors import CaCertificates
 
 
 def accept_issued(
     certificates: Sequence[x509.Certificate],
     key: PublicKey,
     *,
-    ca_certificates: Sequence[x509.Certificate],
+    authority: CaCertificates | None,
     now: datetime,
 ) -> tuple[x509.Certificate, ...]:
     """Find the issued certificate among ``certificates`` and verify it.
@@ -26,25 +27,24 @@ def accept_issued(
     from the rest.
 
     :param key: the key that was to be certified.
-    :param ca_certificates: the answer to /cacerts; empty verifies nothing but the key.
+    :param authority: what /cacerts gave; ``None`` verifies nothing but the key.
     :param now: the time at which it must be valid.
-    :return: the certificate, and those between it and the self-signed CA certificate.
+    :return: the certificate, and those between it and the current trust anchor.
     :raises CertificateRejected: none is for ``key``, or it does not chain to the CA.
     """
     candidates = [c for c in certificates if _is_for(c, key)]
     if not candidates:
         raise CertificateRejected("the server issued no certificate for the key of the request")
     certificate = max(candidates, key=lambda c: c.not_valid_before_utc)
-    if not ca_certificates:
+    if authority is None:
         return (certificate,)
-    anchors = [c for c in ca_certificates if c.issuer == c.subject]
     path = verify_chain(
         certificate,
-        anchors=anchors,
-        intermediates=[*ca_certificates, *certificates],
+        anchors=(authority.current,),
+        intermediates=(*authority.others, *certificates),
         now=now,
     )
-    return path[:-1] or path
+    return path[:-1]
 
 
 def _is_for(certificate: x509.Certificate, key: PublicKey) -> bool:

@@ -9,11 +9,11 @@ from datetime import datetime, timedelta
 from cryptography import x509
 
 from est_client.bootstrap import CaFingerprint, bootstrap
-from est_client.chain import verify_chain
 from est_client.connection import Connector, EstConnection
 from est_client.self_signed import self_signed
 from est_client.server_identity import verify_server
 from est_client.trust import TrustDatabase
+from est_protocol.chain import verify_chain
 from est_protocol.credentials import AnchorSet
 from est_protocol.errors import CertificateRejected, ConfigurationError, PeerNotTrusted
 from est_protocol.keys import SigningKey

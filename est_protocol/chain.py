@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from datetime import datetime
 
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from OpenSSL import crypto
 
 from est_protocol.errors import CertificateRejected
@@ -36,7 +37,8 @@ def verify_chain(
     context = crypto.X509StoreContext(
         store,
         crypto.X509.from_cryptography(certificate),
-        [crypto.X509.from_cryptography(intermediate) for intermediate in intermediates],
+        # A self-signed certificate leads nowhere, and OpenSSL does not turn back.
+        [crypto.X509.from_cryptography(c) for c in intermediates if not is_self_signed(c)],
     )
     try:
         path = context.get_verified_chain()
@@ -44,3 +46,12 @@ def verify_chain(
         subject = certificate.subject.rfc4514_string()
         raise CertificateRejected(f"the certificate of {subject!r}: {error}") from error
     return tuple(step.to_cryptography() for step in path)
+
+
+def is_self_signed(certificate: x509.Certificate) -> bool:
+    """Whether a certificate is signed with the key that it carries."""
+    try:
+        certificate.verify_directly_issued_by(certificate)
+    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
+        return False
+    return True
