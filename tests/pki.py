@@ -51,7 +51,7 @@ def make_ca(name: str, issuer: Ca | None = None) -> Ca:
     """A CA, self-signed unless ``issuer`` is given; the same one for the same arguments."""
     key = make_key(f"ca {name}")
     certificate = (
-        _builder(name, key.public_key(), issuer.certificate.subject if issuer else None)
+        _builder(name, key.public_key(), issuer)
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
         .add_extension(_key_usage(ca=True), critical=True)
         .sign(issuer.key if issuer else key, hashes.SHA256())
@@ -77,9 +77,9 @@ def make_leaf(
     :param names: its subjectAltName entries; empty leaves the extension out.
     """
     key = key or make_key(common_name)
-    builder = _builder(
-        common_name, key.public_key(), ca.certificate.subject if ca else None, not_before, not_after
-    ).add_extension(_key_usage(ca=False), critical=True)
+    builder = _builder(common_name, key.public_key(), ca, not_before, not_after).add_extension(
+        _key_usage(ca=False), critical=True
+    )
     if usage is not None:
         builder = builder.add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
     if names:
@@ -97,18 +97,23 @@ def make_server(ca: Ca, host: str = "localhost") -> LocalCredentials:
 def _builder(
     subject: str,
     key: ec.EllipticCurvePublicKey,
-    issuer: x509.Name | None,
+    issuer: Ca | None,
     not_before: datetime = PRESENT - timedelta(hours=1),
     not_after: datetime = PRESENT + timedelta(days=1),
 ) -> x509.CertificateBuilder:
+    issuer_key = issuer.key.public_key() if issuer else key
     return (
         x509.CertificateBuilder()
         .subject_name(make_name(subject))
-        .issuer_name(issuer or make_name(subject))
+        .issuer_name(issuer.certificate.subject if issuer else make_name(subject))
         .public_key(key)
         .serial_number(x509.random_serial_number())
         .not_valid_before(not_before)
         .not_valid_after(not_after)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
+        .add_extension(
+            x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key), critical=False
+        )
     )
 
 

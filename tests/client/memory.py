@@ -160,6 +160,9 @@ def issue(ca: Ca, csr: CertificationRequest) -> x509.Certificate:
         .not_valid_before(PRESENT - timedelta(minutes=5))
         .not_valid_after(PRESENT + timedelta(hours=12))
     )
+    builder = builder.add_extension(
+        x509.AuthorityKeyIdentifier.from_issuer_public_key(ca.key.public_key()), critical=False
+    )
     if csr.subject_alt_names:
         builder = builder.add_extension(
             x509.SubjectAlternativeName(csr.subject_alt_names), critical=False

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -28,7 +30,7 @@ from est_protocol.pkcs10 import CertificationRequest
 from est_protocol.secure_channel.context import LocalCredentials
 from est_protocol.secure_channel.policy import TlsPolicy
 from tests.client.memory import Handler, MemoryConnection, MemoryServer, grant, issue
-from tests.pki import CLIENT_AUTH, Ca, make_ca, make_key, make_leaf, make_server
+from tests.pki import CLIENT_AUTH, PRESENT, Ca, make_ca, make_key, make_leaf, make_server
 
 ROOT = make_ca("root")
 CA = make_ca("issuing", ROOT)
@@ -335,6 +337,60 @@ async def test_cacerts_makes_the_database_explicit(server: MemoryServer) -> None
         await client.cacerts()
     databases = [connection.server.anchor_set for connection in server.connections]
     assert databases == [AnchorSet.IMPLICIT, AnchorSet.EXPLICIT]
+
+
+async def test_a_roll_over_of_the_root_needs_nobodys_help(server: MemoryServer) -> None:
+    old, new = make_ca("old root"), make_ca("new root")
+    name = old.certificate.subject
+    old_ca, new_ca = Ca(old.key, old.certificate), Ca(new.key, self_issue(name, new, new, days=9))
+    old_with_new, new_with_old = self_issue(name, old, new), self_issue(name, new, old)
+    server.ca_certificates = [
+        old_ca.certificate,
+        old_with_new,
+        new_with_old,
+        new_ca.certificate,
+    ]
+    server.ca = old_ca
+    server.credentials = make_server(old_ca)
+    trust = TrustDatabase(explicit=(old_ca.certificate,))
+    async with client_of(server, trust=trust) as client:
+        await client.simpleenroll()
+        assert client.trust is not None
+        assert client.trust.explicit == (new_ca.certificate, old_with_new)
+        # Before the server itself has changed over, and after.
+        for authority in (old_ca, new_ca):
+            await client.close()
+            server.ca = authority
+            server.credentials = make_server(authority)
+            await client.simpleenroll()
+        # The old key is worth nothing once the new one does not vouch for it any more.
+        server.ca_certificates = [new_ca.certificate]
+        await client.cacerts()
+        await client.close()
+        server.credentials = make_server(old_ca)
+        with pytest.raises(PeerNotTrusted):
+            await client.cacerts()
+
+
+def self_issue(name: x509.Name, subject: Ca, issuer: Ca, *, days: int = 1) -> x509.Certificate:
+    """A certificate of one key of a CA by another one of its keys."""
+    key = subject.key.public_key()
+    issuer_key = issuer.key.public_key()
+    return (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key)
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(PRESENT - timedelta(hours=1))
+        .not_valid_after(PRESENT + timedelta(days=days))
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
+        .add_extension(
+            x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key), critical=False
+        )
+        .sign(issuer.key, hashes.SHA256())
+    )
 
 
 async def test_bootstrap_trusts_the_designated_ca_over_a_new_connection(
