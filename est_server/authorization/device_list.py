@@ -1,0 +1,199 @@
+"""Authorization by the device list: who is on it gets what its profile says.
+
+What this protects against: devices that the OEM does not know (counterfeits, devices of others),
+and, since a first enrollment is claimed once, overproduced devices and copies of a genuine one
+that come second. What it does not protect against: a copy that enrolls before the original does;
+that one is refused and shows the theft.
+"""
+
+from __future__ import annotations
+
+from est_protocol.credentials import AnchorSet, PeerCredentials
+from est_protocol.errors import RefusalReason, RequestRefused
+from est_protocol.operations import Operation
+from est_server.authorization.names import grant_for_device
+from est_server.interfaces import (
+    ClientIdentity,
+    Device,
+    DeviceRegistry,
+    EnrollmentRequest,
+    IssuanceGrant,
+    OperationalKey,
+)
+
+
+class DeviceListAuthorizer:
+    """Grants the label's profile to listed devices.
+
+    The device is found by a key that the client proved to hold, never by a name that it states:
+
+    - operational certificate: the device that it was issued to; renews it, or enrolls any key
+      under a label where the device has no certificate yet;
+    - birth certificate: a chain that verified against a manufacturer's anchor, over a listed key;
+      may enroll any key it proves possession of;
+    - bare key: a listed key, proved by a certificate of whatever worth (on CoAPS a self-signed
+      one) or by a CSR that is linked to the channel; enrolls itself.
+
+    The profile's ``operational_key`` overrides which key may be enrolled.
+
+    :param registry: the devices.
+    :param birth_certificates: accept birth certificates.
+    :param bare_keys: accept bare listed keys.
+    :param expired_birth_certificates: accept a birth certificate whose only fault is that it has
+        expired (RFC 9148 section 3 allows it, since devices can lie in store for years).
+    """
+
+    def __init__(
+        self,
+        registry: DeviceRegistry,
+        *,
+        birth_certificates: bool = True,
+        bare_keys: bool = True,
+        expired_birth_certificates: bool = False,
+    ) -> None:
+        self._registry = registry
+        self._birth_certificates = birth_certificates
+        self._bare_keys = bare_keys
+        self._expired_birth_certificates = expired_birth_certificates
+
+    async def __call__(
+        self, request: EnrollmentRequest, client: ClientIdentity, /
+    ) -> IssuanceGrant:
+        """See :class:`~est_server.interfaces.Authorizer`."""
+        if request.operation is Operation.SIMPLEREENROLL:
+            return await self._renew(request, client)
+        return await self._first_enrollment(request, client)
+
+    async def _renew(self, request: EnrollmentRequest, client: ClientIdentity) -> IssuanceGrant:
+        if client.issued is None:
+            raise RequestRefused(
+                RefusalReason.CERTIFICATE_UNKNOWN,
+                "renewal needs an operational certificate of this server",
+            )
+        device = await self._registry.find_by_udid(client.issued.device)
+        if device is None:
+            raise RequestRefused(
+                RefusalReason.UNKNOWN_DEVICE,
+                "the device is not listed (any more)",
+                device=client.issued.device,
+            )
+        _require_active(device)
+        await self._require_key_is_not_anothers(request, device)
+        return self._grant(request, device, OperationalKey.ANY, "operational certificate")
+
+    async def _first_enrollment(
+        self, request: EnrollmentRequest, client: ClientIdentity
+    ) -> IssuanceGrant:
+        credentials = client.credentials
+        device = await self._find(request, client)
+        if device is None:
+            raise _why_unknown(credentials, request)
+        _require_active(device)
+        await self._require_key_is_not_anothers(request, device)
+        if client.issued is not None:
+            return self._grant(request, device, OperationalKey.ANY, "operational certificate")
+        if self._has_birth_certificate(credentials):
+            return self._grant(request, device, OperationalKey.ANY, "birth certificate and list")
+        if not self._bare_keys:
+            raise RequestRefused(
+                RefusalReason.CERTIFICATE_NOT_TRUSTED,
+                "a birth certificate is required; a listed key alone does not do here",
+                detail=credentials.why_unverified(),
+                device=device.udid,
+            )
+        return self._grant(request, device, OperationalKey.LISTED, "listed key")
+
+    async def _find(self, request: EnrollmentRequest, client: ClientIdentity) -> Device | None:
+        """Where there is a client certificate, it alone says who the client is; a CSR for a key
+        that is listed for somebody else changes nothing about that."""
+        if client.issued is not None:
+            return await self._registry.find_by_udid(client.issued.device)
+        if client.credentials.key_sha256 is not None:
+            return await self._registry.find_by_key(client.credentials.key_sha256)
+        if request.pop_linked:
+            return await self._registry.find_by_key(request.csr.key_sha256)
+        return None
+
+    def _has_birth_certificate(self, credentials: PeerCredentials) -> bool:
+        if not self._birth_certificates or credentials.anchor_set is not AnchorSet.MANUFACTURER:
+            return False
+        if not credentials.failures:
+            return True
+        only_expired = all(failure.is_expiry for failure in credentials.failures)
+        return only_expired and self._expired_birth_certificates
+
+    async def _require_key_is_not_anothers(
+        self, request: EnrollmentRequest, device: Device
+    ) -> None:
+        """A key that is listed for one device must not end up in a certificate of another."""
+        if request.csr.key_sha256 == device.listed.spki_sha256:
+            return
+        owner = await self._registry.find_by_key(request.csr.key_sha256)
+        if owner is not None and owner.udid != device.udid:
+            raise RequestRefused(
+                RefusalReason.IDENTITY_MISMATCH,
+                "the key of the certification request belongs to another device",
+                detail=f"it is listed for {owner.udid}",
+                device=device.udid,
+            )
+
+    def _grant(
+        self,
+        request: EnrollmentRequest,
+        device: Device,
+        by_identity: OperationalKey,
+        reason: str,
+    ) -> IssuanceGrant:
+        wanted = request.profile.operational_key
+        allowed = by_identity if wanted is OperationalKey.BY_IDENTITY else wanted
+        listed = device.listed.spki_sha256
+        if allowed is OperationalKey.FRESH and request.csr.key_sha256 == listed:
+            raise RequestRefused(
+                RefusalReason.KEY_NOT_ALLOWED,
+                "a fresh key is required; the listed key is not certified here",
+                device=device.udid,
+            )
+        return grant_for_device(
+            request,
+            device,
+            key_sha256=listed if allowed is OperationalKey.LISTED else None,
+            reasons=(reason,),
+        )
+
+
+def _require_active(device: Device) -> None:
+    if not device.state.may_enroll:
+        raise RequestRefused(
+            RefusalReason.DEVICE_NOT_ACTIVE,
+            f"this device is {device.state.value}",
+            device=device.udid,
+        )
+
+
+def _why_unknown(credentials: PeerCredentials, request: EnrollmentRequest) -> RequestRefused:
+    """The most telling reason why no device was found."""
+    if credentials.certificate is None:
+        if not request.pop_linked:
+            return RequestRefused(
+                RefusalReason.AUTHENTICATION_REQUIRED,
+                "present a client certificate, or link the request to this channel",
+            )
+        return RequestRefused(RefusalReason.UNKNOWN_DEVICE, "the key is not on the device list")
+    if credentials.is_verified:
+        kind = credentials.anchor_set
+        return RequestRefused(
+            RefusalReason.UNKNOWN_DEVICE,
+            "the certificate is genuine, but its key is not on the device list",
+            detail=f"{kind} certificate {credentials.certificate.subject.rfc4514_string()}: "
+            "overproduction or a list that has not been imported",
+        )
+    if credentials.anchor_set and all(failure.is_expiry for failure in credentials.failures):
+        return RequestRefused(
+            RefusalReason.CERTIFICATE_EXPIRED,
+            "the client certificate has expired, and its key is not on the device list",
+        )
+    return RequestRefused(
+        RefusalReason.CERTIFICATE_NOT_TRUSTED,
+        "the client certificate is not trusted here, and its key is not on the device list",
+        detail=credentials.why_unverified(),
+    )
