@@ -59,10 +59,21 @@ def est_application(
     """
     handlers = _Handlers(service, limits)
     app = web.Application()
-    app.router.add_route("*", "/{operation}", handlers.handle)
-    app.router.add_route("*", "/{label}/{operation}", handlers.handle)
-    app.router.add_route("*", "/{anything:.*}", handlers.handle)
+    for path in ("/{operation}", "/{label}/{operation}", "/{anything:.*}"):
+        app.router.add_route("*", path, handlers.handle, expect_handler=_invite_later)
     return app
+
+
+async def _invite_later(http: web.Request) -> None:
+    """Leave ``Expect: 100-continue`` to the handler, which may not want the body at all."""
+
+
+async def _invite_body(http: web.Request) -> None:
+    """Answer ``Expect: 100-continue`` (RFC 9110 section 10.1.1)."""
+    if http.headers.get("Expect", "").lower() == "100-continue":
+        await http.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        # aiohttp takes octets that were written for the beginning of the answer.
+        http.writer.output_size = 0
 
 
 class _Handlers:
@@ -129,6 +140,7 @@ class _Handlers:
         self._check_size(http.content_length or 0)
         try:
             async with asyncio.timeout(self._limits.body_timeout):
+                await _invite_body(http)
                 async for chunk in http.content.iter_any():
                     body += chunk
                     self._check_size(len(body))

@@ -392,6 +392,24 @@ async def test_too_large_a_body(announced: bool) -> None:
     assert [reason for reason, *_ in clerk.refusals] == [RefusalReason.BODY_TOO_LARGE]
 
 
+async def test_a_body_is_invited_only_if_it_is_wanted() -> None:
+    headers = {
+        "Content-Type": "application/pkcs10",
+        "Content-Length": str(len(BODY)),
+        "Expect": "100-continue",
+    }
+    path = f"{WELL_KNOWN_PATH}/simpleenroll"
+    async with serving(limits=HttpsLimits(linger_timeout=0.01)) as server:
+        octets = await exchange(server.port, head("POST", path, headers) + BODY)
+        invitation = b"HTTP/1.1 100 Continue\r\n\r\n"
+        assert octets.startswith(invitation)
+        assert parse(octets.removeprefix(invitation)).status == 200
+
+        too_large = headers | {"Content-Length": "1000000"}
+        answer = parse(await exchange(server.port, head("POST", path, too_large)))
+        assert answer.status == 413
+
+
 async def test_a_compressed_bomb_is_too_large_too() -> None:
     body = zlib.compress(b"A" * 50_000_000)
     headers = {
