@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 
 from est_client.connection import Connector
 from est_client.location import ServerLocation
-from est_protocol.errors import ConfigurationError
 from est_protocol.messages import Transport
 from est_protocol.secure_channel.policy import DtlsPolicy, TlsPolicy
 
@@ -39,7 +38,16 @@ def connector_for(
     location = ServerLocation.parse(server) if isinstance(server, str) else server
     options = options or ConnectorOptions()
     if location.transport is Transport.COAPS:
-        raise ConfigurationError("EST over CoAPS is not there yet")
+        from est_client.coaps import CoapsClientLimits, CoapsConnector
+
+        return CoapsConnector(
+            location.host,
+            location.port,
+            root=location.root,
+            policy=options.dtls,
+            block_size=options.block_size,
+            limits=CoapsClientLimits(handshake_timeout=options.timeout),
+        )
     from est_client.https import HttpsConnector
 
     return HttpsConnector(location.host, location.port, policy=options.tls, timeout=options.timeout)

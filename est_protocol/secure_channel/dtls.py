@@ -15,7 +15,7 @@ from est_protocol.secure_channel.records import Record
 _REPLAY_WINDOW = 64
 #: Octets by which a protected record is longer than its plaintext, at most: header, explicit
 #: nonce and tag of the GCM and CCM suites.
-_RECORD_OVERHEAD = records.HEADER_SIZE + 8 + 16
+RECORD_OVERHEAD = records.HEADER_SIZE + 8 + 16
 
 
 class DtlsSession(Engine):
@@ -49,7 +49,8 @@ class DtlsSession(Engine):
         if server_name is not None:
             self._connection.set_tlsext_host_name(server_name.encode("ascii"))
         self._connection.set_ciphertext_mtu(policy.mtu)
-        self._mtu = policy.mtu
+        #: Octets of the largest datagram.
+        self.mtu = policy.mtu
         self._ccm8_forgery_limit = policy.ccm8_forgery_limit
         self._window = _ReplayWindow()
         self._failed = False
@@ -62,7 +63,7 @@ class DtlsSession(Engine):
     @property
     def maximum_plaintext(self) -> int:
         """Octets of the largest plaintext datagram that fits into the MTU."""
-        return self._mtu - _RECORD_OVERHEAD
+        return self.mtu - RECORD_OVERHEAD
 
     @property
     def open(self) -> bool:
@@ -110,8 +111,8 @@ class DtlsSession(Engine):
             return
         except SSL.Error as error:
             raise ChannelError(explain(error)) from error
-        self._connection.set_ciphertext_mtu(self._mtu)
-        self._address = address
+        self._connection.set_ciphertext_mtu(self.mtu)
+        self.address = address
         self.client_random = record.client_random or b""
         self._handshake()
 
@@ -164,7 +165,7 @@ class DtlsSession(Engine):
 
     def datagrams_to_send(self) -> list[bytes]:
         """Everything that waits to be sent, in datagrams of at most the policy's MTU."""
-        return records.pack(records.split(self._read_ciphertext()), self._mtu)
+        return records.pack(records.split(self._read_ciphertext()), self.mtu)
 
     def deadline(self, now: float) -> float | None:
         """When to call :meth:`handle_timeout`, on the clock of ``now``; ``None`` for never.

@@ -40,7 +40,7 @@ class Engine:
         self._connection.set_app_data(self._failures)
         self._anchors = anchors
         self._server = server
-        self._address = address
+        self.address = address
         if server:
             self._connection.set_accept_state()
         else:
@@ -122,7 +122,7 @@ class Engine:
             channel_binding=self._channel_binding(),
             protocol=connection.get_protocol_version_name(),
             cipher=connection.get_cipher_name() or "",
-            address=self._address,
+            address=self.address,
         )
 
 

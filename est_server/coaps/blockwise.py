@@ -172,6 +172,13 @@ class BlockwiseState:
             RefusalReason.BODY_TOO_LARGE, f"the body is larger than {self.max_body} octets"
         )
 
+    def forget(self, session: object) -> None:
+        """Let go at once of all that a session holds, because it is over."""
+        transfers = self._sessions.pop(session, None)
+        if transfers is not None:
+            self.octets -= transfers.octets
+            transfers.octets = 0
+
     def _append(
         self,
         transfers: _Transfers,

@@ -39,7 +39,6 @@ _UNDERSTOOD = frozenset({3, 7, 12, 17, 23, 27}) | _REPEATABLE
 
 #: Octets of a diagnostic payload: no more than fits into one block of the client's, but enough
 #: to say something.
-_LARGEST_DIAGNOSTIC = 1024
 _SMALLEST_DIAGNOSTIC = 64
 
 
@@ -199,12 +198,10 @@ class EstSite:
             block1.szx if block1 else LARGEST_SZX,
             block2.szx if block2 else LARGEST_SZX,
         )
-        number = block2.number if block2 else 0
-        if block2 is not None and number > 0:
-            # What has been fetched was counted in the client's blocks.
-            szx = block2.szx
+        # What has been fetched was counted in the client's blocks; what is sent, in ours.
+        start = block2.offset if block2 else 0
+        number = start >> (szx + 4)
         size = 1 << (szx + 4)
-        start = number * size
         if number > 0 and start >= len(body.payload):
             raise RequestRefused(
                 RefusalReason.MALFORMED_REQUEST, "the answer has no block with this number"
@@ -235,7 +232,8 @@ class EstSite:
         """The status of a refusal, with its sentence as diagnostic payload."""
         blocks = [_block(request.opt.block1), _block(request.opt.block2)]
         sizes = [block.size for block in blocks if block is not None]
-        room = max(_SMALLEST_DIAGNOSTIC, min([_LARGEST_DIAGNOSTIC, *sizes]))
+        largest = 1 << (self._limits.block_size_exponent + 4)
+        room = max(_SMALLEST_DIAGNOSTIC, min([largest, *sizes]))
         code = refused.status.coap[0] << 5 | refused.status.coap[1]
         response = _message(code, _cut(refused.sentence, room), None)
         if refused.retry_after is not None:
@@ -248,6 +246,12 @@ class EstSite:
 
 
 def _check_options(request: Any) -> None:
+    # The decoder leaves out what it does not understand, and says so.
+    bad_option = getattr(request, "bad_option", None)
+    if bad_option is not None:
+        raise RequestRefused(
+            RefusalReason.BAD_OPTION, f"option {bad_option} is critical and not understood here"
+        )
     seen: set[int] = set()
     for option in request.opt.option_list():
         number = int(option.number)

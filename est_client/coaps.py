@@ -1,0 +1,294 @@
+"""EST over CoAPS for the client (RFC 9148): one DTLS session, and the requests over it."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import socket
+from dataclasses import dataclass, field
+from typing import Any
+
+from aiocoap import Message
+from aiocoap.error import Error as CoapError
+from aiocoap.numbers import Code
+from cryptography import x509
+
+from est_client.blockwise import BlockwiseClient, CoapRequest
+from est_client.http_answers import printable
+from est_protocol import certs_only
+from est_protocol.coap.parameters import TransmissionParameters
+from est_protocol.coap.session import (
+    CoapLimits,
+    CoapSession,
+    block_exponent,
+    largest_block_exponent,
+    make_context,
+)
+from est_protocol.credentials import PeerCredentials
+from est_protocol.errors import (
+    ChannelClosed,
+    ChannelError,
+    ConfigurationError,
+    HandshakeFailed,
+    MessageError,
+    ServerRefused,
+)
+from est_protocol.media_types import ContentFormat
+from est_protocol.messages import (
+    CertificatesResponse,
+    EstRequest,
+    EstResponse,
+    Pending,
+    Transport,
+)
+from est_protocol.secure_channel.context import LocalCredentials, TrustAnchors, dtls_context
+from est_protocol.secure_channel.dtls import DtlsSession
+from est_protocol.secure_channel.dtls_channel import DtlsChannel
+from est_protocol.secure_channel.dtls_client import DtlsClient, NobodyThere, connect_dtls
+from est_protocol.secure_channel.policy import DtlsPolicy
+from est_protocol.secure_channel.stream import format_address
+from est_protocol.secure_channel.udp import DatagramTransportFactory, udp_transport
+
+COAPS_PORT = 5684
+WELL_KNOWN_EST = (".well-known", "est")
+
+#: Max-Age of an answer that has none (RFC 7252 section 5.10.5), in seconds.
+_DEFAULT_MAX_AGE = 60
+#: How many of a server's addresses are tried.
+_MAXIMUM_ADDRESSES = 4
+
+
+@dataclass(frozen=True, slots=True)
+class CoapsClientLimits:
+    """The bounds of one CoAPS connection of a client.
+
+    :param handshake_timeout: seconds for the DTLS handshake.
+    :param answer_timeout: seconds for the answer to one message, so to each block; ``None`` for
+        MAX_TRANSMIT_WAIT.
+    :param answer_size: octets of the longest answer.
+    :param coap: bounds of the CoAP layer.
+    """
+
+    handshake_timeout: float = 60.0
+    answer_timeout: float | None = None
+    answer_size: int = 65536
+    coap: CoapLimits = field(default_factory=CoapLimits)
+
+
+class CoapsConnector:
+    """Makes DTLS sessions to one EST server; an :class:`est_client.connection.Connector`.
+
+    :param host: DNS name, or IP address literal without brackets.
+    :param port: UDP port.
+    :param root: path segments in front of the label and the short name: ``/.well-known/est``, or
+        a shorter one that discovery or the operator named (RFC 9148 section 4.1).
+    :param policy: suites, groups, MTU.
+    :param block_size: octets per block, 16 to 1024; the MTU may make it smaller.
+    :param parameters: CoAP's transmission parameters; the server's should be the same.
+    :param limits: the bounds.
+    :param transport_factory: opens the socket.
+    :raises ConfigurationError: there is no such block size.
+    """
+
+    transport = Transport.COAPS
+
+    def __init__(
+        self,
+        host: str,
+        port: int = COAPS_PORT,
+        *,
+        root: tuple[str, ...] = WELL_KNOWN_EST,
+        policy: DtlsPolicy | None = None,
+        block_size: int = 1024,
+        parameters: TransmissionParameters | None = None,
+        limits: CoapsClientLimits | None = None,
+        transport_factory: DatagramTransportFactory = udp_transport,
+    ) -> None:
+        self.host = host
+        self.root = root
+        self.policy = policy or DtlsPolicy()
+        self.exponent = block_exponent(block_size)
+        self.parameters = parameters or TransmissionParameters()
+        self.limits = limits or CoapsClientLimits()
+        self._port = port
+        self._transport_factory = transport_factory
+
+    async def connect(
+        self,
+        *,
+        credentials: LocalCredentials | None,
+        anchors: TrustAnchors,
+        require_trust: bool = True,
+    ) -> CoapsConnection:
+        """Open a channel; see :meth:`est_client.connection.Connector.connect`.
+
+        :raises ConfigurationError: there are no credentials, and RFC 9148 section 3 has clients
+            authenticate with a certificate.
+        """
+        if credentials is None or not credentials.chain:
+            raise ConfigurationError("EST over CoAPS needs a client certificate, if self-signed")
+        context = dtls_context(
+            self.policy,
+            server=False,
+            credentials=credentials,
+            anchors=anchors,
+            require_trust=require_trust,
+        )
+        nobody: ChannelError = HandshakeFailed(f"{self.host} has no address")
+        for address in await self._addresses():
+            session = DtlsSession(
+                context,
+                anchors,
+                self.policy,
+                server=False,
+                address=format_address(address),
+                server_name=_server_name(self.host),
+            )
+            try:
+                return await self._open(session, address)
+            except NobodyThere as error:
+                nobody = error
+        raise nobody
+
+    async def _open(self, session: DtlsSession, address: tuple[str, int]) -> CoapsConnection:
+        context = make_context()
+        coap: CoapSession | None = None
+
+        def open_user(channel: DtlsChannel) -> CoapSession:
+            nonlocal coap
+            coap = CoapSession(
+                channel, context, parameters=self.parameters, limits=self.limits.coap
+            )
+            return coap
+
+        client = await connect_dtls(
+            session,
+            open_user,
+            remote=address,
+            handshake_timeout=self.limits.handshake_timeout,
+            factory=self._transport_factory,
+        )
+        assert coap is not None
+        context.request_interfaces.append(coap.tokens)
+        return CoapsConnection(self, client, coap, context)
+
+    async def _addresses(self) -> list[tuple[str, int]]:
+        """Where the server may be; a name may stand for an address where nobody listens."""
+        try:
+            found = await asyncio.get_running_loop().getaddrinfo(
+                self.host, self._port, type=socket.SOCK_DGRAM
+            )
+        except OSError as error:
+            raise ChannelError(f"{self.host}: {error.strerror or error}") from error
+        addresses = dict.fromkeys((entry[4][0], entry[4][1]) for entry in found)
+        return [(str(host), int(port)) for host, port in addresses][:_MAXIMUM_ADDRESSES]
+
+
+class CoapsConnection:
+    """One DTLS session to an EST server; an :class:`est_client.connection.EstConnection`.
+
+    Made by :meth:`CoapsConnector.connect`.
+    """
+
+    def __init__(
+        self, connector: CoapsConnector, client: DtlsClient, coap: CoapSession, context: Any
+    ) -> None:
+        self._connector = connector
+        self._client = client
+        self._coap = coap
+        self._context = context
+        # RFC 9148 section 6: one outstanding interaction at a time.
+        self._turn = asyncio.Lock()
+
+    @property
+    def server(self) -> PeerCredentials:
+        """The server, as far as the handshake proved it."""
+        return self._coap.address.peer
+
+    async def request(self, request: EstRequest) -> EstResponse:
+        """Send one request; see :meth:`est_client.connection.EstConnection.request`.
+
+        :raises ConfigurationError: CoAPS has no such operation, or the path leaves no room for a
+            block within the MTU.
+        """
+        coap_request = self._coap_request(request)
+        limits = self._connector.limits
+        largest = largest_block_exponent(self._connector.policy.mtu, coap_request.overhead)
+        blockwise = BlockwiseClient(
+            self._exchange,
+            exponent=min(self._connector.exponent, largest),
+            answer_size=limits.answer_size,
+        )
+        async with self._turn:
+            return self._translate(await blockwise.request(coap_request))
+
+    async def close(self) -> None:
+        """Close the channel with a close_notify; does nothing the second time."""
+        await self._client.close()
+
+    def _coap_request(self, request: EstRequest) -> CoapRequest:
+        name = request.operation.short_name
+        if name is None:
+            raise ConfigurationError(f"there is no {request.operation.value} on CoAPS")
+        label = () if request.label is None else (request.label,)
+        path = (*self._connector.root, *label, name)
+        if request.operation.method == "GET":
+            return CoapRequest(Code.GET, path, ContentFormat.CERTS_ONLY)
+        return CoapRequest(
+            Code.POST, path, ContentFormat.CERTS_ONLY, request.body, ContentFormat.PKCS10
+        )
+
+    async def _exchange(self, message: Message) -> Any:
+        """Send one message and wait for its answer, which may come separately."""
+        if self._coap.lost is not None:
+            raise ChannelClosed(f"the session is over: {self._coap.lost}")
+        parameters = self._connector.parameters
+        message.remote = self._coap.address
+        message.transport_tuning = parameters.tuning
+        patience = self._connector.limits.answer_timeout or parameters.max_transmit_wait
+        try:
+            async with asyncio.timeout(patience):
+                return await self._context.request(message, handle_blockwise=False).response
+        except TimeoutError as error:
+            self._coap.close()
+            raise ChannelClosed(f"no answer within {patience:g} s") from error
+        except CoapError as error:
+            self._coap.close()
+            raise ChannelClosed(f"no answer: {error or type(error).__name__}") from error
+        except asyncio.CancelledError:
+            # Half an answer may still come; no other request may meet it.
+            self._coap.close()
+            raise
+
+    def _translate(self, answer: Any) -> EstResponse:
+        if answer.code in (Code.CONTENT, Code.CHANGED):
+            return CertificatesResponse(_certificates(answer))
+        if answer.code is Code.SERVICE_UNAVAILABLE:
+            max_age = answer.opt.max_age
+            return Pending(_DEFAULT_MAX_AGE if max_age is None else int(max_age))
+        if answer.code.is_successful():
+            raise MessageError(f"the server answered {answer.code.dotted}")
+        text = printable(answer.payload)
+        retry_after = None if answer.opt.max_age is None else int(answer.opt.max_age)
+        raise ServerRefused(answer.code.dotted, text, retry_after=retry_after)
+
+
+def _certificates(answer: Any) -> tuple[x509.Certificate, ...]:
+    """RFC 9148 section 4.3: certs-only, or one bare certificate."""
+    if answer.opt.content_format == ContentFormat.CERTS_ONLY:
+        return certs_only.decode(answer.payload)
+    if answer.opt.content_format == ContentFormat.PKIX_CERT:
+        try:
+            return (x509.load_der_x509_certificate(answer.payload),)
+        except ValueError as error:
+            raise MessageError("the answer is no certificate") from error
+    raise MessageError(f"the answer has content-format {answer.opt.content_format}")
+
+
+def _server_name(host: str) -> str | None:
+    """What stands in the server_name extension: names only (RFC 6066 section 3)."""
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return host.rstrip(".")
+    return None
