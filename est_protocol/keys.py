@@ -11,6 +11,8 @@ from cryptography.hazmat.primitives.asymmetric.types import (
 )
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from est_protocol.errors import ConfigurationError
+
 PublicKey = PublicKeyTypes | CertificatePublicKeyTypes
 
 #: Private keys that can authenticate a channel, sign a CSR or issue a certificate.
@@ -20,6 +22,35 @@ SigningKey = (
     | ed25519.Ed25519PrivateKey
     | ed448.Ed448PrivateKey
 )
+
+#: Kinds of key that :func:`generate_key` makes, by the names of :func:`key_kind`.
+KEY_KINDS = (
+    "ec-p256",
+    "ec-p384",
+    "ec-p521",
+    "ed25519",
+    "ed448",
+    "rsa-2048",
+    "rsa-3072",
+    "rsa-4096",
+)
+
+
+def generate_key(kind: str = "ec-p256") -> SigningKey:
+    """Make a private key.
+
+    :param kind: one of :data:`KEY_KINDS`.
+    :raises ConfigurationError: it is none of them.
+    """
+    if kind not in KEY_KINDS:
+        raise ConfigurationError(f"unknown kind of key {kind!r}; known: {', '.join(KEY_KINDS)}")
+    if kind == "ed25519":
+        return ed25519.Ed25519PrivateKey.generate()
+    if kind == "ed448":
+        return ed448.Ed448PrivateKey.generate()
+    if kind in _CURVES:
+        return ec.generate_private_key(_CURVES[kind])
+    return rsa.generate_private_key(public_exponent=65537, key_size=int(kind.removeprefix("rsa-")))
 
 
 def spki_der(key: PublicKey) -> bytes:
@@ -49,4 +80,9 @@ def key_kind(key: PublicKey) -> str:
     return type(key).__name__.lower().removesuffix("publickey")
 
 
+_CURVES: dict[str, ec.EllipticCurve] = {
+    "ec-p256": ec.SECP256R1(),
+    "ec-p384": ec.SECP384R1(),
+    "ec-p521": ec.SECP521R1(),
+}
 _CURVE_NAMES = {"secp256r1": "p256", "secp384r1": "p384", "secp521r1": "p521"}

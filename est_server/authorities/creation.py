@@ -1,0 +1,166 @@
+"""Making a CA from nothing, and certificates for the EST server itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from ipaddress import ip_address
+
+from cryptography import x509
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from est_protocol.errors import ConfigurationError
+from est_protocol.keys import PublicKey, SigningKey, generate_key
+from est_server.authorities.building import (
+    authority_key_identifier,
+    begin_certificate,
+    key_usage,
+)
+from est_server.authorities.signers.key import KeySigner
+from est_server.interfaces import Signer
+
+#: id-kp-cmcRA (RFC 6402 section 2.10): clients of RFC 9148 section 9.2 and of RFC 7030 section
+#: 3.6.1 take it as the CA's word that this is its EST server.
+CMC_RA = x509.ObjectIdentifier("1.3.6.1.5.5.7.3.28")
+
+#: X.520's upper bound of a common name.
+_LONGEST_COMMON_NAME = 64
+
+
+@dataclass(frozen=True, slots=True)
+class NewCa:
+    """A root and the issuing CA under it, as :func:`create_ca` makes them.
+
+    ``root_key`` is needed again only to make another issuing CA: keep it offline.
+    """
+
+    root_key: SigningKey
+    root: x509.Certificate
+    issuing_key: SigningKey
+    issuing: x509.Certificate
+
+
+def create_ca(
+    name: str,
+    *,
+    now: datetime,
+    key_kind: str = "ec-p256",
+    root_validity: timedelta = timedelta(days=25 * 365),
+    issuing_validity: timedelta = timedelta(days=10 * 365),
+    backdate: timedelta = timedelta(days=1),
+) -> NewCa:
+    """Make a root CA and an issuing CA under it, with fresh keys.
+
+    The root allows one CA below it, the issuing CA none.
+
+    :param name: such as the organization; the subjects are ``CN=NAME Root CA`` and ``CN=NAME
+        Issuing CA``.
+    :param now: the time from which they are valid.
+    :param key_kind: of both keys, one of :data:`est_protocol.keys.KEY_KINDS`.
+    :param backdate: how far notBefore lies in the past, for devices whose clock is slow.
+    :raises ConfigurationError: the name is empty or too long, the kind of key is unknown, or the
+        issuing CA would outlive the root.
+    """
+    if issuing_validity > root_validity:
+        raise ConfigurationError("the issuing CA would be valid for longer than the root")
+    root_key, issuing_key = generate_key(key_kind), generate_key(key_kind)
+    root_name = _common_name(f"{name} Root CA")
+    start = now - backdate
+    root = KeySigner(root_key).sign_certificate(
+        _begin_ca(root_name, root_key, root_name, start, now + root_validity, certificates_below=1)
+    )
+    builder = _begin_ca(
+        _common_name(f"{name} Issuing CA"),
+        issuing_key,
+        root_name,
+        start,
+        now + issuing_validity,
+        certificates_below=0,
+    ).add_extension(authority_key_identifier(root), critical=False)
+    return NewCa(root_key, root, issuing_key, KeySigner(root_key).sign_certificate(builder))
+
+
+def issue_server_certificate(
+    signer: Signer,
+    issuing: x509.Certificate,
+    public_key: PublicKey,
+    hosts: Sequence[str],
+    *,
+    now: datetime,
+    validity: timedelta = timedelta(days=365),
+    backdate: timedelta = timedelta(days=1),
+) -> x509.Certificate:
+    """Issue a certificate for an EST server, on both transports.
+
+    :param signer: signs with the key of ``issuing``.
+    :param public_key: the server's key.
+    :param hosts: the DNS names and IP addresses under which clients know it, at least one.
+    :param now: the time from which it is valid; not beyond the end of ``issuing``.
+    :raises ConfigurationError: there is no host, or one is neither a DNS name nor an IP address.
+    """
+    if not hosts:
+        raise ConfigurationError("a server certificate needs at least one host name")
+    names = [_host(host) for host in hosts]
+    fits = len(hosts[0]) <= _LONGEST_COMMON_NAME
+    subject = _common_name(hosts[0]) if fits else x509.Name([])
+    builder = begin_certificate(
+        subject,
+        public_key,
+        issuer=issuing.subject,
+        not_before=max(now - backdate, issuing.not_valid_before_utc),
+        not_after=min(now + validity, issuing.not_valid_after_utc),
+    )
+    builder = (
+        builder.add_extension(authority_key_identifier(issuing), critical=False)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(key_usage({"digital_signature"}), critical=True)
+        .add_extension(
+            x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, CMC_RA]), critical=False
+        )
+        .add_extension(x509.SubjectAlternativeName(names), critical=not subject.rdns)
+    )
+    return signer.sign_certificate(builder)
+
+
+def _begin_ca(
+    subject: x509.Name,
+    key: SigningKey,
+    issuer: x509.Name,
+    not_before: datetime,
+    not_after: datetime,
+    *,
+    certificates_below: int,
+) -> x509.CertificateBuilder:
+    return (
+        begin_certificate(
+            subject, key.public_key(), issuer=issuer, not_before=not_before, not_after=not_after
+        )
+        .add_extension(
+            x509.BasicConstraints(ca=True, path_length=certificates_below), critical=True
+        )
+        .add_extension(key_usage({"key_cert_sign", "crl_sign"}), critical=True)
+    )
+
+
+def _common_name(text: str) -> x509.Name:
+    try:
+        return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])
+    except ValueError as error:
+        raise ConfigurationError(f"cannot be a common name: {text!r}") from error
+
+
+def _host(text: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ip_address(text))
+    except ValueError:
+        pass
+    labels = text.split(".")
+    if len(text) > 253 or labels[-1].isdigit() or not all(map(_is_dns_label, labels)):
+        raise ConfigurationError(f"neither a DNS name in ASCII nor an IP address: {text!r}")
+    return x509.DNSName(text)
+
+
+def _is_dns_label(label: str) -> bool:
+    allowed = label.isascii() and label.replace("-", "").replace("_", "").isalnum()
+    return allowed and len(label) <= 63 and not label.startswith("-") and not label.endswith("-")

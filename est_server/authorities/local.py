@@ -1,0 +1,163 @@
+"""A certificate authority in this process: an issuing certificate and its signer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+
+from est_protocol.errors import ConfigurationError, RefusalReason, RequestRefused
+from est_protocol.keys import key_kind, spki_sha256
+from est_server.authorities.building import (
+    authority_key_identifier,
+    begin_certificate,
+    end_entity_usages,
+    key_usage,
+)
+from est_server.interfaces import CertificateProfile, IssuanceOrder, Signer
+
+
+class LocalAuthority:
+    """Issues end-entity certificates (a :class:`~est_server.interfaces.CertificateAuthority`).
+
+    A certificate has what the order and its profile say, and of the certification request
+    nothing but the key. It never outlives the certificates above it. Nothing is kept here: what
+    was issued is the ledger's to know.
+
+    :param signer: signs with the key of ``issuing``.
+    :param issuing: the certificate that issues; a CA certificate that may sign certificates.
+    :param issuers: the certificates above it, the self-signed root last; empty only if
+        ``issuing`` is the root itself.
+    :raises ConfigurationError: the signer's key is not that of ``issuing``, a certificate may not
+        issue, or they do not form a chain up to a root.
+    """
+
+    def __init__(
+        self,
+        signer: Signer,
+        issuing: x509.Certificate,
+        issuers: Sequence[x509.Certificate] = (),
+    ) -> None:
+        chain = (issuing, *issuers)
+        _check_chain(chain)
+        if spki_sha256(signer.public_key) != spki_sha256(issuing.public_key()):
+            raise ConfigurationError(
+                f"the CA key is not the key of the CA certificate {_name(issuing)}"
+            )
+        self._signer = signer
+        self._issuing = issuing
+        self._chain = chain
+        self._not_before = max(c.not_valid_before_utc for c in chain)
+        self._not_after = min(c.not_valid_after_utc for c in chain)
+
+    async def ca_certificates(self, label: str | None) -> tuple[x509.Certificate, ...]:
+        """The issuing certificate and those above it, the root last; the same for any label."""
+        return self._chain
+
+    async def issue(self, order: IssuanceOrder) -> x509.Certificate:
+        """Issue a certificate.
+
+        :raises RequestRefused: a CA certificate is not valid now, or the profile has no use for
+            a key of this kind.
+        :raises ConfigurationError: the profile or the grant asks for what cannot be.
+        """
+        not_before, not_after = self._period(order.now, order.validity, order.profile.backdate)
+        builder = begin_certificate(
+            order.subject,
+            order.public_key,
+            issuer=self._issuing.subject,
+            not_before=not_before,
+            not_after=not_after,
+        )
+        builder = builder.add_extension(
+            authority_key_identifier(self._issuing), critical=False
+        ).add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        builder = _add_usages(builder, order)
+        return self._signer.sign_certificate(_add_names(builder, order))
+
+    def _period(
+        self, now: datetime, validity: timedelta, backdate: timedelta
+    ) -> tuple[datetime, datetime]:
+        if not self._not_before <= now < self._not_after:
+            raise RequestRefused(
+                RefusalReason.INTERNAL_ERROR,
+                "the certificate authority cannot issue certificates now",
+                detail=f"its certificates are valid from {self._not_before} to {self._not_after}",
+            )
+        if validity <= timedelta(0) or backdate < timedelta(0):
+            raise ConfigurationError(f"validity {validity} with back-dating {backdate}")
+        # Differences first: a validity of a million days must not overflow the calendar.
+        return (
+            now - min(backdate, now - self._not_before),
+            now + min(validity, self._not_after - now),
+        )
+
+
+def _add_usages(builder: x509.CertificateBuilder, order: IssuanceOrder) -> x509.CertificateBuilder:
+    profile: CertificateProfile = order.profile
+    usages = end_entity_usages(profile.key_usages, order.public_key)
+    if profile.key_usages and not usages:
+        raise RequestRefused(
+            RefusalReason.KEY_NOT_ALLOWED,
+            f"an {key_kind(order.public_key)} key cannot be used as certificates here have to be",
+        )
+    if usages:
+        builder = builder.add_extension(key_usage(usages), critical=True)
+    if profile.extended_key_usages:
+        builder = builder.add_extension(
+            x509.ExtendedKeyUsage(profile.extended_key_usages), critical=False
+        )
+    return builder
+
+
+def _add_names(builder: x509.CertificateBuilder, order: IssuanceOrder) -> x509.CertificateBuilder:
+    if order.subject_alt_names:
+        # RFC 5280 section 4.2.1.6: critical exactly if there is no subject.
+        return builder.add_extension(
+            x509.SubjectAlternativeName(order.subject_alt_names), critical=not order.subject.rdns
+        )
+    if not order.subject.rdns:
+        raise ConfigurationError("a certificate needs a subject or a subjectAltName")
+    return builder
+
+
+def _check_chain(chain: Sequence[x509.Certificate]) -> None:
+    for depth, certificate in enumerate(chain):
+        _check_issuer(certificate, depth)
+    for depth, certificate in enumerate(chain):
+        issuer = chain[min(depth + 1, len(chain) - 1)]
+        try:
+            certificate.verify_directly_issued_by(issuer)
+        except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm) as error:
+            raise ConfigurationError(
+                f"the CA certificate {_name(certificate)} is not issued by {_name(issuer)}; "
+                "the chain has to go up to the self-signed root"
+            ) from error
+
+
+def _check_issuer(certificate: x509.Certificate, depth: int) -> None:
+    """Check that ``certificate`` may have ``depth`` CA certificates below it."""
+    extensions = certificate.extensions
+    try:
+        constraints = extensions.get_extension_for_class(x509.BasicConstraints).value
+    except x509.ExtensionNotFound:
+        constraints = x509.BasicConstraints(ca=False, path_length=None)
+    if not constraints.ca:
+        raise ConfigurationError(f"{_name(certificate)} is no CA certificate")
+    if constraints.path_length is not None and constraints.path_length < depth:
+        raise ConfigurationError(
+            f"{_name(certificate)} allows {constraints.path_length} CA certificates below it, "
+            f"not {depth}"
+        )
+    try:
+        usage = extensions.get_extension_for_class(x509.KeyUsage).value
+    except x509.ExtensionNotFound:
+        return
+    if not usage.key_cert_sign:
+        raise ConfigurationError(f"{_name(certificate)} may not sign certificates")
+
+
+def _name(certificate: x509.Certificate) -> str:
+    return repr(certificate.subject.rfc4514_string())
