@@ -1,1 +1,28 @@
-"""EST server: RFC 7030 over HTTPS and RFC 9148 over CoAPS, authorized by a device list."""
+"""EST server: RFC 7030 over HTTPS and RFC 9148 over CoAPS, authorized by a device list.
+
+What a program that embeds the server needs is here; everything else is in the modules.
+"""
+
+from est_protocol.errors import ConfigurationError, EstError, RefusalReason, RequestRefused
+from est_protocol.messages import Pending
+from est_server.assembly import Assembly, open_service
+from est_server.interfaces import ClientIdentity, EnrollmentRequest, IssuanceGrant, LabelPolicy
+from est_server.server import EstServer, stop_event
+from est_server.service import EnrollmentService
+
+__all__ = [
+    "Assembly",
+    "ClientIdentity",
+    "ConfigurationError",
+    "EnrollmentRequest",
+    "EnrollmentService",
+    "EstError",
+    "EstServer",
+    "IssuanceGrant",
+    "LabelPolicy",
+    "Pending",
+    "RefusalReason",
+    "RequestRefused",
+    "open_service",
+    "stop_event",
+]

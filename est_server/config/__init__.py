@@ -12,6 +12,7 @@ from pathlib import Path
 
 from est_protocol.errors import ConfigurationError
 from est_protocol.operations import RESERVED_SEGMENTS
+from est_server.authorization.names import check_profile
 from est_server.config.reader import Place, read_table
 from est_server.config.settings import LabelSettings, ServerConfig
 
@@ -57,6 +58,10 @@ def _check(config: ServerConfig, place: Place) -> None:
             place.inside(table).at("authority").fail(
                 f"there is no table [authorities.{settings.authority}]"
             )
+        try:
+            check_profile(settings.profile)
+        except ConfigurationError as error:
+            place.inside(f"{table}.profile").fail(str(error))
 
 
 def _label_tables(config: ServerConfig) -> list[tuple[str, LabelSettings]]:

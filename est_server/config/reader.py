@@ -220,9 +220,12 @@ def _duration(text: str, place: Place) -> timedelta:
     if match is None:
         place.fail(f"expected a duration such as '90d', '12h', '5m' or '30s', not {text!r}")
     try:
-        return timedelta(**{_UNITS[match[2]]: int(match[1])})
+        duration = timedelta(**{_UNITS[match[2]]: int(match[1])})
     except OverflowError:
         place.fail(f"{text} is longer than any certificate lives")
+    if not duration:
+        place.fail(f"{text} is not greater than zero")
+    return duration
 
 
 def _extended_key_usage(text: str, place: Place) -> x509.ObjectIdentifier:

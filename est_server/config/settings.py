@@ -45,16 +45,33 @@ class AuthoritySettings:
 
 
 @dataclass(frozen=True, slots=True)
+class DeviceListSettings:
+    """What the authorizer ``device-list`` takes for proof that a device is the listed one.
+
+    :param birth_certificates: a chain that ends at a trusted manufacturer, over a listed key.
+    :param bare_keys: a listed key that is proved without such a chain.
+    :param expired_birth_certificates: a birth certificate whose only fault is that it has expired
+        (RFC 9148 section 3 allows it, since devices can lie in store for years).
+    """
+
+    birth_certificates: bool = True
+    bare_keys: bool = True
+    expired_birth_certificates: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class LabelSettings:
     """What requests under one label get.
 
-    :param authorizers: who decides, by name; there is no default, and a label without one keeps
-        the server from starting. ``device-list`` grants what the imported device lists say.
+    :param authorizers: who decides; there is no default, and a label without one keeps the
+        server from starting. ``device-list`` grants to the devices of imported lists;
+        ``package.module:function`` is an ``async def`` of your own.
     :param combination: what several authorizers decide together: ``all-of`` them have to grant,
         or the ``first-of`` them that grants decides.
     :param authority: name of the table under ``authorities`` that issues for this label.
     :param require_pop_linking: refuse requests that are not linked to their channel (RFC 7030
         section 3.5). Without a client certificate linking is required in any case.
+    :param device_list: what ``device-list`` takes for proof.
     :param profile: what the certificates look like.
     """
 
@@ -62,6 +79,7 @@ class LabelSettings:
     combination: Combination = Combination.ALL_OF
     authority: str = "default"
     require_pop_linking: bool = False
+    device_list: DeviceListSettings = field(default_factory=DeviceListSettings)
     profile: CertificateProfile = field(default_factory=CertificateProfile)
 
 

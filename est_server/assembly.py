@@ -1,0 +1,157 @@
+"""From a configuration to the parts that it describes, put together."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from est_protocol.errors import ConfigurationError
+from est_protocol.secure_channel.context import LocalCredentials, TrustAnchors
+from est_server.anchors import load_anchors
+from est_server.authorities.local import LocalAuthority
+from est_server.authorities.signers.file import (
+    FileSigner,
+    Passphrase,
+    passphrase_from_environment,
+    read_private_key,
+)
+from est_server.authorizers import make_authorizer
+from est_server.config import ServerConfig, load_config
+from est_server.config.settings import (
+    AuthoritySettings,
+    CoapsSettings,
+    HttpsSettings,
+    LabelSettings,
+)
+from est_server.https import HttpsEndpoint
+from est_server.interfaces import Authorizer, LabelPolicy
+from est_server.pem_files import load_certificates
+from est_server.service import EnrollmentService, SystemClock
+from est_server.stores.sqlite import SqliteStore
+
+
+@dataclass(frozen=True, slots=True)
+class Assembly:
+    """What a configuration describes, ready to be served.
+
+    :param service: answers requests of both transports.
+    :param https: where and how to serve HTTPS; ``None`` if it is not configured.
+    """
+
+    service: EnrollmentService
+    https: HttpsEndpoint | None
+
+
+@asynccontextmanager
+async def open_service(
+    config: ServerConfig | Path | str, *, authorizer: Authorizer | None = None
+) -> AsyncIterator[Assembly]:
+    """Put together what ``config`` describes; its store is open as long as the context lasts.
+
+    :param config: a configuration, or the path of an ``est-server.toml``.
+    :param authorizer: decides for every label, in place of the authorizers that the
+        configuration names.
+    :raises ConfigurationError: the configuration, or a file that it names, is not usable.
+    """
+    if not isinstance(config, ServerConfig):
+        config = load_config(Path(config))
+    authorities = {name: _load_authority(settings) for name, settings in config.authorities.items()}
+    anchors = load_anchors(config)
+    https = _https_endpoint(config.https, anchors) if config.https else None
+    with _stable_owner(config.store.path) as owner:
+        async with open_store(config, owner=owner) as store:
+            labels = _label_policies(config, authorities, store, authorizer)
+            service = EnrollmentService(
+                labels,
+                store,
+                registry=store,
+                authorizer_timeout=config.service.authorizer_timeout,
+            )
+            yield Assembly(service, https)
+
+
+def open_store(
+    config: ServerConfig, *, owner: str | None = None
+) -> AbstractAsyncContextManager[SqliteStore]:
+    """Open the store that ``config`` describes; see :meth:`SqliteStore.open`."""
+    settings = config.store
+    return SqliteStore.open(
+        settings.path, clock=SystemClock(), options=settings.bounds, owner=owner
+    )
+
+
+@contextmanager
+def _stable_owner(store: Path) -> Iterator[str | None]:
+    """An owner id for the ledger that a restart keeps, or ``None`` if another server has it.
+
+    The kernel lets go of the lock when the process ends, however it ends.
+    """
+    path = store.with_name(f"{store.name}.owner")
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        raise ConfigurationError(f"{path}: {error.strerror}") from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield "first"
+    except BlockingIOError:
+        yield None
+    finally:
+        os.close(descriptor)
+
+
+def _passphrase(variable: str | None) -> Passphrase | None:
+    return None if variable is None else passphrase_from_environment(variable)
+
+
+def _load_authority(settings: AuthoritySettings) -> LocalAuthority:
+    signer = FileSigner(settings.key, passphrase=_passphrase(settings.key_passphrase_variable))
+    issuing, *issuers = load_certificates(settings.certificate)
+    try:
+        return LocalAuthority(signer, issuing, issuers)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{settings.certificate}: {error}") from error
+
+
+def _https_endpoint(settings: HttpsSettings, anchors: TrustAnchors) -> HttpsEndpoint:
+    return HttpsEndpoint(
+        credentials=_load_credentials(settings),
+        anchors=anchors,
+        host=settings.listen,
+        port=settings.port,
+        policy=settings.tls,
+        limits=settings.limits,
+    )
+
+
+def _load_credentials(settings: HttpsSettings | CoapsSettings) -> LocalCredentials:
+    key = read_private_key(settings.key, passphrase=_passphrase(settings.key_passphrase_variable))
+    chain = load_certificates(settings.certificate)
+    if chain[0].public_key() != key.public_key():
+        raise ConfigurationError(
+            f"{settings.key} is not the key of the first certificate in {settings.certificate}"
+        )
+    return LocalCredentials(key, chain)
+
+
+def _label_policies(
+    config: ServerConfig,
+    authorities: Mapping[str, LocalAuthority],
+    store: SqliteStore,
+    authorizer: Authorizer | None,
+) -> dict[str | None, LabelPolicy]:
+    labels: dict[str | None, LabelSettings] = {None: config.default}
+    labels.update(config.labels)
+    return {
+        label: LabelPolicy(
+            authority=authorities[settings.authority],
+            authorizer=authorizer or make_authorizer(settings, store),
+            profile=settings.profile,
+            require_pop_linking=settings.require_pop_linking,
+        )
+        for label, settings in labels.items()
+    }

@@ -1,0 +1,58 @@
+"""From the names of authorizers in the configuration to the one that decides for a label."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+
+from est_protocol.errors import ConfigurationError
+from est_server.authorization.combinators import all_of, first_of
+from est_server.authorization.device_list import DeviceListAuthorizer
+from est_server.config.settings import Combination, LabelSettings
+from est_server.interfaces import Authorizer, DeviceRegistry
+
+DEVICE_LIST = "device-list"
+
+
+def make_authorizer(settings: LabelSettings, registry: DeviceRegistry) -> Authorizer:
+    """The authorizer that ``settings`` describes.
+
+    :raises ConfigurationError: none is named, or one that does not exist.
+    """
+    if not settings.authorizers:
+        raise ConfigurationError(
+            f'a label names no authorizers; authorizers = ["{DEVICE_LIST}"] grants certificates '
+            "to the devices of imported lists"
+        )
+    named = [_make_one(name, settings, registry) for name in settings.authorizers]
+    if len(named) == 1:
+        return named[0]
+    return (all_of if settings.combination is Combination.ALL_OF else first_of)(*named)
+
+
+def _make_one(name: str, settings: LabelSettings, registry: DeviceRegistry) -> Authorizer:
+    if name == DEVICE_LIST:
+        proof = settings.device_list
+        return DeviceListAuthorizer(
+            registry,
+            birth_certificates=proof.birth_certificates,
+            bare_keys=proof.bare_keys,
+            expired_birth_certificates=proof.expired_birth_certificates,
+        )
+    if ":" in name:
+        return _import(name)
+    raise ConfigurationError(f"no authorizer {name!r}: neither {DEVICE_LIST} nor module:function")
+
+
+def _import(name: str) -> Authorizer:
+    module_name, _, function = name.partition(":")
+    try:
+        authorizer: Authorizer = getattr(importlib.import_module(module_name), function)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigurationError(f"no authorizer {name!r}: {error}") from error
+    is_async = inspect.iscoroutinefunction(authorizer) or inspect.iscoroutinefunction(
+        getattr(authorizer, "__call__", None)  # noqa: B004
+    )
+    if not is_async:
+        raise ConfigurationError(f"authorizer {name!r} is no async function")
+    return authorizer
