@@ -1,4 +1,4 @@
-"""The command ``est-client``: its options, its exit status, its errors."""
+"""The command ``est-client``: its exit status and its errors."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import asyncio
 import logging
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
-from est_client.commands import cacerts, enroll, reenroll
-from est_client.device_keys import KEY_KINDS
+from est_client.options import parser
 from est_protocol.errors import (
     CertificateRejected,
     ChannelError,
@@ -21,39 +21,6 @@ from est_protocol.errors import (
     StillPending,
 )
 
-_EXIT_STATUS = """\
-exit status:
-  0    success
-  1    refused by the server, which says why, or still pending
-  2    usage or local error
-  3    server not trusted, unreachable or not making sense
-  130  interrupted
-"""
-
-_ENROLL_EXAMPLES = """\
-examples:
-  A device with nothing but a key that the server lists:
-    est-client enroll --url https://est.example:8443 --ca-cert ca.pem \\
-        --key device.key --out device.pem
-  A device with a birth certificate, for a new operational key, over CoAP:
-    est-client enroll --url coaps://est.example --ca-cert ca.pem \\
-        --key birth.key --cert birth.pem --new-key device.key --out device.pem
-
-"""
-
-_REENROLL_EXAMPLE = """\
-example:
-    est-client reenroll --url https://est.example:8443 --ca-cert ca.pem \\
-        --key device.key --cert device.pem --new-key next.key --out next.pem
-
-"""
-
-_CACERTS_EXAMPLE = """\
-example:
-    est-client cacerts --url https://est.example:8443 --ca-fingerprint 3A:5F:... --out ca.pem
-
-"""
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run ``est-client``.
@@ -62,8 +29,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     :return: the exit status.
     :raises SystemExit: the command line is wrong (2), or asks for help (0).
     """
-    options = _parser().parse_args(arguments)
-    _configure_log(options)
+    options = parser().parse_args(arguments)
+    with _log_to_standard_error(options):
+        return _run(options)
+
+
+def _run(options: argparse.Namespace) -> int:
     try:
         asyncio.run(options.command(options))
     except KeyboardInterrupt:
@@ -74,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         # A bug; the operator gets one line all the same, and whoever mends it the rest.
         if options.debug:
-            raise
+            traceback.print_exception(error)
         print(
             f"est-client: internal error: {type(error).__name__}: {error} (--debug shows where)",
             file=sys.stderr,
@@ -107,195 +78,27 @@ def _classify(error: EstError | OSError) -> tuple[int, str]:
     return 2, str(error)
 
 
-def _configure_log(options: argparse.Namespace) -> None:
-    level = logging.DEBUG if options.debug else logging.ERROR
-    logging.basicConfig(level=level, format="%(name)s: %(message)s", force=True)
+@contextmanager
+def _log_to_standard_error(options: argparse.Namespace) -> Iterator[None]:
+    """Log for as long as the command runs, and leave the process as it was."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(name)s: %(message)s"))
     own = logging.INFO if options.verbose else logging.WARNING
-    logging.getLogger("est_client").setLevel(logging.DEBUG if options.debug else own)
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="est-client",
-        description="Enroll a device with an EST server (RFC 7030 over HTTPS, RFC 9148 over CoAP).",
-        epilog="example:\n    est-client enroll --help\n\n" + _EXIT_STATUS,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    _add_cacerts(commands)
-    _add_enroll(commands)
-    _add_reenroll(commands)
-    return parser
-
-
-_Commands = argparse._SubParsersAction  # argparse has no public name for it
-
-
-def _add_cacerts(commands: _Commands[argparse.ArgumentParser]) -> None:
-    parser = _add_command(
-        commands, "cacerts", "get the CA certificates of the server", _CACERTS_EXAMPLE
-    )
-    parser.set_defaults(command=cacerts)
-    _add_identity(parser, key_required=False)
-    _add_out(parser, "all CA certificates")
-
-
-def _add_enroll(commands: _Commands[argparse.ArgumentParser]) -> None:
-    parser = _add_command(commands, "enroll", "get a certificate for a key", _ENROLL_EXAMPLES)
-    parser.set_defaults(command=enroll)
-    _add_identity(parser, key_required=True)
-    _add_request(parser, "CN= and the UDID of the key, its SHA-256")
-    _add_out(parser, "the certificate")
-
-
-def _add_reenroll(commands: _Commands[argparse.ArgumentParser]) -> None:
-    parser = _add_command(
-        commands, "reenroll", "renew a certificate, for the same or a new key", _REENROLL_EXAMPLE
-    )
-    parser.set_defaults(command=reenroll)
-    _add_identity(parser, key_required=True)
-    _add_request(parser, "the subject of --cert, and servers refuse others")
-    _add_out(parser, "the new certificate; may be the file of --cert")
-
-
-def _add_command(
-    commands: _Commands[argparse.ArgumentParser], name: str, summary: str, example: str
-) -> argparse.ArgumentParser:
-    parser = commands.add_parser(
-        name,
-        help=summary,
-        description=summary[0].upper() + summary[1:] + ".",
-        epilog=example + _EXIT_STATUS,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    _add_server(parser)
-    _add_trust(parser)
-    talk = parser.add_argument_group("talking")
-    talk.add_argument("--verbose", action="store_true", help="say what is done, step by step")
-    talk.add_argument("--debug", action="store_true", help="log everything, with tracebacks")
-    return parser
-
-
-def _add_server(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("server")
-    group.add_argument(
-        "--url",
-        required=True,
-        help="https://HOST[:PORT][/.well-known/est[/LABEL]] or coaps://HOST[:PORT][/...], "
-        "such as https://est.example:8443",
-    )
-    group.add_argument("--label", help="selects a CA and a profile, as LABEL in the URL does")
-    group.add_argument(
-        "--timeout",
-        type=_seconds,
-        default=30.0,
-        metavar="SECONDS",
-        help="for the handshake, and for each answer (default: 30)",
-    )
-    group.add_argument(
-        "--attempts",
-        type=int,
-        choices=range(1, 21),
-        default=4,
-        metavar="N",
-        help="how often to send a request if the answer is lost, 1 to 20 (default: 4)",
-    )
-    group.add_argument(
-        "--tls-max",
-        choices=("1.2", "1.3"),
-        default="1.3",
-        help="newest TLS version offered over HTTPS (default: 1.3)",
-    )
-    group.add_argument(
-        "--block-size",
-        type=int,
-        choices=(16, 32, 64, 128, 256, 512, 1024),
-        default=1024,
-        help="octets per CoAP block (default: 1024)",
-    )
-
-
-def _add_trust(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("trust in the server, one of")
-    group.add_argument("--ca-cert", metavar="FILE", help="CA certificates in PEM, such as ca.pem")
-    group.add_argument(
-        "--ca-fingerprint",
-        metavar="SHA256",
-        help="64 hex digits over the DER of the CA certificate, colons allowed, such as "
-        "`openssl x509 -in ca.pem -noout -fingerprint -sha256` prints",
-    )
-    group.add_argument(
-        "--system-trust",
-        action="store_true",
-        help="whatever CA this machine trusts; the server's name is then all that is checked",
-    )
-    group.add_argument(
-        "--keep-trust",
-        action="store_true",
-        help="do not replace the trust by what the server answers to /cacerts, for servers whose "
-        "own certificate is of another CA than the one that issues",
-    )
-
-
-def _add_identity(parser: argparse.ArgumentParser, *, key_required: bool) -> None:
-    group = parser.add_argument_group("identity of the device")
-    group.add_argument(
-        "--key",
-        required=key_required,
-        metavar="FILE",
-        help="private key in PEM; made, with mode 0600, if there is no such file",
-    )
-    group.add_argument(
-        "--cert",
-        metavar="FILE",
-        help="certificate of --key in PEM, its chain after it; without it the key authenticates "
-        "alone",
-    )
-    group.add_argument(
-        "--key-type",
-        choices=KEY_KINDS,
-        default="ec-p256",
-        help="what to make where a key is made (default: ec-p256)",
-    )
-
-
-def _add_request(parser: argparse.ArgumentParser, default_subject: str) -> None:
-    group = parser.add_argument_group("request")
-    group.add_argument(
-        "--new-key",
-        metavar="FILE",
-        help="certify this key instead of --key; made, with mode 0600, if there is no such file",
-    )
-    group.add_argument(
-        "--subject",
-        metavar="RFC4514",
-        help=f"name to ask for, such as 'CN=pump 7,O=Example' (default: {default_subject})",
-    )
-    group.add_argument(
-        "--no-pop-linking",
-        action="store_true",
-        help="do not bind the request to its channel (RFC 7030 section 3.5)",
-    )
-    group.add_argument(
-        "--wait",
-        type=_seconds,
-        default=0.0,
-        metavar="SECONDS",
-        help='how long to wait in all while the server says "not yet" (default: 0)',
-    )
-
-
-def _add_out(parser: argparse.ArgumentParser, what: str) -> None:
-    parser.add_argument(
-        "--out", metavar="FILE", help=f"where {what} in PEM goes (default: standard output)"
-    )
-
-
-def _seconds(text: str) -> float:
-    seconds = float(text)
-    if not 0 <= seconds < float("inf"):
-        raise argparse.ArgumentTypeError("must be a number of seconds")
-    return seconds
+    levels = {
+        logging.getLogger(): logging.DEBUG if options.debug else logging.ERROR,
+        logging.getLogger("est_client"): logging.DEBUG if options.debug else own,
+    }
+    before = {logger: logger.level for logger in levels}
+    root = logging.getLogger()
+    root.addHandler(handler)
+    try:
+        for logger, level in levels.items():
+            logger.setLevel(level)
+        yield
+    finally:
+        root.removeHandler(handler)
+        for logger, level in before.items():
+            logger.setLevel(level)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
@@ -15,32 +14,20 @@ from cryptography import x509
 from est_client.bootstrap import CaFingerprint
 from est_client.connection import Connector, EstConnection
 from est_client.connectors import connector_for
+from est_client.exchange import Exchange
 from est_client.issued import accept_issued
 from est_client.location import ServerLocation
-from est_client.retry import Patience, RetryPolicy
+from est_client.retry import RetryPolicy
 from est_client.self_signed import udid_name
 from est_client.session import Session
 from est_client.trust import TrustDatabase
 from est_protocol import pkcs10
 from est_protocol.credentials import AnchorSet
-from est_protocol.errors import (
-    ChannelError,
-    ConfigurationError,
-    MessageError,
-    PeerNotTrusted,
-    ServerRefused,
-    StillPending,
-)
+from est_protocol.errors import ConfigurationError, MessageError
 from est_protocol.keys import SigningKey
-from est_protocol.messages import CertificatesResponse, EstRequest, Pending
 from est_protocol.operations import Operation
 from est_protocol.secure_channel.context import LocalCredentials
 from est_protocol.trust_anchors import CaCertificates, read_ca_certificates
-
-_log = logging.getLogger(__name__)
-
-#: Makes the body of a request for the channel that it will travel over.
-_Body = Callable[[EstConnection], bytes]
 
 
 def _now() -> datetime:
@@ -103,13 +90,16 @@ class EstClient:
             present_bare_key=present_bare_key,
             now=now,
         )
-        self._label = label
+        self._exchange = Exchange(
+            self._session,
+            label=label,
+            retry=retry or RetryPolicy(),
+            sleep=sleep,
+            monotonic=monotonic,
+        )
         self._pop_linking = pop_linking
         self._adopt_trust = adopt_trust
         self._fetch_ca_certificates = fetch_ca_certificates
-        self._retry = retry or RetryPolicy()
-        self._sleep = sleep
-        self._monotonic = monotonic
         self._now = now
         #: What /cacerts gave last; ``None`` before.
         self.authority: CaCertificates | None = None
@@ -158,7 +148,7 @@ class EstClient:
         :raises ServerRefused: the server refused.
         :raises ChannelError: there was no answer.
         """
-        answer = await self._exchange(Operation.CACERTS, lambda _: b"", wait=0.0)
+        answer = await self._exchange.send(Operation.CACERTS, lambda _: b"", wait=0.0)
         authority = read_ca_certificates(answer.certificates, now=self._now())
         if self._adopt_trust:
             await self._session.adopt_trust(authority.anchors)
@@ -260,58 +250,13 @@ class EstClient:
                 key, subject, subject_alt_names=subject_alt_names, binding=binding
             ).der
 
-        answer = await self._exchange(operation, body, wait=wait)
+        answer = await self._exchange.send(operation, body, wait=wait)
         return accept_issued(
             answer.certificates,
             key.public_key(),
             authority=self.authority,
             now=self._now(),
         )
-
-    async def _exchange(
-        self, operation: Operation, body: _Body, *, wait: float
-    ) -> CertificatesResponse:
-        """Send a request until it is answered, each time over a channel that is verified."""
-        patience = Patience(self._retry, wait=wait, monotonic=self._monotonic)
-        asked = False
-        while True:
-            try:
-                connection = await self._session.connection()
-                asked = True
-                answer = await self._ask(connection, operation, body(connection))
-            except PeerNotTrusted:
-                raise
-            except ChannelError as error:
-                # Where nothing was ever sent there is no answer to be lost.
-                if not asked:
-                    raise
-                delay = patience.after_loss(error)
-                _log.warning("%s: no answer (%s)", operation.value, error)
-            except ServerRefused as error:
-                if error.retry_after is None:
-                    raise
-                delay = patience.after_not_yet(error.retry_after, error)
-            else:
-                if isinstance(answer, CertificatesResponse):
-                    return answer
-                pending = StillPending(answer.retry_after)
-                delay = patience.after_not_yet(answer.retry_after, pending)
-            _log.info("%s: asking again in %.1f s", operation.value, delay)
-            await self._session.close()
-            await self._sleep(delay)
-
-    async def _ask(
-        self, connection: EstConnection, operation: Operation, body: bytes
-    ) -> CertificatesResponse | Pending:
-        transport = self._session.connector.transport
-        try:
-            return await connection.request(EstRequest(operation, transport, self._label, body))
-        except ServerRefused:
-            raise
-        except BaseException:
-            # Half an answer may still be on its way; no other request may meet it.
-            await self._session.close()
-            raise
 
 
 def _subject_alt_names(certificate: x509.Certificate) -> tuple[x509.GeneralName, ...]:

@@ -35,13 +35,17 @@ def verify_server(server: PeerCredentials, host: str) -> AnchorSet:
         raise PeerNotTrusted("the server presented no certificate")
     if server.anchor_set is None or not server.is_verified:
         raise PeerNotTrusted(f"the server's certificate: {server.why_unverified()}")
-    if server.anchor_set is AnchorSet.EXPLICIT and _is_registration_authority(certificate):
+    if server.anchor_set is AnchorSet.EXPLICIT and is_registration_authority(certificate):
         return server.anchor_set
     _verify_name(certificate, host)
     return server.anchor_set
 
 
-def _is_registration_authority(certificate: x509.Certificate) -> bool:
+def is_registration_authority(certificate: x509.Certificate) -> bool:
+    """Whether a certificate carries id-kp-cmcRA (RFC 6402 section 2.10).
+
+    :raises PeerNotTrusted: its extensions do not decode.
+    """
     try:
         usages = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
     except x509.ExtensionNotFound:

@@ -11,10 +11,10 @@ from cryptography import x509
 from est_client.bootstrap import CaFingerprint, bootstrap
 from est_client.connection import Connector, EstConnection
 from est_client.self_signed import self_signed
-from est_client.server_identity import verify_server
+from est_client.server_identity import is_registration_authority, verify_server
 from est_client.trust import TrustDatabase
 from est_protocol.chain import verify_chain
-from est_protocol.credentials import AnchorSet
+from est_protocol.credentials import AnchorSet, PeerCredentials
 from est_protocol.errors import CertificateRejected, ConfigurationError, PeerNotTrusted
 from est_protocol.keys import SigningKey
 from est_protocol.messages import Transport
@@ -98,6 +98,7 @@ class Session:
             await connection.close()
             raise
         server = connection.server
+        self._warn_of_a_mere_name(server)
         _log.info(
             "connected to %s: %s, %s, verified by the %s trust anchors",
             self.connector.host,
@@ -106,6 +107,13 @@ class Session:
             self.verified_by.value,
         )
         return connection
+
+    def _warn_of_a_mere_name(self, server: PeerCredentials) -> None:
+        """RFC 9148 section 9.2: an Implicit anchor does not say who may be a registrar."""
+        if self.connector.transport is Transport.COAPS and self.verified_by is AnchorSet.IMPLICIT:
+            certificate = server.certificate
+            if certificate is not None and not is_registration_authority(certificate):
+                _log.warning("nothing but its name says that this is an EST server: no id-kp-cmcRA")
 
     def _credentials(self) -> LocalCredentials | None:
         identity = self.identity

@@ -7,11 +7,21 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import x25519
+from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    KeySerializationEncryption,
+    NoEncryption,
+    PrivateFormat,
+)
 
 from est_client.cli import main
 from est_client.connectors import ConnectorOptions
 from est_client.device_keys import chain_to_pem, key_from_pem, key_to_pem
 from est_client.location import ServerLocation
+from est_protocol.credentials import AnchorSet
 from est_protocol.errors import ChannelClosed, ServerRefused
 from est_protocol.keys import key_kind, spki_sha256
 from est_protocol.messages import EstRequest, EstResponse, Pending, Transport
@@ -301,3 +311,62 @@ def test_help_has_an_example_and_the_exit_status(
     assert "example" in text
     assert "est-client" in text
     assert "exit status" in text
+
+
+def test_a_bug_is_one_line_too(
+    run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def break_down(connection: MemoryConnection, request: EstRequest) -> EstResponse:
+        raise ZeroDivisionError("oops")
+
+    run.server.handlers = [break_down, break_down]
+    assert run("enroll", "--key", "device.key") == 2
+    assert capsys.readouterr().err.splitlines()[-1].startswith("est-client: internal error")
+    assert run("enroll", "--key", "device.key", "--debug") == 2
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_verbose_says_what_is_done(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("enroll", "--key", "device.key", "--verbose") == 0
+    assert "TLSv1.2" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("key", "encryption"),
+    [
+        (make_key("device"), BestAvailableEncryption(b"secret")),
+        (x25519.X25519PrivateKey.generate(), NoEncryption()),
+    ],
+    ids=["encrypted", "cannot sign"],
+)
+def test_a_key_that_cannot_be_used(
+    run: Run,
+    key: PrivateKeyTypes,
+    encryption: KeySerializationEncryption,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption)
+    (run.folder / "device.key").write_bytes(pem)
+    assert run("enroll", "--key", "device.key") == 2
+    assert "device.key" in capsys.readouterr().err
+
+
+def test_the_machines_own_anchors(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", run.path("ca.pem"))
+    assert run("cacerts", "--system-trust", trust=False) == 0
+    assert run.server.connections[0].server.anchor_set is AnchorSet.IMPLICIT
+
+
+def test_a_machine_without_anchors(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", run.path("absent.pem"))
+    monkeypatch.setenv("SSL_CERT_DIR", run.path("absent"))
+    assert run("cacerts", "--system-trust", trust=False) == 2
+
+
+def test_trust_that_is_to_be_kept(run: Run) -> None:
+    other = make_ca("another CA").certificate
+    run.server.ca_certificates = [other]
+    arguments = ("--url", "coaps://localhost", "--key", "device.key", "--out", "out.pem")
+    assert run("cacerts", *arguments) == 3
+    assert run("cacerts", *arguments, "--keep-trust") == 0
+    assert run.certificates("out.pem") == [other]

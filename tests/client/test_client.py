@@ -19,6 +19,7 @@ from est_protocol.errors import (
     CertificateRejected,
     ChannelClosed,
     ConfigurationError,
+    MessageError,
     PeerNotTrusted,
     ServerRefused,
     StillPending,
@@ -519,3 +520,101 @@ async def test_trust_stays_as_configured_when_it_is_not_to_be_adopted(server: Me
         assert await client.cacerts() == tuple(server.ca_certificates)
         assert client.trust == TRUST
         await client.cacerts()
+
+
+async def test_a_url_will_do() -> None:
+    trust = TrustDatabase(explicit=(ROOT.certificate,))
+    async with EstClient("https://localhost:1/.well-known/est/a", trust=trust) as client:
+        assert client.trust == trust
+    with pytest.raises(ConfigurationError):
+        EstClient("https://localhost/.well-known/est/a", trust=trust, label="b")
+    with pytest.raises(ConfigurationError):
+        EstClient("http://localhost", trust=trust)
+
+
+async def test_nothing_to_certify_is_a_local_error(server: MemoryServer) -> None:
+    async with EstClient(server, trust=TRUST) as client:
+        with pytest.raises(ConfigurationError):
+            await client.simpleenroll()
+    assert server.attempts == 0
+
+
+async def test_coaps_needs_a_key(server: MemoryServer) -> None:
+    async with EstClient(coaps(server), trust=TRUST) as client:
+        with pytest.raises(ConfigurationError, match="9148"):
+            await client.cacerts()
+    assert server.attempts == 0
+
+
+async def test_bootstrap_does_not_wait_for_anybody(server: MemoryServer) -> None:
+    class Lazy(MemoryServer):
+        async def answer(self, connection: MemoryConnection, request: EstRequest) -> EstResponse:
+            return Pending(5)
+
+    lazy = Lazy(CA, make_server(CA))
+    fingerprint = CaFingerprint(ROOT.certificate.fingerprint(hashes.SHA256()))
+    async with client_of(lazy, trust=fingerprint) as client:
+        with pytest.raises(MessageError):
+            await client.cacerts()
+    assert lazy.connections[0].closed
+
+
+@pytest.mark.parametrize("text", ["", "ab" * 31, "xy" * 32, "ab" * 33, "sha256:" + "ab" * 32])
+def test_what_is_no_fingerprint(text: str) -> None:
+    with pytest.raises(ConfigurationError):
+        CaFingerprint.parse(text)
+
+
+@pytest.mark.parametrize("text", ["aB" * 32, ":".join(["Ab"] * 32), " ".join(["aB"] * 32)])
+def test_how_a_fingerprint_may_be_written(text: str) -> None:
+    assert CaFingerprint.parse(text).sha256 == b"\xab" * 32
+
+
+async def test_the_newest_of_several_certificates_for_the_key_counts(server: MemoryServer) -> None:
+    older = make_leaf(CA, "device", not_before=PRESENT - timedelta(minutes=30)).chain[0]
+    newest = make_leaf(CA, "device", not_before=PRESENT - timedelta(minutes=1)).chain[0]
+
+    async def both(connection: MemoryConnection, request: EstRequest) -> EstResponse:
+        return CertificatesResponse((newest, older))
+
+    server.handlers = [both]
+    async with client_of(server) as client:
+        assert await client.simpleenroll() == newest
+
+
+async def test_an_expired_certificate_is_rejected(server: MemoryServer) -> None:
+    expired = make_leaf(CA, "device", not_after=PRESENT - timedelta(minutes=1)).chain[0]
+
+    async def stale(connection: MemoryConnection, request: EstRequest) -> EstResponse:
+        return CertificatesResponse((expired,))
+
+    server.handlers = [stale]
+    async with client_of(server) as client:
+        with pytest.raises(CertificateRejected, match="expired"):
+            await client.simpleenroll()
+
+
+async def test_without_the_ca_certificates_only_the_key_is_verified(server: MemoryServer) -> None:
+    client = EstClient(server, trust=TRUST, identity=bare_key(), fetch_ca_certificates=False)
+    async with client:
+        certificate = await client.simpleenroll()
+        assert client.chain_of(certificate) == (certificate,)
+    assert [r.operation for _, r in server.requests] == [Operation.SIMPLEENROLL]
+
+
+async def test_a_mere_name_behind_an_implicit_anchor_is_warned_of_on_coaps(
+    server: MemoryServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    trust = TrustDatabase(implicit=(ROOT.certificate,))
+    async with client_of(coaps(server), trust=trust) as client:
+        await client.cacerts()
+    assert "id-kp-cmcRA" in caplog.text
+
+
+async def test_an_answer_without_a_root_changes_nothing(server: MemoryServer) -> None:
+    server.ca_certificates = [CA.certificate]
+    async with client_of(server) as client:
+        with pytest.raises(MessageError):
+            await client.simpleenroll()
+        assert client.trust == TRUST
+    assert server.enrollments == []

@@ -1,0 +1,92 @@
+"""One request and its answer, through lost answers and "not yet" (RFC 7030 section 4.2.3)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+
+from est_client.connection import EstConnection
+from est_client.retry import Patience, RetryPolicy
+from est_client.session import Session
+from est_protocol.errors import ChannelError, PeerNotTrusted, ServerRefused, StillPending
+from est_protocol.messages import CertificatesResponse, EstRequest, Pending
+from est_protocol.operations import Operation
+
+_log = logging.getLogger(__name__)
+
+
+class Exchange:
+    """Sends requests over a session until each is answered, or patience ends.
+
+    Every repeat goes over a new channel, which is verified like the first, with a body that is
+    made for that channel.
+
+    :param label: the label of every request.
+    :param sleep: waits for a number of seconds.
+    :param monotonic: seconds of a clock that never jumps.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        *,
+        label: str | None,
+        retry: RetryPolicy,
+        sleep: Callable[[float], Awaitable[None]],
+        monotonic: Callable[[], float],
+    ) -> None:
+        self._session = session
+        self._label = label
+        self._retry = retry
+        self._sleep = sleep
+        self._monotonic = monotonic
+
+    async def send(
+        self, operation: Operation, body: Callable[[EstConnection], bytes], *, wait: float
+    ) -> CertificatesResponse:
+        """Send a request and wait for its final answer.
+
+        :param body: makes the DER body for the channel that it will travel over.
+        :param wait: seconds to wait in all while the server says "not yet".
+        :raises EstError: as :meth:`est_client.client.EstClient.simpleenroll`.
+        """
+        patience = Patience(self._retry, wait=wait, monotonic=self._monotonic)
+        asked = False
+        while True:
+            try:
+                connection = await self._session.connection()
+                asked = True
+                answer = await self._ask(connection, operation, body(connection))
+            except PeerNotTrusted:
+                raise
+            except ChannelError as error:
+                # Where nothing was ever sent there is no answer to be lost.
+                if not asked:
+                    raise
+                delay = patience.after_loss(error)
+                _log.warning("%s: no answer (%s)", operation.value, error)
+            except ServerRefused as error:
+                if error.retry_after is None:
+                    raise
+                delay = patience.after_not_yet(error.retry_after, error)
+            else:
+                if isinstance(answer, CertificatesResponse):
+                    return answer
+                pending = StillPending(answer.retry_after)
+                delay = patience.after_not_yet(answer.retry_after, pending)
+            _log.info("%s: asking again in %.1f s", operation.value, delay)
+            await self._session.close()
+            await self._sleep(delay)
+
+    async def _ask(
+        self, connection: EstConnection, operation: Operation, body: bytes
+    ) -> CertificatesResponse | Pending:
+        transport = self._session.connector.transport
+        try:
+            return await connection.request(EstRequest(operation, transport, self._label, body))
+        except ServerRefused:
+            raise
+        except BaseException:
+            # Half an answer may still be on its way; no other request may meet it.
+            await self._session.close()
+            raise
