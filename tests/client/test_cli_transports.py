@@ -1,4 +1,4 @@
-"""The command est-client as its users run it, against a real HTTPS server on loopback."""
+"""The command est-client as its users run it, against real servers on loopback."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 import socket
 import sys
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -14,16 +15,20 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 
 from est_client.cli import main
-from est_client.device_keys import chain_to_pem, key_from_pem
+from est_client.device_keys import chain_to_pem, key_from_pem, key_to_pem
 from est_protocol.credentials import PeerCredentials
 from est_protocol.errors import RefusalReason, RequestRefused
 from est_protocol.keys import spki_sha256
 from est_protocol.messages import CertificatesResponse, EstRequest, EstResponse, Transport
 from est_protocol.operations import WELL_KNOWN_PATH, Operation
 from est_protocol.pkcs10 import CertificationRequest
-from est_server.https import HttpsEndpoint, est_application, serve
+from est_protocol.secure_channel.context import LocalCredentials
+from est_server.coaps.server import CoapsEndpoint
+from est_server.coaps.server import serve as serve_coaps
+from est_server.https import HttpsEndpoint, est_application
+from est_server.https import serve as serve_https
 from tests.client.memory import issue
-from tests.pki import make_ca, make_leaf, make_server
+from tests.pki import make_ca, make_key, make_leaf, make_server
 
 ROOT = make_ca("root")
 CA = make_ca("issuing", ROOT)
@@ -31,6 +36,9 @@ CA = make_ca("issuing", ROOT)
 
 class GrantingService:
     """Grants what is linked to its channel, and refuses the rest."""
+
+    labels = (None, "factory")
+    operations = (Operation.CACERTS, Operation.SIMPLEENROLL, Operation.SIMPLEREENROLL)
 
     def __init__(self) -> None:
         self.answered: list[tuple[EstRequest, PeerCredentials]] = []
@@ -64,12 +72,35 @@ def service() -> GrantingService:
     return GrantingService()
 
 
-@pytest.fixture
-async def url(service: GrantingService) -> AsyncIterator[str]:
+@asynccontextmanager
+async def serving(
+    service: GrantingService, transport: Transport, credentials: LocalCredentials
+) -> AsyncIterator[str]:
+    """Serve on a free port; the URL without a path."""
+    if transport is Transport.COAPS:
+        endpoint = CoapsEndpoint(credentials, port=0)
+        async with await serve_coaps(service, endpoint) as coaps_server:
+            yield f"coaps://127.0.0.1:{coaps_server.port}"
+        return
     app = web.Application()
     app.add_subapp(WELL_KNOWN_PATH, est_application(service))
-    async with await serve(app, HttpsEndpoint(make_server(CA), port=0)) as server:
-        yield f"https://127.0.0.1:{server.port}"
+    async with await serve_https(app, HttpsEndpoint(credentials, port=0)) as https_server:
+        yield f"https://127.0.0.1:{https_server.port}"
+
+
+@pytest.fixture(params=Transport)
+def transport(request: pytest.FixtureRequest) -> Transport:
+    assert isinstance(request.param, Transport)
+    return request.param
+
+
+@pytest.fixture
+async def url(service: GrantingService, transport: Transport) -> AsyncIterator[str]:
+    server = make_server(CA)
+    # A bootstrap over CoAPS finds the root in the handshake.
+    credentials = LocalCredentials(server.key, (*server.chain, ROOT.certificate))
+    async with serving(service, transport, credentials) as address:
+        yield address
 
 
 @pytest.fixture
@@ -83,9 +114,9 @@ async def run(folder: Path, *arguments: str) -> int:
     return await asyncio.to_thread(main, files)
 
 
-@pytest.mark.parametrize("version", ["1.2", "1.3"])
-async def test_enrolls_and_renews(url: str, folder: Path, version: str) -> None:
-    common = ("--url", url, "--ca-cert", "ca.pem", "--tls-max", version)
+@pytest.mark.parametrize("options", [("--tls-max", "1.2"), ("--block-size", "128")])
+async def test_enrolls_and_renews(url: str, folder: Path, options: tuple[str, ...]) -> None:
+    common = ("--url", url, "--ca-cert", "ca.pem", *options)
     assert await run(folder, "enroll", *common, "--key", "device.key", "--out", "device.pem") == 0
     files = ("--key", "device.key", "--cert", "device.pem", "--new-key", "next.key")
     assert await run(folder, "reenroll", *common, *files, "--out", "next.pem") == 0
@@ -101,6 +132,7 @@ async def test_runs_as_a_program_of_its_own(url: str, folder: Path) -> None:
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "est_client.cli", "cacerts"),
         *("--url", f"{url}/.well-known/est", "--ca-fingerprint", fingerprint),
+        *("--key", str(folder / "device.key")),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
@@ -120,7 +152,8 @@ async def test_a_refusal_shows_the_servers_words(
 
 async def test_a_label_comes_from_the_url(url: str, folder: Path, service: GrantingService) -> None:
     labelled = f"{url}/.well-known/est/factory"
-    assert await run(folder, "cacerts", "--url", labelled, "--ca-cert", "ca.pem") == 0
+    arguments = ("--url", labelled, "--ca-cert", "ca.pem", "--key", "device.key")
+    assert await run(folder, "cacerts", *arguments) == 0
     assert [request.label for request, _ in service.answered] == ["factory"]
 
 
@@ -141,21 +174,24 @@ async def test_a_server_of_another_ca_hears_nothing(
 
 
 async def test_a_server_of_another_name_hears_nothing(
-    folder: Path, service: GrantingService
+    folder: Path, service: GrantingService, transport: Transport
 ) -> None:
-    app = web.Application()
-    app.add_subapp(WELL_KNOWN_PATH, est_application(service))
     elsewhere = make_leaf(CA, "elsewhere", names=(x509.DNSName("elsewhere.example"),))
-    async with await serve(app, HttpsEndpoint(elsewhere, port=0)) as server:
-        url = f"https://127.0.0.1:{server.port}"
-        assert await run(folder, "cacerts", "--url", url, "--ca-cert", "ca.pem") == 3
+    async with serving(service, transport, elsewhere) as url:
+        arguments = ("--url", url, "--ca-cert", "ca.pem", "--key", "device.key")
+        assert await run(folder, "cacerts", *arguments) == 3
     assert service.answered == []
 
 
-async def test_nobody_there(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with socket.socket() as taken:
+async def test_nobody_there(
+    folder: Path, transport: Transport, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "device.key").write_bytes(key_to_pem(make_key("device")))
+    kind = socket.SOCK_DGRAM if transport is Transport.COAPS else socket.SOCK_STREAM
+    with socket.socket(type=kind) as taken:
         taken.bind(("127.0.0.1", 0))
-        url = f"https://127.0.0.1:{taken.getsockname()[1]}"
-        assert await run(folder, "cacerts", "--url", url, "--ca-cert", "ca.pem") == 3
+        port = taken.getsockname()[1]
+    arguments = ("--url", f"{transport}://127.0.0.1:{port}", "--ca-cert", "ca.pem")
+    assert await run(folder, "cacerts", *arguments, "--key", "device.key") == 3
     [line] = capsys.readouterr().err.splitlines()
     assert line.startswith("est-client: ")
