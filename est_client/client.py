@@ -55,6 +55,8 @@ class EstClient:
     :param fetch_ca_certificates: get /cacerts before the first enrollment (RFC 7030 section
         4.2), so that the issued certificate can be verified.
     :param retry: what to do when an answer is lost.
+    :param keep_connection: seconds from one request to the next within which both use the same
+        channel.
     :param sleep: waits for a number of seconds.
     :param monotonic: seconds of a clock that never jumps.
     :param now: the current time, timezone-aware.
@@ -73,6 +75,7 @@ class EstClient:
         adopt_trust: bool = True,
         fetch_ca_certificates: bool = True,
         retry: RetryPolicy | None = None,
+        keep_connection: float = 10.0,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         monotonic: Callable[[], float] = time.monotonic,
         now: Callable[[], datetime] = _now,
@@ -88,6 +91,8 @@ class EstClient:
             trust=trust,
             identity=identity,
             present_bare_key=present_bare_key,
+            keep=keep_connection,
+            monotonic=monotonic,
             now=now,
         )
         self._exchange = Exchange(

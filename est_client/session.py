@@ -36,6 +36,9 @@ class Session:
     :param label: the label under which a bootstrap asks for /cacerts.
     :param present_bare_key: whether an identity without certificates presents a self-signed one;
         on CoAPS it always does (RFC 9148 section 3).
+    :param keep: seconds after which an idle connection is not used any more; the server may
+        have ended it by then (RFC 9148 section 3).
+    :param monotonic: seconds of a clock that never jumps.
     :param now: the current time, timezone-aware.
     """
 
@@ -47,13 +50,18 @@ class Session:
         trust: TrustDatabase | CaFingerprint,
         identity: LocalCredentials | None,
         present_bare_key: bool,
+        keep: float,
+        monotonic: Callable[[], float],
         now: Callable[[], datetime],
     ) -> None:
         self.connector = connector
         self.identity = identity
         self._label = label
         self._trust = trust
+        self._keep = keep
+        self._monotonic = monotonic
         self._now = now
+        self._last_used = 0.0
         self._present_bare_key = present_bare_key or connector.transport is Transport.COAPS
         self._self_signed: tuple[SigningKey, LocalCredentials] | None = None
         self._connection: EstConnection | None = None
@@ -67,16 +75,18 @@ class Session:
         return self._trust if isinstance(self._trust, TrustDatabase) else None
 
     async def connection(self) -> EstConnection:
-        """The connection, made anew if there is none or the identity has changed.
+        """The connection, made anew if there is none, it is stale or the identity has changed.
 
         :raises PeerNotTrusted: the server is not the one that was meant; nothing was sent.
         :raises ChannelError: there is no server, or no handshake.
         """
-        if self._connection is not None and self._connected_as is not self.identity:
+        stale = self._monotonic() - self._last_used > self._keep
+        if self._connection is not None and (stale or self._connected_as is not self.identity):
             await self.close()
         if self._connection is None:
             self._connection = await self._connect()
             self._connected_as = self.identity
+        self._last_used = self._monotonic()
         return self._connection
 
     async def _connect(self) -> EstConnection:

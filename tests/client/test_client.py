@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from datetime import timedelta
 
 import pytest
@@ -9,6 +11,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 
+import est_client
 from est_client.bootstrap import CaFingerprint
 from est_client.client import EstClient
 from est_client.retry import RetryPolicy
@@ -618,3 +621,26 @@ async def test_an_answer_without_a_root_changes_nothing(server: MemoryServer) ->
             await client.simpleenroll()
         assert client.trust == TRUST
     assert server.enrollments == []
+
+
+async def test_a_connection_is_kept_for_a_moment_only(server: MemoryServer, time: FakeTime) -> None:
+    async with client_of(server, time) as client:
+        await client.cacerts()
+        time.seconds += 5
+        await client.cacerts()
+        assert len(server.connections) == 1
+        time.seconds += 11
+        await client.cacerts()
+    assert len(server.connections) == 2
+    assert server.connections[0].closed
+
+
+def test_the_transports_are_not_loaded_before_they_are_used() -> None:
+    script = "import sys, est_client; print(*{'aiohttp', 'aiocoap'} & set(sys.modules))"
+    found = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True)
+    assert found.stdout.split() == []
+
+
+def test_what_the_package_offers() -> None:
+    assert est_client.__all__ == sorted(est_client.__all__)
+    assert all(hasattr(est_client, name) for name in est_client.__all__)
