@@ -1,0 +1,1 @@
+"""One suite of behaviours, run over every road to the service: in process, HTTPS and CoAPS."""

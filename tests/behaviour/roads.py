@@ -1,0 +1,254 @@
+"""The roads that a request can take to the service, behind one face for the tests."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from aiohttp import web
+from cryptography import x509
+
+from est_client.coaps import CoapsConnector
+from est_client.connection import EstConnection
+from est_client.https import HttpsConnector
+from est_protocol import pkcs10
+from est_protocol.coap.parameters import TransmissionParameters
+from est_protocol.credentials import PeerCredentials
+from est_protocol.errors import RequestRefused, ServerRefused
+from est_protocol.keys import SigningKey
+from est_protocol.messages import CertificatesResponse, EstRequest, EstResponse, Transport
+from est_protocol.operations import Operation
+from est_protocol.secure_channel.context import LocalCredentials, tls_context
+from est_protocol.secure_channel.policy import TlsPolicy, TlsVersion
+from est_protocol.secure_channel.tls import TlsEngine
+from est_protocol.secure_channel.udp import udp_transport
+from est_server.coaps.server import CoapsEndpoint
+from est_server.coaps.server import serve as serve_coaps
+from est_server.https import HttpsEndpoint, est_application
+from est_server.https import serve as serve_https
+from est_server.service import EnrollmentService
+from tests.behaviour.lossy import lossy_link
+from tests.behaviour.world import Device, World
+from tests.pki import make_leaf
+
+Connect = Callable[[LocalCredentials | None], Awaitable[EstConnection]]
+
+
+class Session:
+    """One connection as a test uses it: every request of a device in one line."""
+
+    def __init__(self, connection: EstConnection, transport: Transport, device: Device) -> None:
+        self._connection = connection
+        self._transport = transport
+        self._device = device
+
+    def csr(
+        self,
+        key: SigningKey,
+        subject: x509.Name,
+        *,
+        names: tuple[x509.GeneralName, ...] = (),
+        linked: bool = True,
+    ) -> pkcs10.CertificationRequest:
+        """A CSR, linked to this very channel unless told otherwise."""
+        binding = self._connection.server.channel_binding if linked else None
+        return pkcs10.build(key, subject, subject_alt_names=names, binding=binding)
+
+    async def get(
+        self, operation: Operation, *, label: str | None = None
+    ) -> tuple[x509.Certificate, ...]:
+        """Ask for something that needs no body."""
+        return await self._certificates(operation, b"", label)
+
+    async def post(
+        self, operation: Operation, body: bytes, *, label: str | None = None
+    ) -> x509.Certificate:
+        """Send a body as it is; the answer is one certificate."""
+        (certificate,) = await self._certificates(operation, body, label)
+        return certificate
+
+    async def simpleenroll(
+        self,
+        key: SigningKey,
+        *,
+        subject: x509.Name | None = None,
+        names: tuple[x509.GeneralName, ...] = (),
+        label: str | None = None,
+        linked: bool = True,
+    ) -> x509.Certificate:
+        """Enroll ``key``."""
+        wish = subject or x509.Name([])
+        csr = self.csr(key, wish, names=names, linked=linked)
+        return await self.post(Operation.SIMPLEENROLL, csr.der, label=label)
+
+    async def simplereenroll(
+        self,
+        key: SigningKey,
+        *,
+        subject: x509.Name | None = None,
+        names: tuple[x509.GeneralName, ...] = (),
+        label: str | None = None,
+    ) -> x509.Certificate:
+        """Renew the device's certificate, for ``key``."""
+        wish = subject or self._device.certificate.subject
+        csr = self.csr(key, wish, names=names)
+        return await self.post(Operation.SIMPLEREENROLL, csr.der, label=label)
+
+    async def _certificates(
+        self, operation: Operation, body: bytes, label: str | None
+    ) -> tuple[x509.Certificate, ...]:
+        request = EstRequest(operation, self._transport, label, body)
+        answer = await self._connection.request(request)
+        assert isinstance(answer, CertificatesResponse)
+        return answer.certificates
+
+
+@dataclass(frozen=True)
+class Road:
+    """One way to the service.
+
+    :param transport: decides how statuses are written and how a bare key shows itself.
+    :param connect: opens a channel.
+    """
+
+    name: str
+    transport: Transport
+    connect: Connect
+
+    @property
+    def bad_request(self) -> str:
+        """The status of a request that is malformed."""
+        return "4.00" if self.transport is Transport.COAPS else "400"
+
+    @property
+    def forbidden(self) -> str:
+        """The status of a request that is not for this client."""
+        return "4.03" if self.transport is Transport.COAPS else "403"
+
+    @property
+    def not_found(self) -> str:
+        """The status of a path that is not there."""
+        return "4.04" if self.transport is Transport.COAPS else "404"
+
+    @asynccontextmanager
+    async def connection(self, device: Device) -> AsyncIterator[Session]:
+        """A fresh channel to the service, made by ``device``."""
+        connection = await self.connect(self._credentials(device))
+        try:
+            yield Session(connection, self.transport, device)
+        finally:
+            await connection.close()
+
+    def _credentials(self, device: Device) -> LocalCredentials | None:
+        if device.chain:
+            return LocalCredentials(device.key, device.chain)
+        if self.transport is Transport.HTTPS:
+            return None
+        # On CoAPS a bare key shows itself in a certificate that it signed itself.
+        return make_leaf(None, device.udid, key=device.key)
+
+
+class InProcessConnection:
+    """A channel of two TLS engines that share memory, and a service called as a coroutine."""
+
+    def __init__(
+        self, service: EnrollmentService, server: PeerCredentials, client: PeerCredentials
+    ) -> None:
+        self._service = service
+        self.server = server
+        self._client = client
+
+    async def request(self, request: EstRequest) -> EstResponse:
+        """Call the service; a refusal becomes what an HTTPS client would see."""
+        try:
+            return await self._service.respond(request, self._client)
+        except RequestRefused as refused:
+            raise ServerRefused(str(refused.status.http), refused.sentence) from refused
+
+    async def close(self) -> None:
+        """Nothing is open."""
+
+
+@asynccontextmanager
+async def in_process(world: World) -> AsyncIterator[Road]:
+    """The service itself, with nothing in between but a real handshake."""
+    policy = TlsPolicy()
+    server_context = tls_context(
+        policy, server=True, credentials=world.server_credentials, anchors=world.server_anchors
+    )
+
+    async def connect(credentials: LocalCredentials | None) -> EstConnection:
+        client_context = tls_context(
+            policy, server=False, credentials=credentials, anchors=world.client_anchors
+        )
+        client = TlsEngine(client_context, world.client_anchors, server=False)
+        server = TlsEngine(server_context, world.server_anchors, server=True, address="in-process")
+        _shake_hands(client, server)
+        assert client.peer is not None
+        assert server.peer is not None
+        return InProcessConnection(world.service, client.peer, server.peer)
+
+    yield Road("in-process", Transport.HTTPS, connect)
+
+
+def _shake_hands(client: TlsEngine, server: TlsEngine) -> None:
+    client.start()
+    while octets := client.octets_to_send():
+        server.receive_octets(octets)
+        client.receive_octets(server.octets_to_send())
+    assert client.established
+    assert server.established
+
+
+@asynccontextmanager
+async def https(world: World, version: TlsVersion) -> AsyncIterator[Road]:
+    """HTTPS over loopback in one version of TLS."""
+    endpoint = HttpsEndpoint(
+        credentials=world.server_credentials, anchors=world.server_anchors, port=0
+    )
+    application = web.Application()
+    application.add_subapp("/.well-known/est", est_application(world.service))
+    async with await serve_https(application, endpoint) as server:
+        policy = TlsPolicy(minimum_version=version, maximum_version=version)
+        connector = HttpsConnector("localhost", server.port, policy=policy)
+
+        async def connect(credentials: LocalCredentials | None) -> EstConnection:
+            return await connector.connect(credentials=credentials, anchors=world.client_anchors)
+
+        yield Road(f"https-{version.name}", Transport.HTTPS, connect)
+
+
+@asynccontextmanager
+async def coaps(
+    world: World, *, block_size: int, loss: float = 0.0, seed: int = 0
+) -> AsyncIterator[Road]:
+    """CoAPS over loopback.
+
+    :param loss: the share of datagrams that vanish, in each direction.
+    """
+    # Loopback answers at once; so a retransmission need not wait for seconds.
+    parameters = TransmissionParameters(
+        ack_timeout=0.15 if loss else 2.0, empty_ack_delay=0.05, max_retransmit=8
+    )
+    link = lossy_link(loss, seed) if loss else udp_transport
+    endpoint = CoapsEndpoint(
+        credentials=world.server_credentials,
+        anchors=world.server_anchors,
+        port=0,
+        parameters=parameters,
+        transport_factory=link,
+    )
+    async with await serve_coaps(world.service, endpoint) as server:
+        connector = CoapsConnector(
+            "127.0.0.1",
+            server.port,
+            block_size=block_size,
+            parameters=parameters,
+            transport_factory=link,
+        )
+
+        async def connect(credentials: LocalCredentials | None) -> EstConnection:
+            return await connector.connect(credentials=credentials, anchors=world.client_anchors)
+
+        yield Road(f"coaps-{block_size}", Transport.COAPS, connect)

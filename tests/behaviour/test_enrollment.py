@@ -1,0 +1,408 @@
+"""What a device experiences, whichever road it takes."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from cryptography import x509
+
+from est_protocol.errors import RefusalReason, ServerRefused
+from est_protocol.keys import spki_sha256
+from est_protocol.operations import Operation
+from est_server.interfaces import CertificateState, DeviceState
+from tests.behaviour.roads import Road
+from tests.behaviour.world import LABEL, STRICT, Device, World
+from tests.pki import make_key, make_name
+
+ANY_NAME = make_name("whatever the device calls itself")
+
+
+# -- /cacerts ----------------------------------------------------------------------------------
+
+
+async def test_ca_certificates_lead_from_the_issuing_ca_to_the_root(
+    world: World, road: Road
+) -> None:
+    device = await world.list_device("a")
+    async with road.connection(device) as connection:
+        answer = await connection.get(Operation.CACERTS)
+    assert set(answer) == {world.authority_root, world.authority_issuing}
+
+
+async def test_a_label_has_its_own_ca(world: World, road: Road) -> None:
+    device = await world.list_device("a")
+    async with road.connection(device) as connection:
+        answer = await connection.get(Operation.CACERTS, label=LABEL)
+    assert set(answer) == {world.labelled_root, world.labelled_issuing}
+
+
+async def test_an_unknown_label_is_not_found(world: World, road: Road) -> None:
+    device = await world.list_device("a")
+    async with road.connection(device) as connection:
+        with pytest.raises(ServerRefused) as refusal:
+            await connection.get(Operation.CACERTS, label="no-such-label")
+    assert refusal.value.status == road.not_found
+    assert "label" in refusal.value.explanation
+    assert world.last_refusal == RefusalReason.UNKNOWN_LABEL
+
+
+# -- First enrollment --------------------------------------------------------------------------
+
+
+async def test_a_bare_listed_key_enrolls_itself(world: World, road: Road) -> None:
+    device = await world.list_device("a")
+    async with road.connection(device) as connection:
+        certificate = await connection.simpleenroll(device.key)
+    assert spki_sha256(certificate.public_key()) == spki_sha256(device.key.public_key())
+    assert certificate.subject == make_name(device.udid)
+    assert certificate.issuer == world.authority_issuing.subject
+    certificate.verify_directly_issued_by(world.authority_issuing)
+
+
+async def test_nothing_of_the_csr_but_its_key_gets_into_the_certificate(
+    world: World, road: Road
+) -> None:
+    device = await world.list_device("a")
+    wish = x509.DNSName("admin.example")
+    async with road.connection(device) as connection:
+        certificate = await connection.simpleenroll(
+            device.key, subject=make_name("root of all"), names=(wish,)
+        )
+    assert certificate.subject == make_name(device.udid)
+    with pytest.raises(x509.ExtensionNotFound):
+        certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
+    constraints = certificate.extensions.get_extension_for_class(x509.BasicConstraints)
+    assert not constraints.value.ca
+
+
+async def test_a_birth_certificate_enrolls_a_fresh_key(world: World, road: Road) -> None:
+    device = await world.list_device("a", born=True)
+    fresh = make_key("fresh")
+    async with road.connection(device) as connection:
+        certificate = await connection.simpleenroll(fresh)
+    assert spki_sha256(certificate.public_key()) == spki_sha256(fresh.public_key())
+    assert certificate.subject == make_name(device.udid)
+    found = await world.store.find_by_udid(device.udid)
+    assert found is not None
+    assert found.state is DeviceState.ENROLLED
+
+
+async def test_an_unlisted_key_is_refused(world: World, road: Road) -> None:
+    stranger = world.unlisted_device("stranger")
+    async with road.connection(stranger) as connection:
+        with pytest.raises(ServerRefused) as refusal:
+            await connection.simpleenroll(stranger.key)
+    assert refusal.value.status == road.forbidden
+    assert refusal.value.explanation
+    assert world.last_refusal in (
+        RefusalReason.UNKNOWN_DEVICE,
+        RefusalReason.CERTIFICATE_NOT_TRUSTED,
+    )
+    assert world.issued_count() == 0
+
+
+async def test_an_overproduced_device_with_a_genuine_birth_certificate_is_refused(
+    world: World, road: Road
+) -> None:
+    overproduced = world.unlisted_device("overproduced", born=True)
+    async with road.connection(overproduced) as connection:
+        with pytest.raises(ServerRefused):
+            await connection.simpleenroll(make_key("fresh"))
+    assert world.last_refusal == RefusalReason.UNKNOWN_DEVICE
+    assert world.issued_count() == 0
+
+
+async def test_a_birth_certificate_of_a_forged_manufacturer_is_refused(
+    world: World, road: Road
+) -> None:
+    forged = world.unlisted_device("forged", born=True, genuine=False)
+    async with road.connection(forged) as connection:
+        with pytest.raises(ServerRefused):
+            await connection.simpleenroll(forged.key)
+    assert world.last_refusal == RefusalReason.CERTIFICATE_NOT_TRUSTED
+    assert world.issued_count() == 0
+
+
+async def test_one_device_cannot_enroll_in_the_name_of_another(world: World, road: Road) -> None:
+    thief = await world.list_device("thief", born=True)
+    victim = await world.list_device("victim")
+    async with road.connection(thief) as connection:
+        with pytest.raises(ServerRefused):
+            await connection.simpleenroll(victim.key)
+    assert world.issued_count() == 0
+    async with road.connection(victim) as connection:
+        certificate = await connection.simpleenroll(victim.key)
+    assert certificate.subject == make_name(victim.udid)
+
+
+async def test_a_bare_listed_key_cannot_have_another_key_certified(
+    world: World, road: Road
+) -> None:
+    device = await world.list_device("a")
+    async with road.connection(device) as connection:
+        with pytest.raises(ServerRefused):
+            await connection.simpleenroll(make_key("fresh"))
+    assert world.issued_count() == 0
+
+
+@pytest.mark.parametrize(
+    "state", [DeviceState.SUSPENDED, DeviceState.REVOKED, DeviceState.DECOMMISSIONED]
+)
+async def test_a_device_that_is_not_active_is_refused(
+    world: World, road: Road, state: DeviceState
+) -> None:
+    device = await world.list_device("a")
+    await world.change_state(device, state)
+    async with road.connection(device) as connection:
+        with pytest.raises(ServerRefused) as refusal:
+            await connection.simpleenroll(device.key)
+    assert refusal.value.status == road.forbidden
+    assert world.last_refusal == RefusalReason.DEVICE_NOT_ACTIVE
+    assert world.issued_count() == 0
+
+
+# -- Claims and retries ------------------------------------------------------------------------
+
+
+async def test_a_retry_over_a_new_channel_gets_the_same_certificate(
+    world: World, road: Road
+) -> None:
+    device = await world.list_device("a")
+    async with road.connection(device) as connection:
+        first = await connection.simpleenroll(device.key)
+    async with road.connection(device) as connection:
+        second = await connection.simpleenroll(device.key)
+    assert second == first
+    assert world.issued_count() == 1
+
+
+async def test_a_second_claim_with_another_key_is_refused(world: World, road: Road) -> None:
+    device = await world.list_device("a", born=True)
+    async with road.connection(device) as connection:
+        await connection.simpleenroll(make_key("fresh"))
+    async with road.connection(device) as connection:
+        with pytest.raises(ServerRefused) as refusal:
+            await connection.simpleenroll(make_key("fresher"))
+    assert refusal.value.status == road.forbidden
+    assert world.last_refusal == RefusalReason.ALREADY_CLAIMED
+    assert world.issued_count() == 1
+
+
+async def test_each_label_is_claimed_for_itself(world: World, road: Road) -> None:
+    device = await world.list_device("a")
+    async with road.connection(device) as connection:
+        unlabelled = await connection.simpleenroll(device.key)
+        labelled = await connection.simpleenroll(device.key, label=LABEL)
+    assert unlabelled.issuer == world.authority_issuing.subject
+    assert labelled.issuer == world.labelled_issuing.subject
+    assert world.issued_count() == 2
+
+
+async def test_many_first_enrollments_at_once_give_one_certificate_for_each_key(
+    world: World, road: Road
+) -> None:
+    device = await world.list_device("a", born=True)
+    keys = [make_key(f"fresh {number}") for number in range(3)]
+
+    async def attempt(number: int) -> x509.Certificate | ServerRefused:
+        async with road.connection(device) as connection:
+            try:
+                return await connection.simpleenroll(keys[number % len(keys)])
+            except ServerRefused as refused:
+                return refused
+
+    answers = await asyncio.gather(*(attempt(number) for number in range(9)))
+    certificates = {answer for answer in answers if isinstance(answer, x509.Certificate)}
+    assert len(certificates) == 1
+    assert world.issued_count() == 1
+
+
+# -- Proof of possession -----------------------------------------------------------------------
+
+
+async def test_a_tampered_csr_is_refused(world: World, road: Road) -> None:
+    device = await world.list_device("a")
+    async with road.connection(device) as connection:
+        der = bytearray(connection.csr(device.key, ANY_NAME).der)
+        der[-1] ^= 1
+        with pytest.raises(ServerRefused) as refusal:
+            await connection.post(Operation.SIMPLEENROLL, bytes(der))
+    assert refusal.value.status == road.bad_request
+    assert world.last_refusal == RefusalReason.POP_FAILED
+    assert world.issued_count() == 0
+
+
+async def test_a_csr_that_is_linked_to_another_channel_is_refused(world: World, road: Road) -> None:
+    device = await world.list_device("a")
+    async with road.connection(device) as other:
+        stolen = other.csr(device.key, ANY_NAME).der
+    async with road.connection(device) as connection:
+        with pytest.raises(ServerRefused) as refusal:
+            await connection.post(Operation.SIMPLEENROLL, stolen)
+    assert refusal.value.status == road.forbidden
+    assert "linking" in refusal.value.explanation
+    assert world.last_refusal == RefusalReason.POP_LINKING_FAILED
+    assert world.issued_count() == 0
+
+
+async def test_linking_can_be_required(world: World, road: Road) -> None:
+    device = await world.list_device("a", born=True)
+    async with road.connection(device) as connection:
+        with pytest.raises(ServerRefused) as refusal:
+            await connection.simpleenroll(device.key, label=STRICT, linked=False)
+        assert "linking" in refusal.value.explanation
+        assert world.last_refusal == RefusalReason.POP_LINKING_REQUIRED
+        await connection.simpleenroll(device.key, label=STRICT)
+    assert world.issued_count() == 1
+
+
+async def test_a_listed_key_that_nobody_proved_to_hold_is_refused(world: World, road: Road) -> None:
+    """The CSR of a listed device, copied and sent by somebody else."""
+    device = await world.list_device("a")
+    stranger = world.unlisted_device("stranger", born=True, genuine=False)
+    async with road.connection(stranger) as connection:
+        with pytest.raises(ServerRefused):
+            await connection.simpleenroll(device.key, linked=False)
+    assert world.issued_count() == 0
+
+
+# -- Renewal -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rekey", [False, True], ids=["same-key", "new-key"])
+async def test_a_device_renews(world: World, road: Road, rekey: bool) -> None:
+    device = await enrolled(world, road)
+    key = make_key("renewed") if rekey else device.key
+    async with road.connection(device) as connection:
+        renewed = await connection.simplereenroll(key)
+    assert renewed != device.certificate
+    assert renewed.subject == device.certificate.subject
+    assert spki_sha256(renewed.public_key()) == spki_sha256(key.public_key())
+    before = await world.find(device.certificate)
+    after = await world.find(renewed)
+    assert before.state is CertificateState.SUPERSEDED
+    assert after.state is CertificateState.ACTIVE
+
+
+async def test_a_renewal_whose_answer_was_lost_gives_the_same_certificate(
+    world: World, road: Road
+) -> None:
+    device = await enrolled(world, road)
+    key = make_key("renewed")
+    async with road.connection(device) as connection:
+        lost = await connection.simplereenroll(key)
+    async with road.connection(device) as connection:
+        assert await connection.simplereenroll(key) == lost
+    assert world.issued_count() == 2
+
+
+async def test_a_superseded_certificate_cannot_renew_for_another_key(
+    world: World, road: Road
+) -> None:
+    device = await enrolled(world, road)
+    async with road.connection(device) as connection:
+        await connection.simplereenroll(make_key("renewed"))
+    async with road.connection(device) as connection:
+        with pytest.raises(ServerRefused):
+            await connection.simplereenroll(make_key("clone"))
+    assert world.last_refusal == RefusalReason.CERTIFICATE_SUPERSEDED
+    assert world.issued_count() == 2
+
+
+async def test_a_renewal_repeats_the_names_of_the_certificate(world: World, road: Road) -> None:
+    device = await enrolled(world, road)
+    async with road.connection(device) as connection:
+        with pytest.raises(ServerRefused):
+            await connection.simplereenroll(device.key, subject=ANY_NAME)
+        assert world.last_refusal == RefusalReason.IDENTITY_MISMATCH
+        with pytest.raises(ServerRefused):
+            await connection.simplereenroll(device.key, names=(x509.DNSName("more"),))
+        assert world.last_refusal == RefusalReason.IDENTITY_MISMATCH
+    assert world.issued_count() == 1
+
+
+async def test_a_revoked_certificate_is_refused_everywhere(world: World, road: Road) -> None:
+    device = await enrolled(world, road)
+    await world.revoke(device.certificate)
+    async with road.connection(device) as connection:
+        for attempt in (connection.simpleenroll, connection.simplereenroll):
+            with pytest.raises(ServerRefused) as refusal:
+                await attempt(device.key)
+            assert refusal.value.status == road.forbidden
+            assert world.last_refusal == RefusalReason.CERTIFICATE_REVOKED
+    assert world.issued_count() == 1
+
+
+async def test_a_suspended_device_cannot_renew(world: World, road: Road) -> None:
+    device = await enrolled(world, road)
+    await world.change_state(device, DeviceState.SUSPENDED)
+    async with road.connection(device) as connection:
+        with pytest.raises(ServerRefused):
+            await connection.simplereenroll(device.key)
+    assert world.last_refusal == RefusalReason.DEVICE_NOT_ACTIVE
+
+
+async def test_a_birth_certificate_cannot_renew(world: World, road: Road) -> None:
+    device = await world.list_device("a", born=True)
+    async with road.connection(device) as connection:
+        with pytest.raises(ServerRefused):
+            await connection.simplereenroll(device.key, subject=ANY_NAME)
+    assert world.last_refusal == RefusalReason.CERTIFICATE_UNKNOWN
+
+
+async def test_a_certificate_renews_only_under_its_own_label(world: World, road: Road) -> None:
+    device = await enrolled(world, road)
+    async with road.connection(device) as connection:
+        with pytest.raises(ServerRefused):
+            await connection.simplereenroll(device.key, label=LABEL)
+    assert world.last_refusal == RefusalReason.CERTIFICATE_UNKNOWN
+
+
+async def test_an_expired_operational_certificate_is_refused(world: World, road: Road) -> None:
+    device = await world.list_device("a")
+    expired = await world.expire(device)
+    async with road.connection(expired) as connection:
+        with pytest.raises(ServerRefused):
+            await connection.simplereenroll(device.key)
+    assert world.last_refusal == RefusalReason.CERTIFICATE_EXPIRED
+
+
+# -- Bad input ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"\x30", b"\x30\x80\x00\x00", b"no DER at all", b"\x30\x03\x02\x01\x00", b"\x00" * 2000],
+    ids=["empty", "truncated", "indefinite", "text", "other-structure", "zeros"],
+)
+async def test_a_body_that_is_no_csr_is_a_bad_request(
+    world: World, road: Road, body: bytes
+) -> None:
+    device = await world.list_device("a")
+    async with road.connection(device) as connection:
+        with pytest.raises(ServerRefused) as refusal:
+            await connection.post(Operation.SIMPLEENROLL, body)
+        assert refusal.value.status == road.bad_request
+        assert refusal.value.explanation
+        # The connection, the server and the device's claim are none the worse for it.
+        await connection.simpleenroll(device.key)
+    assert world.issued_count() == 1
+
+
+async def test_a_csr_with_octets_behind_it_is_a_bad_request(world: World, road: Road) -> None:
+    device = await world.list_device("a")
+    async with road.connection(device) as connection:
+        der = connection.csr(device.key, ANY_NAME).der
+        with pytest.raises(ServerRefused) as refusal:
+            await connection.post(Operation.SIMPLEENROLL, der + b"\x00")
+    assert refusal.value.status == road.bad_request
+    assert world.issued_count() == 0
+
+
+async def enrolled(world: World, road: Road) -> Device:
+    """A device that presents its operational certificate."""
+    device = await world.list_device("enrolled")
+    async with road.connection(device) as connection:
+        certificate = await connection.simpleenroll(device.key)
+    return device.with_certificate(certificate)

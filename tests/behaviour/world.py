@@ -1,0 +1,161 @@
+"""The server side of a behaviour test: real CAs, a real store, and devices that it knows or not."""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from est_protocol.credentials import AnchorSet
+from est_protocol.keys import spki_sha256
+from est_protocol.secure_channel.context import LocalCredentials, TrustAnchors
+from est_server.authorities.local import LocalAuthority
+from est_server.authorities.signers.key import KeySigner
+from est_server.authorization.device_list import DeviceListAuthorizer
+from est_server.interfaces import (
+    DeviceState,
+    IssuedCertificate,
+    LabelPolicy,
+    ListedDevice,
+)
+from est_server.service import EnrollmentService
+from est_server.stores.sqlite import SqliteStore
+from tests.pki import Ca, make_ca, make_key, make_leaf, make_server
+
+#: A label with a CA of its own.
+LABEL = "factory-2"
+
+#: A label that wants every CSR linked to its channel.
+STRICT = "strict"
+
+
+@dataclass(frozen=True)
+class Device:
+    """A device: its key, and the certificate chain that it presents, if it has one."""
+
+    udid: str
+    key: ec.EllipticCurvePrivateKey
+    chain: tuple[x509.Certificate, ...] = ()
+
+    @property
+    def certificate(self) -> x509.Certificate:
+        """The device's own certificate."""
+        return self.chain[0]
+
+    def with_certificate(self, certificate: x509.Certificate) -> Device:
+        """The same device, presenting another certificate."""
+        return replace(self, chain=(certificate,))
+
+
+class AuditRecords(logging.Handler):
+    """Keeps what the service writes to its audit trail."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.entries: list[Mapping[str, str]] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.entries.append(record.__dict__["audit"])
+
+
+class World:
+    """One server's worth of everything but the transport.
+
+    :param database: the file of ``store``.
+    """
+
+    def __init__(self, store: SqliteStore, database: Path, audit: AuditRecords) -> None:
+        self.store = store
+        self._database = database
+        self._audit = audit
+        self._default = make_ca("issuing", make_ca("root"))
+        self._labelled = make_ca("labelled issuing", make_ca("labelled root"))
+        self._manufacturer = make_ca("manufacturer")
+        self.authority_issuing = self._default.certificate
+        (self.authority_root,) = self._default.issuers
+        self.labelled_issuing = self._labelled.certificate
+        (self.labelled_root,) = self._labelled.issuers
+        self.server_credentials: LocalCredentials = make_server(self._default)
+        self.server_anchors = TrustAnchors(
+            {
+                AnchorSet.OPERATIONAL: (self.authority_issuing, self.labelled_issuing),
+                AnchorSet.MANUFACTURER: (self._manufacturer.certificate,),
+            }
+        )
+        self.client_anchors = TrustAnchors({AnchorSet.EXPLICIT: (self.authority_root,)})
+        policies = {
+            None: self._policy(self._default),
+            LABEL: self._policy(self._labelled),
+            STRICT: self._policy(self._labelled, require_pop_linking=True),
+        }
+        self.service = EnrollmentService(policies, store, registry=store)
+
+    @property
+    def last_refusal(self) -> str | None:
+        """The reason code of the last refusal in the audit trail."""
+        refusals = [entry["reason"] for entry in self._audit.entries if "reason" in entry]
+        return refusals[-1] if refusals else None
+
+    def _policy(self, ca: Ca, *, require_pop_linking: bool = False) -> LabelPolicy:
+        return LabelPolicy(
+            LocalAuthority(KeySigner(ca.key), ca.certificate, ca.issuers),
+            DeviceListAuthorizer(self.store),
+            require_pop_linking=require_pop_linking,
+        )
+
+    def issued_count(self) -> int:
+        """How many certificates the ledger holds."""
+        with closing(sqlite3.connect(self._database)) as db:
+            (count,) = db.execute(
+                "SELECT count(*) FROM issuances WHERE status = 'issued'"
+            ).fetchone()
+        return int(count)
+
+    async def list_device(self, name: str, *, born: bool = False) -> Device:
+        """A device of the list; ``born``: it has a genuine birth certificate."""
+        device = self.unlisted_device(name, born=born)
+        key_hash = spki_sha256(device.key.public_key())
+        await self.store.add_devices([ListedDevice(device.udid, key_hash)], now=datetime.now(UTC))
+        return device
+
+    def unlisted_device(self, name: str, *, born: bool = False, genuine: bool = True) -> Device:
+        """A device that is on no list; not ``genuine``: its manufacturer is an impostor."""
+        key = make_key(f"device {name}")
+        manufacturer = self._manufacturer if genuine else make_ca("impostor")
+        chain = make_leaf(manufacturer, f"birth of {name}", key=key).chain if born else ()
+        return Device(f"udid-{name}", key, chain)
+
+    async def expire(self, device: Device) -> Device:
+        """The same device with an operational certificate that has expired."""
+        lately = datetime.now(UTC) - timedelta(minutes=1)
+        expired = make_leaf(self._default, device.udid, key=device.key, not_after=lately)
+        return device.with_certificate(expired.chain[0])
+
+    async def change_state(self, device: Device, state: DeviceState) -> None:
+        """Move a device to another state of its life."""
+        await self.store.change_state(
+            device.udid, state, actor="test", reason="test", now=datetime.now(UTC)
+        )
+
+    async def revoke(self, certificate: x509.Certificate) -> None:
+        """Revoke a certificate."""
+        await self.store.revoke_certificate(
+            certificate.fingerprint(hashes.SHA256()),
+            actor="test",
+            reason="test",
+            now=datetime.now(UTC),
+        )
+
+    async def find(self, certificate: x509.Certificate) -> IssuedCertificate:
+        """The ledger's record of a certificate."""
+        issued = await self.store.find_certificate(certificate.fingerprint(hashes.SHA256()))
+        assert issued is not None
+        return issued
