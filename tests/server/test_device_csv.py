@@ -128,6 +128,20 @@ X25519 = base64.b64encode(bytes.fromhex("302a300506032b656e032100") + b"\x09" * 
         (f'"d-1,{HASH.hex()}', "not CSV"),
         (f"d\r1,{HASH.hex()}", "not CSV"),
     ],
+    ids=[
+        "cell-missing",
+        "cell-too-many",
+        "no-key",
+        "hash-short",
+        "hash-no-hex",
+        "hash-wide-digits",
+        "udid-long",
+        "udid-nul",
+        "udid-newline",
+        "text-after-quote",
+        "quote-open",
+        "carriage-return",
+    ],
 )
 def test_a_bad_row_is_rejected_with_its_reason(row: str, words: str) -> None:
     assert words in reason(f"udid,spki_sha256\n{row}\n")
