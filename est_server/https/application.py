@@ -61,7 +61,13 @@ def est_application(
     app = web.Application()
     for path in ("/{operation}", "/{label}/{operation}", "/{anything:.*}"):
         app.router.add_route("*", path, handlers.handle, expect_handler=_invite_later)
+    app.on_response_prepare.append(_conceal_software)
     return app
+
+
+async def _conceal_software(http: web.Request, response: web.StreamResponse) -> None:
+    """Leave out the versions of Python and aiohttp, which help nobody but an attacker."""
+    response.headers.pop("Server", None)
 
 
 async def _invite_later(http: web.Request) -> None:

@@ -177,6 +177,13 @@ async def test_cacerts_needs_no_client_certificate() -> None:
     assert clerk.requests[0][1].chain == ()
 
 
+@pytest.mark.parametrize("path", [f"{WELL_KNOWN_PATH}/cacerts", f"{WELL_KNOWN_PATH}/nothing"])
+async def test_answers_do_not_tell_the_versions_of_the_software(path: str) -> None:
+    async with serving(Clerk(issue)) as server:
+        answer = await get(server, path)
+    assert "Server" not in answer.headers
+
+
 @pytest.mark.parametrize(
     ("segment", "label"),
     [
