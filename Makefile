@@ -32,7 +32,7 @@ $(INSTALLED): pyproject.toml
 	echo "Installing into $(VENV) with $$($$python --version) ..."; \
 	$$python -m venv $(VENV) || { \
 	  echo "make: no virtual environment; on Debian: apt install python3-venv" >&2; exit 1; }
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
+	@$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --editable '.[test]'
 	@touch $@
 
 clean:

@@ -6,6 +6,9 @@ What a program that embeds the server needs is here; everything else is in the m
 from est_protocol.errors import ConfigurationError, EstError, RefusalReason, RequestRefused
 from est_protocol.messages import Pending
 from est_server.assembly import Assembly, open_service
+from est_server.authorization.names import grant_for
+from est_server.https import est_application
+from est_server.https import serve as serve_https
 from est_server.interfaces import ClientIdentity, EnrollmentRequest, IssuanceGrant, LabelPolicy
 from est_server.server import EstServer, stop_event
 from est_server.service import EnrollmentService
@@ -23,6 +26,9 @@ __all__ = [
     "Pending",
     "RefusalReason",
     "RequestRefused",
+    "est_application",
+    "grant_for",
     "open_service",
+    "serve_https",
     "stop_event",
 ]

@@ -9,6 +9,8 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, context
 from dataclasses import dataclass
 from pathlib import Path
 
+from cryptography.hazmat.primitives.asymmetric import ec
+
 from est_protocol.errors import ConfigurationError
 from est_protocol.secure_channel.context import LocalCredentials, TrustAnchors
 from est_server.anchors import load_anchors
@@ -19,13 +21,14 @@ from est_server.authorities.signers.file import (
     passphrase_from_environment,
     read_private_key,
 )
-from est_server.authorizers import make_authorizer
-from est_server.config import ServerConfig, load_config
+from est_server.authorizers import DEVICE_LIST, make_authorizer
+from est_server.coaps.server import CoapsEndpoint
+from est_server.config import ServerConfig, label_table, load_config
+from est_server.config.reader import Place
 from est_server.config.settings import (
     AuthoritySettings,
     CoapsSettings,
     HttpsSettings,
-    LabelSettings,
 )
 from est_server.https import HttpsEndpoint
 from est_server.interfaces import Authorizer, LabelPolicy
@@ -40,10 +43,12 @@ class Assembly:
 
     :param service: answers requests of both transports.
     :param https: where and how to serve HTTPS; ``None`` if it is not configured.
+    :param coaps: where and how to serve CoAPS; ``None`` if it is not configured.
     """
 
     service: EnrollmentService
     https: HttpsEndpoint | None
+    coaps: CoapsEndpoint | None
 
 
 @asynccontextmanager
@@ -62,16 +67,20 @@ async def open_service(
     authorities = {name: _load_authority(settings) for name, settings in config.authorities.items()}
     anchors = load_anchors(config)
     https = _https_endpoint(config.https, anchors) if config.https else None
+    coaps = _coaps_endpoint(config.coaps, anchors) if config.coaps else None
     with _stable_owner(config.store.path) as owner:
         async with open_store(config, owner=owner) as store:
             labels = _label_policies(config, authorities, store, authorizer)
             service = EnrollmentService(
                 labels,
                 store,
-                registry=store,
+                registry=store if authorizer is None and _goes_by_list(config) else None,
                 authorizer_timeout=config.service.authorizer_timeout,
             )
-            yield Assembly(service, https)
+            try:
+                yield Assembly(service, https, coaps)
+            finally:
+                await service.close()
 
 
 def open_store(
@@ -128,6 +137,27 @@ def _https_endpoint(settings: HttpsSettings, anchors: TrustAnchors) -> HttpsEndp
     )
 
 
+def _coaps_endpoint(settings: CoapsSettings, anchors: TrustAnchors) -> CoapsEndpoint:
+    credentials = _load_credentials(settings)
+    if not isinstance(credentials.key, ec.EllipticCurvePrivateKey):
+        raise ConfigurationError(
+            f"{settings.key}: CoAPS needs an EC key, which the mandatory suite of RFC 9148 "
+            "section 3 authenticates with"
+        )
+    if not settings.send_root:
+        chain = tuple(c for c in credentials.chain if c.subject != c.issuer)
+        credentials = LocalCredentials(credentials.key, chain)
+    return CoapsEndpoint(
+        credentials=credentials,
+        anchors=anchors,
+        host=settings.listen,
+        port=settings.port,
+        policy=settings.dtls,
+        parameters=settings.transmission,
+        limits=settings.limits,
+    )
+
+
 def _load_credentials(settings: HttpsSettings | CoapsSettings) -> LocalCredentials:
     key = read_private_key(settings.key, passphrase=_passphrase(settings.key_passphrase_variable))
     chain = load_certificates(settings.certificate)
@@ -144,14 +174,28 @@ def _label_policies(
     store: SqliteStore,
     authorizer: Authorizer | None,
 ) -> dict[str | None, LabelPolicy]:
-    labels: dict[str | None, LabelSettings] = {None: config.default}
-    labels.update(config.labels)
     return {
         label: LabelPolicy(
             authority=authorities[settings.authority],
-            authorizer=authorizer or make_authorizer(settings, store),
+            authorizer=authorizer or _authorizer(config, label, store),
             profile=settings.profile,
             require_pop_linking=settings.require_pop_linking,
         )
-        for label, settings in labels.items()
+        for label, settings in config.policies.items()
     }
+
+
+def _goes_by_list(config: ServerConfig) -> bool:
+    """Whether every label's certificates are for listed devices only.
+
+    Where they are not, the list does not say either who may ask for the CA certificates.
+    """
+    return all(DEVICE_LIST in settings.authorizers for settings in config.policies.values())
+
+
+def _authorizer(config: ServerConfig, label: str | None, store: SqliteStore) -> Authorizer:
+    place = Place(config.file, label_table(label), "authorizers")
+    try:
+        return make_authorizer(config.policies[label], store)
+    except ConfigurationError as error:
+        place.fail(str(error))

@@ -21,8 +21,8 @@ def make_authorizer(settings: LabelSettings, registry: DeviceRegistry) -> Author
     """
     if not settings.authorizers:
         raise ConfigurationError(
-            f'a label names no authorizers; authorizers = ["{DEVICE_LIST}"] grants certificates '
-            "to the devices of imported lists"
+            f'none is named, and there is no default; ["{DEVICE_LIST}"] grants to the devices of '
+            "imported lists"
         )
     named = [_make_one(name, settings, registry) for name in settings.authorizers]
     if len(named) == 1:

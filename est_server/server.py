@@ -14,8 +14,11 @@ from aiohttp import web
 
 from est_protocol.errors import ConfigurationError
 from est_server.assembly import open_service
+from est_server.coaps.server import CoapsEndpoint
+from est_server.coaps.server import serve as serve_coaps
 from est_server.config import ServerConfig
-from est_server.https import HttpsEndpoint, HttpsServer, est_application, serve
+from est_server.https import HttpsEndpoint, est_application
+from est_server.https import serve as serve_https
 from est_server.interfaces import Authorizer
 from est_server.service import EnrollmentService
 
@@ -26,18 +29,29 @@ WELL_KNOWN = "/.well-known/est"
 class EstServer:
     """An EST server; an async context manager that listens inside and drains at its end.
 
-    :param service: answers the requests.
+    :param service: answers the requests of both transports.
     :param https: where and how to serve HTTPS, or ``None``.
+    :param coaps: where and how to serve CoAPS, or ``None``.
     :raises ConfigurationError: there is nothing to serve.
     """
 
-    def __init__(self, service: EnrollmentService, *, https: HttpsEndpoint | None = None) -> None:
-        if https is None:
+    def __init__(
+        self,
+        service: EnrollmentService,
+        *,
+        https: HttpsEndpoint | None = None,
+        coaps: CoapsEndpoint | None = None,
+    ) -> None:
+        if https is None and coaps is None:
             raise ConfigurationError("neither HTTPS nor CoAPS is to be served")
         self._service = service
         self._https_endpoint = https
-        self._https: HttpsServer | None = None
+        self._coaps_endpoint = coaps
         self._open = AsyncExitStack()
+        #: Where HTTPS listens, as ``host:port``; ``None`` where it does not.
+        self.https_address: str | None = None
+        #: Where CoAPS listens, as ``host:port``; ``None`` where it does not.
+        self.coaps_address: str | None = None
 
     @classmethod
     @asynccontextmanager
@@ -52,25 +66,23 @@ class EstServer:
         :raises OSError: an address cannot be listened on.
         """
         async with open_service(config, authorizer=authorizer) as parts:
-            async with cls(parts.service, https=parts.https) as server:
+            async with cls(parts.service, https=parts.https, coaps=parts.coaps) as server:
                 yield server
-
-    @property
-    def https_address(self) -> str | None:
-        """Where HTTPS listens, as ``host:port``; ``None`` where it does not."""
-        return self._https.addresses[0] if self._https else None
 
     def __str__(self) -> str:
         """Where it listens, such as ``https=127.0.0.1:8443 coaps=127.0.0.1:5684``."""
-        return f"https={self.https_address}"
+        addresses = {"https": self.https_address, "coaps": self.coaps_address}
+        return " ".join(f"{name}={address}" for name, address in addresses.items() if address)
 
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as opening:
             opening.push_async_callback(self._service.close)
-            app = web.Application()
-            app.add_subapp(WELL_KNOWN, est_application(self._service, self._https_endpoint.limits))
-            self._https = await serve(app, self._https_endpoint)
-            opening.push_async_callback(self._https.close)
+            if self._https_endpoint is not None:
+                https = await serve_https(self._application(), self._https_endpoint)
+                self.https_address = (await opening.enter_async_context(https)).addresses[0]
+            if self._coaps_endpoint is not None:
+                coaps = await serve_coaps(self._service, self._coaps_endpoint)
+                self.coaps_address = (await opening.enter_async_context(coaps)).addresses[0]
             self._open = opening.pop_all()
         return self
 
@@ -81,6 +93,12 @@ class EstServer:
         traceback: TracebackType | None,
     ) -> None:
         await self._open.aclose()
+
+    def _application(self) -> web.Application:
+        assert self._https_endpoint is not None
+        app = web.Application()
+        app.add_subapp(WELL_KNOWN, est_application(self._service, self._https_endpoint.limits))
+        return app
 
 
 def stop_event() -> asyncio.Event:

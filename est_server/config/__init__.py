@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 from est_protocol.errors import ConfigurationError
@@ -16,7 +17,7 @@ from est_server.authorization.names import check_profile
 from est_server.config.reader import Place, read_table
 from est_server.config.settings import LabelSettings, ServerConfig
 
-__all__ = ["ServerConfig", "load_config"]
+__all__ = ["ServerConfig", "label_table", "load_config"]
 
 #: What a label may look like: one path segment that needs no escaping on either transport.
 _LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._~-]{0,63}")
@@ -37,33 +38,35 @@ def load_config(file: Path) -> ServerConfig:
         raise ConfigurationError(f"{file}: not valid TOML: {error}") from error
     config = read_table(ServerConfig, document, Place(file))
     _check(config, Place(file))
-    return config
+    return replace(config, file=file)
 
 
 def _check(config: ServerConfig, place: Place) -> None:
     """What no single table can know."""
     if config.https is None and config.coaps is None:
         place.fail("neither [https] nor [coaps] is there: nothing to serve")
-    for label in config.labels:
-        if label in RESERVED_SEGMENTS:
-            place.inside(f"labels.{label}").fail(
+    for name in config.labels:
+        if name in RESERVED_SEGMENTS:
+            place.inside(f"labels.{name}").fail(
                 "a label must not be named like an operation (RFC 7030 section 3.2.2)"
             )
-        if not _LABEL.fullmatch(label):
-            place.inside(f"labels.{label}").fail(
+        if not _LABEL.fullmatch(name):
+            place.inside(f"labels.{name}").fail(
                 "a label is 1 to 64 letters, digits, dots, hyphens, underscores or tildes"
             )
-    for table, settings in _label_tables(config):
-        if settings.authority not in config.authorities:
-            place.inside(table).at("authority").fail(
-                f"there is no table [authorities.{settings.authority}]"
-            )
-        try:
-            check_profile(settings.profile)
-        except ConfigurationError as error:
-            place.inside(f"{table}.profile").fail(str(error))
+    for label, settings in config.policies.items():
+        _check_label(config, settings, place.inside(label_table(label)))
 
 
-def _label_tables(config: ServerConfig) -> list[tuple[str, LabelSettings]]:
-    labels = [(f"labels.{name}", settings) for name, settings in config.labels.items()]
-    return [("default", config.default), *labels]
+def _check_label(config: ServerConfig, settings: LabelSettings, place: Place) -> None:
+    if settings.authority not in config.authorities:
+        place.at("authority").fail(f"there is no table [authorities.{settings.authority}]")
+    try:
+        check_profile(settings.profile)
+    except ConfigurationError as error:
+        place.inside("profile").fail(str(error))
+
+
+def label_table(label: str | None) -> str:
+    """The table of a label's settings; ``None`` is the default."""
+    return "default" if label is None else f"labels.{label}"

@@ -45,6 +45,9 @@ InputFile = Annotated[Path, MustExist.FILE]
 InputDirectory = Annotated[Path, MustExist.DIRECTORY]
 Port = Annotated[int, Range(0, 65535)]
 
+#: Metadata of a field that no file may set.
+NOT_A_SETTING = "not a setting"
+
 #: Units of durations such as ``"90d"``.
 _UNITS = {
     "ms": "milliseconds",
@@ -102,7 +105,7 @@ def read_table(kind: type[T], table: Mapping[str, object], place: Place) -> T:
     :raises ConfigurationError: a key is unknown, missing, of the wrong type or out of range.
     """
     hints = typing.get_type_hints(kind, include_extras=True)
-    fields = {f.name: f for f in dataclasses.fields(kind) if f.init}  # type: ignore[arg-type]
+    fields = {field.name: field for field in settings_of(kind)}
     for key in table:
         if key not in fields:
             place.at(key).fail(f"unknown key; known are {', '.join(sorted(fields))}")
@@ -116,6 +119,11 @@ def read_table(kind: type[T], table: Mapping[str, object], place: Place) -> T:
         return kind(**values)
     except (ValueError, ConfigurationError) as error:
         place.fail(str(error))
+
+
+def settings_of(kind: type) -> list[dataclasses.Field[Any]]:
+    """The fields of a dataclass that a configuration file may set."""
+    return [f for f in dataclasses.fields(kind) if f.init and NOT_A_SETTING not in f.metadata]
 
 
 def _is_required(field: dataclasses.Field[Any]) -> bool:

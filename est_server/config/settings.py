@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
+from est_protocol.coap.parameters import TransmissionParameters
 from est_protocol.secure_channel.policy import DtlsPolicy, TlsPolicy
-from est_server.config.reader import InputDirectory, InputFile, Port
+from est_server.coaps.limits import CoapsLimits
+from est_server.config.reader import NOT_A_SETTING, InputDirectory, InputFile, Port
 from est_server.https import HttpsLimits
 from est_server.interfaces import CertificateProfile
 from est_server.stores.sqlite import StoreOptions
@@ -118,6 +120,8 @@ class CoapsSettings:
     :param send_root: send the root certificate in the handshake too, so that a client that
         knows nothing but the root's fingerprint can check it; costs its size on the air.
     :param dtls: suites, groups, MTU.
+    :param transmission: CoAP's transmission parameters; the clients' should be the same.
+    :param limits: sizes, times and counts.
     """
 
     certificate: InputFile
@@ -127,6 +131,8 @@ class CoapsSettings:
     key_passphrase_variable: str | None = None
     send_root: bool = True
     dtls: DtlsPolicy = field(default_factory=DtlsPolicy)
+    transmission: TransmissionParameters = field(default_factory=TransmissionParameters)
+    limits: CoapsLimits = field(default_factory=CoapsLimits)
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +192,7 @@ class ServerConfig:
     :param trust: whose birth certificates are believed.
     :param service: bounds for both transports.
     :param log: the audit log.
+    :param file: where all this was read; for messages.
     """
 
     default: LabelSettings
@@ -197,3 +204,11 @@ class ServerConfig:
     trust: TrustSettings = field(default_factory=TrustSettings)
     service: ServiceSettings = field(default_factory=ServiceSettings)
     log: LogSettings = field(default_factory=LogSettings)
+    file: Path = field(default=Path("est-server.toml"), metadata={NOT_A_SETTING: True})
+
+    @property
+    def policies(self) -> Mapping[str | None, LabelSettings]:
+        """The settings of every label, ``None`` for the default."""
+        policies: dict[str | None, LabelSettings] = {None: self.default}
+        policies.update(self.labels)
+        return policies

@@ -1,0 +1,157 @@
+"""The examples of the README are what their files are, short, and work against the real thing."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+import est_client
+import est_server
+from est_protocol.keys import spki_sha256
+from est_server.cli import main as est_server_command
+from tests import pki
+
+ROOT = Path(__file__).parent.parent
+EXAMPLES = ("embed_server", "enroll_and_renew", "mount_in_aiohttp")
+#: The programs find this tree's packages whether they are installed or not.
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
+#: Seconds that a program may take to start or to end.
+PATIENCE = 20
+
+
+def path_of(name: str) -> Path:
+    return ROOT / "docs" / "examples" / f"{name}.py"
+
+
+@contextmanager
+def running(program: Path, folder: Path) -> Iterator[list[str]]:
+    """A program of ours that says when it is ready; SIGTERM has to end it well."""
+    process = subprocess.Popen(
+        [sys.executable, program], stdout=subprocess.PIPE, text=True, cwd=folder, env=ENVIRONMENT
+    )
+    try:
+        assert process.stdout is not None
+        ready = process.stdout.readline().split()
+        assert ready[:1] == ["ready"]
+        yield ready[1:]
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(PATIENCE) == 0
+    finally:
+        process.kill()
+        process.wait()
+        assert process.stdout is not None
+        process.stdout.close()
+
+
+def run(*arguments: str | Path) -> str:
+    done = subprocess.run(
+        [sys.executable, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        env=ENVIRONMENT,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Path:
+    """The folder of a new server."""
+    folder = tmp_path / "est"
+    ports = ["--https-port", "0", "--coaps-port", "0"]
+    assert est_server_command(["init", str(folder), *ports]) == 0
+    return folder
+
+
+@pytest.fixture
+def device(tmp_path: Path) -> Path:
+    """The key store of a device that has nothing but a key."""
+    folder = tmp_path / "device"
+    folder.mkdir(mode=0o700)
+    key = pki.make_key("device").private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    (folder / "identity.pem").touch(mode=0o600)
+    (folder / "identity.pem").write_bytes(key)
+    return folder
+
+
+@pytest.fixture
+def key_hash() -> str:
+    return spki_sha256(pki.make_key("device").public_key()).hex()
+
+
+def list_device(server: Path, key_hash: str) -> None:
+    (server / "list.csv").write_text(f"udid,spki_sha256\nsensor-0001,{key_hash}\n")
+    config = str(server / "est-server.toml")
+    assert (
+        est_server_command(["devices", "import", str(server / "list.csv"), "--config", config]) == 0
+    )
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_the_readme_shows_the_file(name: str) -> None:
+    readme = (ROOT / "README.md").read_text()
+    shown = re.findall(rf"<!-- docs/examples/{name}\.py -->\n```python\n(.*?)```\n", readme, re.S)
+    assert shown == [path_of(name).read_text()]
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_an_example_is_shorter_than_25_lines(name: str) -> None:
+    assert len(path_of(name).read_text().splitlines()) < 25
+
+
+@pytest.mark.parametrize("transport", ["https", "coaps"])
+def test_a_server_with_a_decision_of_ones_own(
+    server: Path, device: Path, key_hash: str, transport: str
+) -> None:
+    text = path_of("embed_server").read_text()
+    [placeholder] = re.findall(r"<SHA-256.*?>", text)
+    mine = server.parent / "embed_server.py"
+    mine.write_text(text.replace(placeholder, key_hash))
+    with running(mine, server.parent) as addresses:
+        authority = dict(address.split("=") for address in addresses)[transport]
+        assert enrolls_and_renews(f"{transport}://{authority}", server, device)
+
+
+def enrolls_and_renews(url: str, server: Path, device: Path) -> bool:
+    said = run(path_of("enroll_and_renew"), url, server / "ca.pem", device)
+    return said.startswith("enrolled as CN=sensor-0001\nrenewed until ")
+
+
+def test_est_in_an_aiohttp_application(server: Path, device: Path, key_hash: str) -> None:
+    list_device(server, key_hash)
+    with running(path_of("mount_in_aiohttp"), server.parent) as [address]:
+        assert enrolls_and_renews(f"https://{address}", server, device)
+
+
+@pytest.mark.skipif(
+    not Path(sys.executable).with_name("est-server").exists(),
+    reason="the commands are not installed beside this Python",
+)
+def test_the_tour_goes_as_it_should() -> None:
+    said = run(path_of("demo"))
+    assert "FAIL" not in said
+    assert re.search(r"\n(\d+) of \1 steps as expected", said)
+
+
+def test_the_packages_export_what_their_documentation_names() -> None:
+    for package in (est_client, est_server):
+        assert package.__file__ is not None
+        tree = ast.parse(Path(package.__file__).read_text())
+        imported = {
+            alias.asname or alias.name
+            for statement in tree.body
+            if isinstance(statement, ast.ImportFrom)
+            for alias in statement.names
+        }
+        assert sorted(imported) == list(package.__all__)
