@@ -1,0 +1,1 @@
+"""curl and openssl against the HTTPS server, as one enrolls by hand."""

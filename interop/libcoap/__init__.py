@@ -1,0 +1,1 @@
+"""libcoap's clients against the CoAPS server."""

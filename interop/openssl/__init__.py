@@ -1,0 +1,1 @@
+"""TLS and DTLS as OpenSSL and GnuTLS find them."""

@@ -1,0 +1,140 @@
+"""The server under test: the command line, as an operator uses it, in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import re
+import selectors
+import subprocess
+import sys
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+_COMMAND = (sys.executable, "-m", "est_server.cli")
+_ROOT = Path(__file__).parents[1]
+_READY = re.compile(r"ready https=127\.0\.0\.1:(\d+) coaps=127\.0\.0\.1:(\d+)\n")
+
+#: Seconds to start and to stop.
+_PATIENCE = 20.0
+
+
+class ServerUnderTest:
+    """``est-server init`` in ``directory``, and then ``serve`` as long as the context lasts.
+
+    :param directory: a directory that does not exist yet.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.https_port = 0
+        self.coaps_port = 0
+        self._config = directory / "est-server.toml"
+        self._audit = directory / "audit.jsonl"
+        self._errors = directory / "stderr.txt"
+        self._process: subprocess.Popen[bytes] | None = None
+        self.command("init", directory, "--https-port", 0, "--coaps-port", 0, config=False)
+        with self._config.open("a") as file:
+            file.write(f'\n[log]\nformat = "json"\nfile = "{self._audit.name}"\n')
+
+    @property
+    def ca(self) -> Path:
+        """PEM file with the root that verifies the server on both transports."""
+        return self.directory / "ca.pem"
+
+    @property
+    def https(self) -> str:
+        """The server's URL over HTTPS."""
+        return f"https://localhost:{self.https_port}"
+
+    @property
+    def coaps(self) -> str:
+        """The server's URL over CoAPS."""
+        return f"coaps://127.0.0.1:{self.coaps_port}"
+
+    def command(self, *words: str | int | Path, config: bool = True) -> str:
+        """Run ``est-server`` with ``words`` and return what it printed."""
+        arguments = [str(word) for word in words]
+        if config:
+            arguments += ["--config", str(self._config)]
+        done = subprocess.run(
+            [*_COMMAND, *arguments],
+            cwd=_ROOT,
+            timeout=_PATIENCE,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, f"est-server {' '.join(arguments)}: {done.stderr}"
+        return done.stdout
+
+    def __enter__(self) -> Self:
+        with self._errors.open("wb") as errors:
+            self._process = subprocess.Popen(
+                [*_COMMAND, "serve", "--config", str(self._config)],
+                cwd=_ROOT,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+            )
+        try:
+            ready = _READY.fullmatch(self._first_line())
+            assert ready, f"not ready: {self._errors.read_text()}"
+        except BaseException:
+            self._kill()
+            raise
+        self.https_port, self.coaps_port = int(ready[1]), int(ready[2])
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Stop the server as an operator does; it has to end well.
+
+        Tests that check how it ends use :meth:`stop` themselves.
+        """
+        if self._process is not None:
+            assert self.stop() == 0, self._errors.read_text()
+
+    def stop(self) -> int:
+        """Send SIGTERM and return the exit status."""
+        assert self._process is not None
+        process, self._process = self._process, None
+        process.terminate()
+        try:
+            return process.wait(_PATIENCE)
+        finally:
+            process.kill()
+            process.wait()
+            assert process.stdout is not None
+            process.stdout.close()
+
+    def audit(self, *, since: int = 0) -> list[dict[str, str]]:
+        """The lines of the audit log, those after the first ``since``."""
+        lines = self._audit.read_text().splitlines() if self._audit.exists() else []
+        return [json.loads(line) for line in lines[since:]]
+
+    def check_unharmed(self) -> None:
+        """Fail if the server has ended or met anything that it did not expect."""
+        assert self._process is not None
+        assert self._process.poll() is None, f"the server ended: {self._errors.read_text()}"
+        assert self._errors.read_text() == ""
+
+    def _first_line(self) -> str:
+        assert self._process is not None
+        assert self._process.stdout is not None
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._process.stdout, selectors.EVENT_READ)
+            assert selector.select(_PATIENCE), "the server does not say that it is ready"
+        return self._process.stdout.readline().decode()
+
+    def _kill(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            assert self._process.stdout is not None
+            self._process.stdout.close()
+            self._process = None
