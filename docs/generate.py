@@ -11,7 +11,6 @@ import ast
 import dataclasses
 import inspect
 import json
-import os
 import re
 import textwrap
 import types
@@ -24,6 +23,8 @@ from typing import Annotated, Any
 
 from cryptography import x509
 
+from docs.conformance_page import conformance_page
+from est_client.options import parser as client_parser
 from est_protocol.errors import STATUS, RefusalReason
 from est_server.cli import make_parser as server_parser
 from est_server.config import ServerConfig
@@ -41,6 +42,7 @@ def pages() -> dict[Path, str]:
         reference / "configuration.md": configuration_page(),
         reference / "cli.md": cli_page(),
         reference / "reason-codes.md": reasons_page(),
+        ROOT / "docs" / "conformance.md": conformance_page(ROOT, _GENERATED),
         readme: with_examples(readme.read_text()),
     }
 
@@ -207,20 +209,42 @@ def _duration(value: timedelta) -> str:
 
 
 def cli_page() -> str:
-    """The help of every command."""
-    # argparse folds lines to the width of the terminal.
-    os.environ["COLUMNS"] = "100"
+    """Every command with its options.
+
+    Not what ``--help`` prints: that differs from one version of Python to the next.
+    """
     lines = [
         "# Command lines",
         "",
         _GENERATED,
-        "Exit status of `est-server`: 0 done, 1 failed, 2 wrong usage or configuration.",
-        "Errors are one line on standard error; `--debug` adds the traceback.",
+        "Exit status of `est-server`: 0 done, 1 failed, 2 wrong usage or configuration. Errors of",
+        "either program are one line on standard error; `--debug` adds the traceback.",
     ]
-    for parser in _commands(server_parser()):
-        help_text = parser.format_help().rstrip()
-        lines += ["", f"## {parser.prog}", "", "```text", help_text, "```"]
+    for parser in (*_commands(server_parser()), *_commands(client_parser())):
+        lines += ["", f"## {parser.prog}", "", parser.description or ""]
+        lines += ["", "| | |", "|---|---|", *(_option_row(a) for a in _options(parser))]
+        lines += ["", "```text", textwrap.dedent(parser.epilog or "").strip(), "```"]
     return "\n".join(lines) + "\n"
+
+
+def _options(parser: argparse.ArgumentParser) -> list[argparse.Action]:
+    """Operands first, then options, without ``--help``."""
+    actions = [a for a in parser._actions if not isinstance(a, argparse._HelpAction)]
+    return sorted(actions, key=lambda action: bool(action.option_strings))
+
+
+def _option_row(action: argparse.Action) -> str:
+    words = list(action.option_strings)
+    if action.nargs != 0:
+        choice = "|".join(map(str, action.choices)) if action.choices else None
+        words.append(str(action.metavar or choice or action.dest.upper()))
+    name = " ".join(words).replace("|", r"\|")
+    help_text = (action.help or "").replace("%(default)s", str(action.default))
+    return f"| `{name}` | {'required; ' if _must_be_given(action) else ''}{help_text} |"
+
+
+def _must_be_given(action: argparse.Action) -> bool:
+    return action.required and bool(action.option_strings)
 
 
 def _commands(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
