@@ -14,6 +14,7 @@ from est_server.service import SystemClock
 from est_server.stores.sqlite import SqliteStore
 from tests.behaviour.roads import Road, coaps, https, in_process
 from tests.behaviour.world import AuditRecords, World
+from tests.lossy import LossyNetwork
 
 
 @pytest.fixture
@@ -45,7 +46,9 @@ ROADS: dict[str, Callable[[World], AbstractAsyncContextManager[Road]]] = {
     "coaps-64": lambda world: coaps(world, block_size=64),
     "coaps-256": lambda world: coaps(world, block_size=256),
     "coaps-1024": lambda world: coaps(world, block_size=1024),
-    "coaps-256-lossy": lambda world: coaps(world, block_size=256, loss=0.2, seed=9148),
+    "coaps-256-lossy": lambda world: coaps(
+        world, block_size=256, network=LossyNetwork(0.2, seed=9148, from_handshake=False)
+    ),
 }
 
 

@@ -22,13 +22,12 @@ from est_protocol.operations import Operation
 from est_protocol.secure_channel.context import LocalCredentials, tls_context
 from est_protocol.secure_channel.policy import TlsPolicy, TlsVersion
 from est_protocol.secure_channel.tls import TlsEngine
-from est_protocol.secure_channel.udp import udp_transport
+from est_protocol.secure_channel.udp import DatagramTransportFactory, udp_transport
 from est_server.coaps.server import CoapsEndpoint
 from est_server.coaps.server import serve as serve_coaps
 from est_server.https import HttpsEndpoint, est_application
 from est_server.https import serve as serve_https
 from est_server.service import EnrollmentService
-from tests.behaviour.lossy import lossy_link
 from tests.behaviour.world import Device, World
 from tests.pki import make_leaf
 
@@ -221,23 +220,19 @@ async def https(world: World, version: TlsVersion) -> AsyncIterator[Road]:
 
 @asynccontextmanager
 async def coaps(
-    world: World, *, block_size: int, loss: float = 0.0, seed: int = 0
+    world: World, *, block_size: int, network: DatagramTransportFactory = udp_transport
 ) -> AsyncIterator[Road]:
     """CoAPS over loopback.
 
-    :param loss: the share of datagrams that vanish, in each direction.
+    :param network: what the client's datagrams travel over.
     """
-    # Loopback answers at once; so a retransmission need not wait for seconds.
-    parameters = TransmissionParameters(
-        ack_timeout=0.15 if loss else 2.0, empty_ack_delay=0.05, max_retransmit=8
-    )
-    link = lossy_link(loss, seed) if loss else udp_transport
+    # Loopback answers at once, so a retransmission need not wait for seconds.
+    parameters = TransmissionParameters(ack_timeout=0.05, empty_ack_delay=0.03, max_retransmit=9)
     endpoint = CoapsEndpoint(
         credentials=world.server_credentials,
         anchors=world.server_anchors,
         port=0,
         parameters=parameters,
-        transport_factory=link,
     )
     async with await serve_coaps(world.service, endpoint) as server:
         connector = CoapsConnector(
@@ -245,7 +240,7 @@ async def coaps(
             server.port,
             block_size=block_size,
             parameters=parameters,
-            transport_factory=link,
+            transport_factory=network,
         )
 
         async def connect(credentials: LocalCredentials | None) -> EstConnection:
