@@ -14,7 +14,7 @@ from aiocoap.numbers import Code
 from cryptography import x509
 
 from est_client.blockwise import BlockwiseClient, CoapRequest
-from est_client.http_answers import printable
+from est_client.http_answers import DEFAULT_RETRY_AFTER, LONGEST_RETRY_AFTER, printable
 from est_protocol import certs_only
 from est_protocol.coap.parameters import TransmissionParameters
 from est_protocol.coap.session import (
@@ -52,8 +52,6 @@ from est_protocol.secure_channel.udp import DatagramTransportFactory, udp_transp
 COAPS_PORT = 5684
 WELL_KNOWN_EST = (".well-known", "est")
 
-#: Max-Age of an answer that has none (RFC 7252 section 5.10.5), in seconds.
-_DEFAULT_MAX_AGE = 60
 #: How many of a server's addresses are tried.
 _MAXIMUM_ADDRESSES = 4
 
@@ -264,8 +262,11 @@ class CoapsConnection:
         if answer.code in (Code.CONTENT, Code.CHANGED):
             return CertificatesResponse(_certificates(answer))
         if answer.code is Code.SERVICE_UNAVAILABLE:
+            # Without the option a minute (RFC 7252 section 5.10.5).
             max_age = answer.opt.max_age
-            return Pending(_DEFAULT_MAX_AGE if max_age is None else int(max_age))
+            return Pending(
+                DEFAULT_RETRY_AFTER if max_age is None else min(int(max_age), LONGEST_RETRY_AFTER)
+            )
         if answer.code.is_successful():
             raise MessageError(f"the server answered {answer.code.dotted}")
         text = printable(answer.payload)

@@ -31,15 +31,15 @@ This module is the codec: structure, not meaning. What a message asks for is wor
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 from asn1crypto import core
 
 from est_protocol.errors import MessageError
+from est_protocol.strict_asn1 import decoding, load_der
 
-CHALLENGE_PASSWORD = "1.2.840.113549.1.9.7"
 EXTENSION_REQUEST = "1.2.840.113549.1.9.14"
 REQUEST_INFO_TEMPLATE = "1.2.840.113549.1.9.16.2.61"
 EXTENSION_TEMPLATE = "1.2.840.113549.1.9.16.2.62"
@@ -123,7 +123,7 @@ class CsrAttributes:
 
         :raises MessageError: they are not a CsrAttrs message.
         """
-        return _decoding(lambda: cls(_elements(_load(_AttrOrOids, der))))
+        return decoding(_WHAT, lambda: cls(_elements(load_der(_AttrOrOids, der))))
 
     @property
     def template(self) -> RequestTemplate | None:
@@ -155,18 +155,24 @@ def extensions_of(attributes: Iterable[CsrAttribute]) -> tuple[ExtensionTemplate
         raise MessageError("extensions are asked for in more than one attribute")
     if found[0].values is None or len(found[0].values) != 1:
         raise MessageError("an attribute that asks for extensions has exactly one value")
-    extensions = _decoding(lambda: _extensions(found[0]))
+    extensions = decoding(_WHAT, lambda: _extensions(found[0]))
     oids = [extension.oid for extension in extensions]
     if len(set(oids)) != len(oids):
         raise MessageError("an extension is asked for twice")
     return extensions
 
 
-def asking_for(extensions: Iterable[ExtensionTemplate]) -> CsrAttribute:
+def asking_for(
+    extensions: Iterable[ExtensionTemplate], *, partial_values: bool = False
+) -> CsrAttribute:
     """The attribute that asks for ``extensions``: extensionRequest if every value is complete,
-    else extensionReqTemplate (RFC 9908 section 3.4)."""
+    else extensionReqTemplate (RFC 9908 section 3.4).
+
+    :param partial_values: a value that is there is not complete, such as a subjectAltName with
+        an empty iPAddress.
+    """
     extensions = tuple(extensions)
-    complete = all(extension.value is not None for extension in extensions)
+    complete = not partial_values and all(e.value is not None for e in extensions)
     value = _Extensions([_extension(extension) for extension in extensions])
     return CsrAttribute(EXTENSION_REQUEST if complete else EXTENSION_TEMPLATE, (value.dump(),))
 
@@ -192,7 +198,7 @@ def decode_template(der: bytes) -> RequestTemplate:
 
     :raises MessageError: the octets are not one.
     """
-    return _decoding(lambda: _template(_load(_Template, der)))
+    return decoding(_WHAT, lambda: _template(load_der(_Template, der)))
 
 
 # -- ASN.1 -------------------------------------------------------------------------------------
@@ -292,23 +298,7 @@ def _extension(extension: ExtensionTemplate) -> _Extension:
 # -- ASN.1 to values ---------------------------------------------------------------------------
 
 
-_T = TypeVar("_T")
-
-
-def _decoding(decode: Callable[[], _T]) -> _T:
-    try:
-        return decode()
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError) as error:
-        # What asn1crypto raises for octets that it cannot make sense of; AttributeError for a tag
-        # that no alternative of a CHOICE has.
-        raise MessageError("the CSR attributes do not decode") from error
-
-
-def _load(spec: Any, der: bytes) -> Any:
-    value = spec.load(der, strict=True)
-    if value.dump(force=True) != der:
-        raise ValueError("not DER")
-    return value
+_WHAT = "the CSR attributes"
 
 
 def _elements(items: Any) -> tuple[CsrAttribute, ...]:
@@ -366,7 +356,7 @@ def _extensions(attribute: CsrAttribute) -> tuple[ExtensionTemplate, ...]:
             bool(item["critical"].native),
             None if _optional(item["value"]) is None else item["value"].native,
         )
-        for item in _load(_Extensions, attribute.values[0])
+        for item in load_der(_Extensions, attribute.values[0])
     )
     if attribute.oid == EXTENSION_REQUEST and any(e.value is None for e in extensions):
         raise MessageError("an extensionRequest leaves an extension open")

@@ -47,9 +47,14 @@ class DerReader:
         """Whether everything has been read."""
         return self._position == len(self._octets)
 
+    @property
+    def next_tag(self) -> int | None:
+        """The identifier octet of the next element, or ``None`` at the end."""
+        return None if self.at_end else self._octets[self._position]
+
     def next_is(self, tag: int) -> bool:
         """Whether there is another element and its tag is ``tag``."""
-        return not self.at_end and self._octets[self._position] == tag
+        return self.next_tag == tag
 
     def read(self, tag: int, name: str) -> Element:
         """The next element.

@@ -6,19 +6,45 @@ else. What may be issued is decided by an authorizer.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
+
+from asn1crypto import core
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
-from cryptography.x509.oid import AttributeOID
 
 from est_protocol.channel_binding import ChannelBinding
+from est_protocol.csr_attributes import ExtensionTemplate
 from est_protocol.errors import MessageError
 from est_protocol.keys import PublicKey, SigningKey, spki_sha256
+from est_protocol.oid_names import (
+    CHALLENGE_PASSWORD,
+    EST_IDENTITY_LINKING,
+    OTP_CHALLENGE,
+    SUBJECT_DIRECTORY_ATTRIBUTES,
+    name_of,
+)
+from est_protocol.strict_asn1 import decoding, load_der
 
 #: ASN.1 tags of the string types a challengePassword may have (RFC 2985 section 5.4.1).
 _DIRECTORY_STRING_TAGS = {12: "utf-8", 19: "ascii", 22: "ascii"}
+
+SignatureHash = hashes.SHA256 | hashes.SHA384 | hashes.SHA512 | None
+
+#: Who can sign by an algorithm, and the hash it takes.
+_SIGNERS: dict[str, tuple[type[SigningKey], SignatureHash]] = {
+    "1.2.840.10045.4.3.2": (ec.EllipticCurvePrivateKey, hashes.SHA256()),
+    "1.2.840.10045.4.3.3": (ec.EllipticCurvePrivateKey, hashes.SHA384()),
+    "1.2.840.10045.4.3.4": (ec.EllipticCurvePrivateKey, hashes.SHA512()),
+    "1.2.840.113549.1.1.11": (rsa.RSAPrivateKey, hashes.SHA256()),
+    "1.2.840.113549.1.1.12": (rsa.RSAPrivateKey, hashes.SHA384()),
+    "1.2.840.113549.1.1.13": (rsa.RSAPrivateKey, hashes.SHA512()),
+    "1.3.101.112": (ed25519.Ed25519PrivateKey, None),
+    "1.3.101.113": (ed448.Ed448PrivateKey, None),
+}
 
 
 class CertificationRequest:
@@ -38,8 +64,17 @@ class CertificationRequest:
             self.subject = csr.subject
             self.public_key: PublicKey = csr.public_key()
             self.key_sha256 = spki_sha256(self.public_key)
-            self.challenge_password = _challenge_password(csr)
+            self.challenge_password = _directory_string(csr, CHALLENGE_PASSWORD)
+            #: estIdentityLinking and otpChallenge (RFC 7894 section 3).
+            self.identity_linking = _directory_string(csr, EST_IDENTITY_LINKING)
+            self.otp_challenge = _directory_string(csr, OTP_CHALLENGE)
             self.subject_alt_names = _subject_alt_names(csr)
+            #: The extensions asked for, by OID.
+            self.extensions = _extensions(csr)
+            #: OIDs of the attributes of the request.
+            self.attributes = frozenset(a.oid.dotted_string for a in csr.attributes)
+            #: OID of the algorithm that the request is signed with.
+            self.signature_algorithm = csr.signature_algorithm_oid.dotted_string
         except (ValueError, TypeError, UnsupportedAlgorithm, x509.DuplicateExtension) as error:
             raise MessageError(f"the certification request does not decode: {error}") from error
 
@@ -60,6 +95,23 @@ class CertificationRequest:
         """The DER octets."""
         return self._csr.public_bytes(Encoding.DER)
 
+    @property
+    def directory_attributes(self) -> frozenset[str]:
+        """OIDs of the attributes in the subjectDirectoryAttributes extension (RFC 5280 section
+        4.2.1.8); empty if there are none that can be read."""
+        found = self.extensions.get(SUBJECT_DIRECTORY_ATTRIBUTES)
+        if found is None or found.value is None:
+            return frozenset()
+        value = found.value
+        try:
+            return decoding(
+                "subjectDirectoryAttributes",
+                lambda: frozenset(str(a["type"].dotted) for a in load_der(_Attributes, value)),
+            )
+        except MessageError:
+            # A wish: what cannot be read is not there.
+            return frozenset()
+
     def proves_possession(self) -> bool:
         """Whether the request is signed with the key that it carries (RFC 7030 section 3.4)."""
         try:
@@ -69,16 +121,38 @@ class CertificationRequest:
             return False
 
 
-def _challenge_password(csr: x509.CertificateSigningRequest) -> str | None:
-    values = [a for a in csr.attributes if a.oid == AttributeOID.CHALLENGE_PASSWORD]
+class _Attribute(core.Sequence):  # type: ignore[misc]
+    _fields = [("type", core.ObjectIdentifier), ("values", core.SetOf, {"spec": core.Any})]  # noqa: RUF012
+
+
+class _Attributes(core.SequenceOf):  # type: ignore[misc]
+    _child_spec = _Attribute
+
+
+def _directory_string(csr: x509.CertificateSigningRequest, oid: str) -> str | None:
+    values = [a for a in csr.attributes if a.oid.dotted_string == oid]
     if not values:
         return None
+    name = name_of(oid)
     if len(values) > 1:
-        raise MessageError("the certification request has two challengePassword attributes")
+        raise MessageError(f"the certification request has two {name} attributes")
     encoding = _DIRECTORY_STRING_TAGS.get(values[0]._type)
     if encoding is None:
-        raise MessageError("challengePassword is not a PrintableString or UTF8String")
+        raise MessageError(f"{name} is not a PrintableString or UTF8String")
     return str(values[0].value, encoding)
+
+
+def _extensions(csr: x509.CertificateSigningRequest) -> Mapping[str, ExtensionTemplate]:
+    extensions = {}
+    for extension in csr.extensions:
+        oid = extension.oid.dotted_string
+        try:
+            value = extension.value.public_bytes()
+        except NotImplementedError:
+            # Of a kind that cryptography reads but does not write; nobody asks for those.
+            value = None
+        extensions[oid] = ExtensionTemplate(oid, extension.critical, value)
+    return extensions
 
 
 def _subject_alt_names(csr: x509.CertificateSigningRequest) -> tuple[x509.GeneralName, ...]:
@@ -94,30 +168,60 @@ def build(
     subject: x509.Name,
     *,
     subject_alt_names: tuple[x509.GeneralName, ...] = (),
+    extensions: Iterable[ExtensionTemplate] = (),
+    attributes: Mapping[str, str] = MappingProxyType({}),
     binding: ChannelBinding | None = None,
+    linked_by: str = CHALLENGE_PASSWORD,
+    algorithm: SignatureHash = None,
 ) -> CertificationRequest:
     """Make a certification request for ``key`` and sign it with ``key``.
 
+    :param extensions: further extensions, each with its value; no subjectAltName beside
+        ``subject_alt_names``.
+    :param attributes: texts of further attributes by OID.
     :param binding: the channel to link the request to (RFC 7030 section 3.5).
+    :param linked_by: OID of the attribute that the binding goes into; estIdentityLinking is the
+        other one that there is (RFC 7894 section 3).
+    :param algorithm: the hash to sign with; what belongs to the key's strength by default.
+    :raises ValueError: an extension is there twice, or has no value.
     """
     builder = x509.CertificateSigningRequestBuilder().subject_name(subject)
     if subject_alt_names:
         builder = builder.add_extension(
             x509.SubjectAlternativeName(subject_alt_names), critical=not subject.rdns
         )
+    for extension in extensions:
+        if extension.value is None:
+            raise ValueError(f"the extension {name_of(extension.oid)} has no value")
+        # Octet for octet, whatever they mean: a template's values are to be copied.
+        value = x509.UnrecognizedExtension(x509.ObjectIdentifier(extension.oid), extension.value)
+        builder = builder.add_extension(value, critical=extension.critical)
+    for oid, text in attributes.items():
+        builder = builder.add_attribute(x509.ObjectIdentifier(oid), text.encode())
     if binding is not None:
         builder = builder.add_attribute(
-            AttributeOID.CHALLENGE_PASSWORD, binding.challenge_password().encode("ascii")
+            x509.ObjectIdentifier(linked_by), binding.challenge_password().encode("ascii")
         )
-    return CertificationRequest(builder.sign(key, signature_hash(key)))
+    return CertificationRequest(builder.sign(key, algorithm or signature_hash(key)))
 
 
-def signature_hash(
-    key: SigningKey,
-) -> hashes.SHA256 | hashes.SHA384 | hashes.SHA512 | None:
+def signature_hash(key: SigningKey) -> SignatureHash:
     """The hash that belongs to ``key``'s strength; ``None`` where the scheme has its own."""
     if isinstance(key, ec.EllipticCurvePrivateKey):
         if key.curve.key_size <= 256:
             return hashes.SHA256()
         return hashes.SHA384() if key.curve.key_size <= 384 else hashes.SHA512()
     return hashes.SHA256() if isinstance(key, rsa.RSAPrivateKey) else None
+
+
+def hash_of_algorithm(key: SigningKey, oids: Iterable[str]) -> SignatureHash:
+    """The hash of the first signature algorithm among ``oids`` that ``key`` can sign with.
+
+    :return: ``None`` where the scheme of ``key`` has its own.
+    :raises LookupError: there is none among them.
+    """
+    for oid in oids:
+        kind, algorithm = _SIGNERS.get(oid, (None, None))
+        if kind is not None and isinstance(key, kind):
+            return algorithm
+    raise LookupError("no signature algorithm fits the key")

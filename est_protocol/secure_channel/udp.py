@@ -12,7 +12,9 @@ SocketAddress = tuple[Any, ...]
 class DatagramTransportFactory(Protocol):
     """Opens a datagram socket; a link emulator puts itself in its place.
 
-    The transport must have ``get_write_buffer_size`` as those of stream sockets do.
+    The transport that ``connection_made`` is given must be the one that is returned: a client sends
+    through the first, a server through the second. It must have ``get_write_buffer_size`` as those
+    of stream sockets do.
     """
 
     async def __call__(

@@ -7,7 +7,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from est_protocol.csr_attributes import (
-    CHALLENGE_PASSWORD,
     EXTENSION_REQUEST,
     EXTENSION_TEMPLATE,
     MAX_ELEMENTS,
@@ -23,6 +22,7 @@ from est_protocol.csr_attributes import (
     extensions_of,
 )
 from est_protocol.errors import MessageError
+from est_protocol.oid_names import CHALLENGE_PASSWORD
 from tests.vectors import rfc_vector
 
 EC_KEY = "1.2.840.10045.2.1"

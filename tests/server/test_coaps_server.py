@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -35,6 +36,9 @@ from tests.server.coaps_ends import (
     endpoint_of,
     serving,
 )
+
+#: Empty, the methods, some responses, and codes that mean nothing.
+_CODES = (0, 1, 2, 3, 4, 5, 30, 65, 69, 95, 132, 160, 224, 225, 255)
 
 
 class RawClient:
@@ -306,3 +310,21 @@ async def test_port_that_is_taken() -> None:
 def test_coap_limits_that_cannot_be(wrong: dict[str, int]) -> None:
     with pytest.raises(ConfigurationError):
         CoapLimits(**wrong)
+
+
+async def test_random_messages_raise_nothing_into_the_event_loop() -> None:
+    raised: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: raised.append(context))
+    generator = random.Random(7)
+    async with serving(IssuingService()) as server, raw(server) as client:
+        for _ in range(1500):
+            head = bytes([0x40 | generator.randrange(64), generator.choice(_CODES)])
+            client.channel.send(head + generator.randbytes(generator.randrange(2, 40)))
+            await asyncio.sleep(0)
+        await asyncio.sleep(0.1)
+        while not client.received.empty():
+            client.received.get_nowait()
+        client.send(Code.GET, 1, NON, b"last", uri_path=("est", "crts"))
+        while (await client.receive()).token != b"last":
+            pass
+    assert raised == []
