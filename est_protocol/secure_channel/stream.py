@@ -243,7 +243,12 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
         if self._stream_ended:
             self._tcp.close()
             return
-        self._tcp.write_eof()
+        try:
+            self._tcp.write_eof()
+        except OSError:
+            # The peer reset the connection, and the event loop has not come to it yet.
+            self._tcp.abort()
+            return
         self._set_reading()
 
     def _refuse(self, error: ChannelError) -> None:

@@ -23,6 +23,7 @@ from est_protocol.secure_channel.stream import (
     format_address,
 )
 from est_protocol.secure_channel.tls_endpoints import TlsServer, connect_tls, serve_tls
+from tests import foreign_tls
 from tests.pki import CLIENT_AUTH, make_ca, make_leaf, make_server
 
 CA = make_ca("operational")
@@ -309,6 +310,21 @@ async def test_a_peer_that_never_ends_its_side_is_cut_off() -> None:
         await server.lost
         client.transport.abort()
         await client.lost
+
+
+async def test_closing_towards_a_peer_that_is_gone_already() -> None:
+    """Our close_notify is answered with a reset before there is time to end our side."""
+    async with serving() as harness:
+        tcp = socket.create_connection((HOST, harness.server.port))
+        context = foreign_tls.client_context()
+        client = await asyncio.to_thread(context.wrap_socket, tcp)
+        server = await harness.first()
+        server.transport.write(b"all that there is to read")
+        await asyncio.to_thread(client.recv, 100)
+        client.close()
+        server.transport.close()
+        await server.lost
+        assert server.transport.is_closing()
 
 
 # --- handshakes --------------------------------------------------------------------------------
