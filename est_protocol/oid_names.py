@@ -11,6 +11,7 @@ from collections.abc import Mapping
 CHALLENGE_PASSWORD = "1.2.840.113549.1.9.7"
 #: RFC 7894 section 3; the registry's arc, of which the RFC prints the end only.
 OTP_CHALLENGE = "1.2.840.113549.1.9.16.2.56"
+REVOCATION_CHALLENGE = "1.2.840.113549.1.9.16.2.57"
 EST_IDENTITY_LINKING = "1.2.840.113549.1.9.16.2.58"
 
 SUBJECT_ALT_NAME = "2.5.29.17"
@@ -44,6 +45,7 @@ NAME_ATTRIBUTES = {
 REQUEST_ATTRIBUTES = {
     "challengePassword": CHALLENGE_PASSWORD,
     "otpChallenge": OTP_CHALLENGE,
+    "revocationChallenge": REVOCATION_CHALLENGE,
     "estIdentityLinking": EST_IDENTITY_LINKING,
     "friendlyName": "1.2.840.113549.1.9.20",
     "favouriteDrink": "0.9.2342.19200300.100.1.5",

@@ -16,21 +16,17 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from est_protocol.challenge_attributes import ChallengeAttributes
 from est_protocol.channel_binding import ChannelBinding
 from est_protocol.csr_attributes import ExtensionTemplate
 from est_protocol.errors import MessageError
 from est_protocol.keys import PublicKey, SigningKey, spki_sha256
 from est_protocol.oid_names import (
     CHALLENGE_PASSWORD,
-    EST_IDENTITY_LINKING,
-    OTP_CHALLENGE,
     SUBJECT_DIRECTORY_ATTRIBUTES,
     name_of,
 )
 from est_protocol.strict_asn1 import decoding, load_der
-
-#: ASN.1 tags of the string types a challengePassword may have (RFC 2985 section 5.4.1).
-_DIRECTORY_STRING_TAGS = {12: "utf-8", 19: "ascii", 22: "ascii"}
 
 SignatureHash = hashes.SHA256 | hashes.SHA384 | hashes.SHA512 | None
 
@@ -64,10 +60,7 @@ class CertificationRequest:
             self.subject = csr.subject
             self.public_key: PublicKey = csr.public_key()
             self.key_sha256 = spki_sha256(self.public_key)
-            self.challenge_password = _directory_string(csr, CHALLENGE_PASSWORD)
-            #: estIdentityLinking and otpChallenge (RFC 7894 section 3).
-            self.identity_linking = _directory_string(csr, EST_IDENTITY_LINKING)
-            self.otp_challenge = _directory_string(csr, OTP_CHALLENGE)
+            self.challenges = ChallengeAttributes.of(csr)
             self.subject_alt_names = _subject_alt_names(csr)
             #: The extensions asked for, by OID.
             self.extensions = _extensions(csr)
@@ -127,19 +120,6 @@ class _Attribute(core.Sequence):  # type: ignore[misc]
 
 class _Attributes(core.SequenceOf):  # type: ignore[misc]
     _child_spec = _Attribute
-
-
-def _directory_string(csr: x509.CertificateSigningRequest, oid: str) -> str | None:
-    values = [a for a in csr.attributes if a.oid.dotted_string == oid]
-    if not values:
-        return None
-    name = name_of(oid)
-    if len(values) > 1:
-        raise MessageError(f"the certification request has two {name} attributes")
-    encoding = _DIRECTORY_STRING_TAGS.get(values[0]._type)
-    if encoding is None:
-        raise MessageError(f"{name} is not a PrintableString or UTF8String")
-    return str(values[0].value, encoding)
 
 
 def _extensions(csr: x509.CertificateSigningRequest) -> Mapping[str, ExtensionTemplate]:

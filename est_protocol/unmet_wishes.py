@@ -31,12 +31,12 @@ def unmet(wishes: CsrWishes, csr: CertificationRequest) -> tuple[str, ...]:
 
 
 def _linking(wishes: CsrWishes, csr: CertificationRequest) -> Iterator[str]:
-    linked = csr.identity_linking is not None
-    if wishes.link and not linked and csr.challenge_password is None:
+    linked = csr.challenges.identity_linking is not None
+    if wishes.link and not linked and csr.challenges.challenge_password is None:
         yield "challengePassword with the channel binding"
     elif wishes.identity_linking and not linked and not wishes.link:
         yield "estIdentityLinking with the channel binding"
-    if wishes.otp_challenge and csr.otp_challenge is None:
+    if wishes.otp_challenge and csr.challenges.otp_challenge is None:
         yield "otpChallenge"
 
 

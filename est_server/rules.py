@@ -77,7 +77,7 @@ def decode_exchange(
         raise RequestRefused(
             RefusalReason.POP_LINKING_REQUIRED,
             "linking of identity and proof of possession is required: put the channel "
-            "binding into challengePassword (RFC 7030 section 3.5)",
+            "binding into challengePassword or estIdentityLinking (RFC 7030 section 3.5)",
         )
     if peer.certificate is None and not linked:
         raise authentication_required(request.transport)
@@ -97,7 +97,7 @@ def authentication_required(transport: Transport) -> RequestRefused:
 
 def is_linked(csr: CertificationRequest, peer: PeerCredentials) -> bool:
     """Whether the CSR is linked to the channel; what is linked elsewhere is refused."""
-    if csr.challenge_password is None:
+    if not csr.challenges.linking:
         return False
     binding = peer.channel_binding
     if binding is None:
@@ -105,12 +105,13 @@ def is_linked(csr: CertificationRequest, peer: PeerCredentials) -> bool:
             RefusalReason.POP_LINKING_FAILED,
             "the certification request is linked to a channel, but not to one that ends here",
         )
-    if not binding.matches(csr.challenge_password):
-        raise RequestRefused(
-            RefusalReason.POP_LINKING_FAILED,
-            "linking of identity and proof of possession failed: challengePassword is not the "
-            f"base64 {binding.type.value} of this channel",
-        )
+    for name, text in csr.challenges.linking.items():
+        if not binding.matches(text):
+            raise RequestRefused(
+                RefusalReason.POP_LINKING_FAILED,
+                f"linking of identity and proof of possession failed: {name} is not the "
+                f"base64 {binding.type.value} of this channel",
+            )
     return True
 
 

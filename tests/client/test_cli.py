@@ -125,7 +125,7 @@ def test_enroll_uses_the_key_that_is_there(run: Run) -> None:
     assert run.key_hash("device.key") == spki_sha256(make_key("device").public_key())
     [(connection, csr)] = run.server.enrollments
     assert connection.client.chain == ()
-    assert csr.challenge_password is not None
+    assert csr.challenges.challenge_password is not None
 
 
 def test_enroll_a_new_key_under_a_birth_certificate(run: Run) -> None:
@@ -179,7 +179,7 @@ def test_reenroll_for_a_new_key(run: Run) -> None:
 def test_no_pop_linking(run: Run) -> None:
     assert run("enroll", "--key", "device.key", "--no-pop-linking") == 0
     [(_, csr)] = run.server.enrollments
-    assert csr.challenge_password is None
+    assert csr.challenges.challenge_password is None
 
 
 def test_options_reach_the_connector(run: Run) -> None:

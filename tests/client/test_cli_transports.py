@@ -49,9 +49,9 @@ class GrantingService:
             return CertificatesResponse((CA.certificate, ROOT.certificate))
         csr = CertificationRequest.decode(request.body)
         binding = peer.channel_binding
-        if csr.challenge_password is None or binding is None:
+        if csr.challenges.challenge_password is None or binding is None:
             raise RequestRefused(RefusalReason.POP_LINKING_REQUIRED, "the request is not linked")
-        if not binding.matches(csr.challenge_password):
+        if not binding.matches(csr.challenges.challenge_password):
             raise RequestRefused(RefusalReason.POP_LINKING_FAILED, "linked to another channel")
         return CertificatesResponse((issue(CA, csr),))
 

@@ -125,7 +125,9 @@ async def test_enrolls_a_bare_key_linked_to_its_channel(
     [(connection, csr)] = server.enrollments
     assert connection.client.chain == ()
     assert connection.client.channel_binding is not None
-    assert csr.challenge_password == connection.client.channel_binding.challenge_password()
+    assert (
+        csr.challenges.challenge_password == connection.client.channel_binding.challenge_password()
+    )
     assert connection.closed
 
 
@@ -133,7 +135,7 @@ async def test_pop_linking_can_be_left_out(server: MemoryServer) -> None:
     async with client_of(server, pop_linking=False) as client:
         await client.simpleenroll()
     [(_, csr)] = server.enrollments
-    assert csr.challenge_password is None
+    assert csr.challenges.challenge_password is None
 
 
 async def test_gets_the_ca_certificates_before_it_enrolls_over_one_channel(
@@ -205,7 +207,7 @@ async def test_a_lost_answer_is_asked_for_again_over_a_new_channel(
         await client.simpleenroll()
     connections, requests = zip(*server.enrollments, strict=True)
     assert len({id(c) for c in connections}) == 3
-    assert len({csr.challenge_password for csr in requests}) == 3
+    assert len({csr.challenges.challenge_password for csr in requests}) == 3
     assert {csr.key_sha256 for csr in requests} == {spki_sha256(make_key("device").public_key())}
     assert time.slept == [1.0, 2.0]
 
@@ -238,7 +240,7 @@ async def test_a_pending_request_is_repeated_after_the_time_that_the_server_says
     async with client_of(server, time) as client:
         await client.simpleenroll(wait=60)
     assert time.slept == [30.0, 1.0]
-    assert len({csr.challenge_password for _, csr in server.enrollments}) == 3
+    assert len({csr.challenges.challenge_password for _, csr in server.enrollments}) == 3
 
 
 async def test_waiting_for_a_pending_request_ends(server: MemoryServer, time: FakeTime) -> None:

@@ -130,8 +130,8 @@ def test_an_extension_that_is_there_may_still_lack(wishes: CsrWishes, words: str
 def test_identity_linking_will_do_for_challenge_password() -> None:
     """RFC 7894 section 4: a client that may choose uses the one that is made for it."""
     csr = pkcs10.build(KEY, SUBJECT, binding=BINDING, linked_by=EST_IDENTITY_LINKING)
-    assert csr.challenge_password is None
-    assert csr.identity_linking == BINDING.challenge_password()
+    assert csr.challenges.challenge_password is None
+    assert csr.challenges.identity_linking == BINDING.challenge_password()
     assert unmet(CsrWishes(link=True, identity_linking=True), csr) == ()
 
 
