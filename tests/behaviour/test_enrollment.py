@@ -21,6 +21,7 @@ ANY_NAME = make_name("whatever the device calls itself")
 # -- /cacerts ----------------------------------------------------------------------------------
 
 
+@pytest.mark.conformance("CA-01", "CA-05", "CA-06")
 async def test_ca_certificates_lead_from_the_issuing_ca_to_the_root(
     world: World, road: Road
 ) -> None:
@@ -30,6 +31,7 @@ async def test_ca_certificates_lead_from_the_issuing_ca_to_the_root(
     assert set(answer) == {world.authority_root, world.authority_issuing}
 
 
+@pytest.mark.conformance("HTTP-04", "HTTP-06", "CU-10")
 async def test_a_label_has_its_own_ca(world: World, road: Road) -> None:
     device = await world.list_device("a")
     async with road.connection(device) as connection:
@@ -60,6 +62,7 @@ async def test_a_bare_listed_key_enrolls_itself(world: World, road: Road) -> Non
     certificate.verify_directly_issued_by(world.authority_issuing)
 
 
+@pytest.mark.conformance("SE-03", "SE-13")
 async def test_nothing_of_the_csr_but_its_key_gets_into_the_certificate(
     world: World, road: Road
 ) -> None:
@@ -76,6 +79,7 @@ async def test_nothing_of_the_csr_but_its_key_gets_into_the_certificate(
     assert not constraints.value.ca
 
 
+@pytest.mark.conformance("AUTH-22")
 async def test_a_birth_certificate_enrolls_a_fresh_key(world: World, road: Road) -> None:
     device = await world.list_device("a", born=True)
     fresh = make_key("fresh")
@@ -165,6 +169,7 @@ async def test_a_device_that_is_not_active_is_refused(
 # -- Claims and retries ------------------------------------------------------------------------
 
 
+@pytest.mark.conformance("STAT-05", "STAT-14")
 async def test_a_retry_over_a_new_channel_gets_the_same_certificate(
     world: World, road: Road
 ) -> None:
@@ -221,6 +226,7 @@ async def test_many_first_enrollments_at_once_give_one_certificate_for_each_key(
 # -- Proof of possession -----------------------------------------------------------------------
 
 
+@pytest.mark.conformance("POP-21", "SE-11")
 async def test_a_tampered_csr_is_refused(world: World, road: Road) -> None:
     device = await world.list_device("a")
     async with road.connection(device) as connection:
@@ -233,6 +239,7 @@ async def test_a_tampered_csr_is_refused(world: World, road: Road) -> None:
     assert world.issued_count() == 0
 
 
+@pytest.mark.conformance("POP-01", "POP-03", "CD-11")
 async def test_a_csr_that_is_linked_to_another_channel_is_refused(world: World, road: Road) -> None:
     device = await world.list_device("a")
     async with road.connection(device) as other:
@@ -246,6 +253,7 @@ async def test_a_csr_that_is_linked_to_another_channel_is_refused(world: World, 
     assert world.issued_count() == 0
 
 
+@pytest.mark.conformance("POP-04")
 async def test_linking_can_be_required(world: World, road: Road) -> None:
     device = await world.list_device("a", born=True)
     async with road.connection(device) as connection:
@@ -257,6 +265,7 @@ async def test_linking_can_be_required(world: World, road: Road) -> None:
     assert world.issued_count() == 1
 
 
+@pytest.mark.conformance("AUTH-01")
 async def test_a_listed_key_that_nobody_proved_to_hold_is_refused(world: World, road: Road) -> None:
     """The CSR of a listed device, copied and sent by somebody else."""
     device = await world.list_device("a")
@@ -270,6 +279,7 @@ async def test_a_listed_key_that_nobody_proved_to_hold_is_refused(world: World, 
 # -- Renewal -----------------------------------------------------------------------------------
 
 
+@pytest.mark.conformance("SR-05")
 @pytest.mark.parametrize("rekey", [False, True], ids=["same-key", "new-key"])
 async def test_a_device_renews(world: World, road: Road, rekey: bool) -> None:
     device = await enrolled(world, road)
@@ -310,6 +320,7 @@ async def test_a_superseded_certificate_cannot_renew_for_another_key(
     assert world.issued_count() == 2
 
 
+@pytest.mark.conformance("SR-03", "SR-06")
 async def test_a_renewal_repeats_the_names_of_the_certificate(world: World, road: Road) -> None:
     device = await enrolled(world, road)
     async with road.connection(device) as connection:
@@ -322,6 +333,7 @@ async def test_a_renewal_repeats_the_names_of_the_certificate(world: World, road
     assert world.issued_count() == 1
 
 
+@pytest.mark.conformance("SR-09")
 async def test_a_revoked_certificate_is_refused_everywhere(world: World, road: Road) -> None:
     device = await enrolled(world, road)
     await world.revoke(device.certificate)
@@ -359,6 +371,7 @@ async def test_a_certificate_renews_only_under_its_own_label(world: World, road:
     assert world.last_refusal == RefusalReason.CERTIFICATE_UNKNOWN
 
 
+@pytest.mark.conformance("SR-09")
 async def test_an_expired_operational_certificate_is_refused(world: World, road: Road) -> None:
     device = await world.list_device("a")
     expired = await world.expire(device)
@@ -371,6 +384,7 @@ async def test_an_expired_operational_certificate_is_refused(world: World, road:
 # -- Bad input ---------------------------------------------------------------------------------
 
 
+@pytest.mark.conformance("SE-11")
 @pytest.mark.parametrize(
     "body",
     [b"", b"\x30", b"\x30\x80\x00\x00", b"no DER at all", b"\x30\x03\x02\x01\x00", b"\x00" * 2000],

@@ -113,6 +113,7 @@ def put_off(seconds: int) -> Handler:
     return handler
 
 
+@pytest.mark.conformance("POP-02", "SE-01")
 @pytest.mark.parametrize("policy", [TlsPolicy(), None], ids=["TLS 1.3", "TLS 1.2"])
 async def test_enrolls_a_bare_key_linked_to_its_channel(
     server: MemoryServer, policy: TlsPolicy | None
@@ -138,6 +139,7 @@ async def test_pop_linking_can_be_left_out(server: MemoryServer) -> None:
     assert csr.challenges.challenge_password is None
 
 
+@pytest.mark.conformance("SE-10", "CD-15")
 async def test_gets_the_ca_certificates_before_it_enrolls_over_one_channel(
     server: MemoryServer,
 ) -> None:
@@ -159,6 +161,7 @@ async def test_asks_for_the_names_that_it_is_given(server: MemoryServer) -> None
     assert csr.subject_alt_names == names
 
 
+@pytest.mark.conformance("SR-01", "SR-02", "TLS-08")
 async def test_renewal_repeats_the_names_and_presents_the_certificate(server: MemoryServer) -> None:
     names = (x509.DNSName("pump7.example"), x509.DNSName("pump.example"))
     identity = make_leaf(CA, "pump 7", usage=CLIENT_AUTH, names=names)
@@ -199,6 +202,7 @@ async def test_renewal_without_a_certificate_is_a_local_error(server: MemoryServ
     assert server.attempts == 0
 
 
+@pytest.mark.conformance("POP-13", "STAT-06")
 async def test_a_lost_answer_is_asked_for_again_over_a_new_channel(
     server: MemoryServer, time: FakeTime
 ) -> None:
@@ -233,6 +237,7 @@ async def test_an_absent_server_is_reported_at_once(time: FakeTime) -> None:
     assert (server.attempts, time.slept) == (1, [])
 
 
+@pytest.mark.conformance("STAT-02")
 async def test_a_pending_request_is_repeated_after_the_time_that_the_server_says(
     server: MemoryServer, time: FakeTime
 ) -> None:
@@ -271,6 +276,7 @@ async def test_a_refusal_is_final(server: MemoryServer, time: FakeTime) -> None:
     assert time.slept == []
 
 
+@pytest.mark.conformance("SE-04")
 async def test_the_leaf_is_found_by_its_key_among_the_chain(server: MemoryServer) -> None:
     async def with_chain(connection: MemoryConnection, request: EstRequest) -> EstResponse:
         leaf = issue(CA, CertificationRequest.decode(request.body))
@@ -282,6 +288,7 @@ async def test_the_leaf_is_found_by_its_key_among_the_chain(server: MemoryServer
     assert certificate.public_key() == make_key("device").public_key()
 
 
+@pytest.mark.conformance("CL-08")
 async def test_a_certificate_for_another_key_is_rejected(server: MemoryServer) -> None:
     other = make_leaf(CA, "somebody else").chain[0]
 
@@ -294,6 +301,7 @@ async def test_a_certificate_for_another_key_is_rejected(server: MemoryServer) -
             await client.simpleenroll()
 
 
+@pytest.mark.conformance("CL-08")
 async def test_a_certificate_of_another_ca_is_rejected(server: MemoryServer) -> None:
     # Same name, another key: only the signature tells them apart.
     foreign = Ca(ec.generate_private_key(ec.SECP256R1()), CA.certificate)
@@ -309,6 +317,7 @@ async def test_a_certificate_of_another_ca_is_rejected(server: MemoryServer) -> 
         assert client.identity is identity
 
 
+@pytest.mark.conformance("AUTH-13")
 async def test_an_untrusted_server_gets_no_request(server: MemoryServer) -> None:
     trust = TrustDatabase(explicit=(make_ca("somebody").certificate,))
     async with client_of(server, trust=trust) as client:
@@ -317,6 +326,7 @@ async def test_an_untrusted_server_gets_no_request(server: MemoryServer) -> None
     assert server.requests == []
 
 
+@pytest.mark.conformance("CD-08")
 async def test_a_client_without_anchors_does_not_connect(server: MemoryServer) -> None:
     async with client_of(server, trust=TrustDatabase()) as client:
         with pytest.raises(ConfigurationError):
@@ -333,6 +343,7 @@ async def test_a_server_of_another_name_gets_no_request(server: MemoryServer) ->
     assert server.connections[0].closed
 
 
+@pytest.mark.conformance("CA-11", "CA-12")
 async def test_cacerts_makes_the_database_explicit(server: MemoryServer) -> None:
     trust = TrustDatabase(implicit=(ROOT.certificate,))
     async with client_of(server, trust=trust) as client:
@@ -345,6 +356,7 @@ async def test_cacerts_makes_the_database_explicit(server: MemoryServer) -> None
     assert databases == [AnchorSet.IMPLICIT, AnchorSet.EXPLICIT]
 
 
+@pytest.mark.conformance("CA-07", "CA-08")
 async def test_a_roll_over_of_the_root_needs_nobodys_help(server: MemoryServer) -> None:
     old, new = make_ca("old root"), make_ca("new root")
     name = old.certificate.subject
@@ -399,6 +411,7 @@ def self_issue(name: x509.Name, subject: Ca, issuer: Ca, *, days: int = 1) -> x5
     )
 
 
+@pytest.mark.conformance("CL-01", "CL-03")
 async def test_bootstrap_trusts_the_designated_ca_over_a_new_connection(
     server: MemoryServer,
 ) -> None:
@@ -414,6 +427,7 @@ async def test_bootstrap_trusts_the_designated_ca_over_a_new_connection(
     assert verified.server.anchor_set is AnchorSet.EXPLICIT
 
 
+@pytest.mark.conformance("CL-02", "CA-15")
 async def test_bootstrap_with_another_fingerprint_ends_there(server: MemoryServer) -> None:
     async with client_of(server, trust=CaFingerprint(bytes(32))) as client:
         with pytest.raises(PeerNotTrusted):
@@ -506,6 +520,7 @@ async def test_coaps_bootstrap_is_not_fooled_by_a_certificate_along_the_chain() 
     assert server.requests == []
 
 
+@pytest.mark.conformance("CD-17", "CD-18")
 async def test_coaps_session_ends_if_the_server_is_outside_the_new_trust_anchor(
     server: MemoryServer,
 ) -> None:
@@ -607,6 +622,7 @@ async def test_without_the_ca_certificates_only_the_key_is_verified(server: Memo
     assert [r.operation for _, r in server.requests] == [Operation.SIMPLEENROLL]
 
 
+@pytest.mark.conformance("CD-20")
 async def test_a_mere_name_behind_an_implicit_anchor_is_warned_of_on_coaps(
     server: MemoryServer, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -50,6 +50,7 @@ def enrollment(label: str | None = None) -> EstRequest:
     return EstRequest(Operation.SIMPLEENROLL, Transport.COAPS, label, csr.der)
 
 
+@pytest.mark.conformance("BW-01", "BW-02", "BW-03")
 @pytest.mark.parametrize("block_size", [16, 64, 256, 1024])
 async def test_both_directions_in_blocks(block_size: int) -> None:
     service = IssuingService()
@@ -122,6 +123,7 @@ async def test_pending_with_max_age() -> None:
         assert await connection.request(enrollment()) == Pending(37)
 
 
+@pytest.mark.conformance("CR-09")
 async def test_pending_without_max_age_is_a_minute() -> None:
     service = IssuingService()
 
@@ -283,6 +285,7 @@ async def test_server_that_lost_its_place_gets_the_request_again() -> None:
     assert (await script.client(2).request(UPLOAD)).payload == b"done"
 
 
+@pytest.mark.conformance("BW-12")
 async def test_answer_that_changes_while_it_is_fetched_is_fetched_anew() -> None:
     script = Script(
         answer(Code.CONTENT, bytes(16), block2=(0, True, 0), etag=b"1"),

@@ -287,6 +287,7 @@ def test_impossible_servers(host: str, port: int) -> None:
 # --- answers -----------------------------------------------------------------------------------
 
 
+@pytest.mark.conformance("HTTP-08")
 @pytest.mark.parametrize(
     "content_type",
     [
@@ -422,6 +423,7 @@ async def test_a_cancelled_request_takes_the_connection_with_it() -> None:
 # --- not yet, and no ---------------------------------------------------------------------------
 
 
+@pytest.mark.conformance("STAT-02")
 @pytest.mark.parametrize(
     ("header", "seconds"),
     [

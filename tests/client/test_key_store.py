@@ -216,6 +216,7 @@ def identity_in(directory: Path) -> LocalCredentials:
 STEPS_OF_A_REKEY = 8
 
 
+@pytest.mark.conformance("CL-09")
 @pytest.mark.parametrize("lose_unsynced", [False, True], ids=["killed", "power lost"])
 @pytest.mark.parametrize("life", range(STEPS_OF_A_REKEY + 1))
 def test_a_rekey_killed_at_any_step_leaves_a_working_identity(

@@ -11,6 +11,7 @@ from est_protocol.messages import Transport
 WELL_KNOWN = (".well-known", "est")
 
 
+@pytest.mark.conformance("CL-07", "CU-12")
 @pytest.mark.parametrize(
     ("url", "location"),
     [

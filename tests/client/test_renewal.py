@@ -15,6 +15,7 @@ CERTIFICATE = make_leaf(
 ).chain[0]
 
 
+@pytest.mark.conformance("CL-10")
 @pytest.mark.parametrize(("random_fraction", "days"), [(0.0, 55.5), (0.5, 60.0), (1.0, 64.5)])
 def test_comes_at_two_thirds_of_the_life_more_or_less(random_fraction: float, days: float) -> None:
     moment = RenewalPolicy().renew_at(CERTIFICATE, random_fraction)

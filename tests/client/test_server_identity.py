@@ -28,6 +28,7 @@ def server(
     return PeerCredentials(chain=leaf.chain, anchor_set=database)
 
 
+@pytest.mark.conformance("CL-05")
 @BOTH
 @pytest.mark.parametrize(
     ("name", "host"),
@@ -68,17 +69,20 @@ def test_refuses_a_server_of_another_name(
         verify_server(server(name, database=database), host)
 
 
+@pytest.mark.conformance("CL-05")
 @BOTH
 def test_a_common_name_is_no_name(database: AnchorSet) -> None:
     with pytest.raises(PeerNotTrusted):
         verify_server(server(common_name="est.example", database=database), "est.example")
 
 
+@pytest.mark.conformance("AUTH-14")
 def test_an_explicit_anchor_vouches_for_a_registration_authority_of_any_name() -> None:
     credentials = server(x509.DNSName("ra7.example"), usage=ID_KP_CMC_RA)
     assert verify_server(credentials, "est.example") is AnchorSet.EXPLICIT
 
 
+@pytest.mark.conformance("AUTH-15")
 def test_an_implicit_anchor_does_not() -> None:
     credentials = server(
         x509.DNSName("ra7.example"), usage=ID_KP_CMC_RA, database=AnchorSet.IMPLICIT

@@ -33,6 +33,7 @@ def test_a_file_that_is_of_no_use(tmp_path: Path) -> None:
             TrustDatabase.load(tmp_path / name)
 
 
+@pytest.mark.conformance("TLS-07")
 def test_an_anchor_in_both_databases_is_explicit() -> None:
     anchors = TrustDatabase(explicit=(ONE,), implicit=(ONE, OTHER)).anchors()
     assert anchors.kind_of(ONE) is AnchorSet.EXPLICIT

@@ -33,6 +33,7 @@ def test_octets_from_the_network_raise_message_error_only(body: bytes) -> None:
     assert base64_body.encode(base64_body.decode(body))
 
 
+@pytest.mark.conformance("HTTP-11", "HTTP-12")
 @given(st.binary(min_size=1, max_size=100), st.lists(st.sampled_from(b"\r\n\t ")), st.data())
 def test_white_space_means_nothing_wherever_it_is(
     octets: bytes, spaces: list[int], data: st.DataObject
@@ -50,6 +51,7 @@ def test_any_line_ending_will_do(ending: bytes) -> None:
     assert base64_body.decode(body) == octets
 
 
+@pytest.mark.conformance("HTTP-09", "HTTP-14")
 @pytest.mark.parametrize(
     ("body", "sentence"),
     [

@@ -51,6 +51,7 @@ def test_what_is_encoded_decodes_to_the_same_set(numbers: set[int]) -> None:
     assert set(decoded) == set(certificates)
 
 
+@pytest.mark.conformance("CA-03")
 def test_the_message_is_a_degenerate_signed_data() -> None:
     info = cms.ContentInfo.load(message(), strict=True)
     assert info["content_type"].native == "signed_data"
@@ -98,6 +99,7 @@ def test_octets_after_the_end_are_refused() -> None:
         certs_only.decode(message() + b"\x00")
 
 
+@pytest.mark.conformance("HTTP-15")
 def test_an_indefinite_length_is_refused() -> None:
     content = message()[4:]
     with pytest.raises(MessageError, match="indefinite"):
@@ -155,6 +157,7 @@ def test_other_messages_of_the_rfcs_are_refused(name: str) -> None:
         certs_only.decode(rfc_vector(name))
 
 
+@pytest.mark.conformance("CA-16")
 def test_an_empty_crls_field_is_accepted_and_ours_differs_in_nothing_else() -> None:
     theirs = rfc_vector("rfc9148_A1_resp.hex")
     assert theirs.endswith(b"\xa1\x00\x31\x00")

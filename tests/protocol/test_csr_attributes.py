@@ -58,17 +58,20 @@ def test_the_examples_of_the_rfcs_decode_and_encode_to_the_same_octets(name: str
     assert CsrAttributes.decode(der).encode() == der
 
 
+@pytest.mark.conformance("ATT-04")
 def test_no_wishes_are_an_empty_sequence() -> None:
     assert CsrAttributes().encode() == b"\x30\x00"
     assert CsrAttributes.decode(b"\x30\x00") == CsrAttributes()
 
 
+@pytest.mark.conformance("ATT-12")
 def test_an_attribute_may_have_no_values() -> None:
     """RFC 9908 section 3.2: any EC key will do."""
     message = CsrAttributes((CsrAttribute(EC_KEY, ()),))
     assert message.encode() == rfc_vector("DERIVED_rfc9908_3.2_ec_any_curve_empty_set.b64")
 
 
+@pytest.mark.conformance("ATT-15", "ATT-17")
 def test_the_template_of_rfc_9908_section_3_4() -> None:
     der = rfc_vector("DERIVED_rfc9908_3.4_csrattrs_with_template.b64")
     template = CsrAttributes.decode(der).template
@@ -90,6 +93,7 @@ def test_the_template_of_rfc_9908_section_3_4() -> None:
     assert CsrAttributes((encode_template(template),)).encode() == der
 
 
+@pytest.mark.conformance("ATT-16")
 def test_the_misprinted_oid_of_rfc_9908_is_understood() -> None:
     right = CsrAttributes.decode(rfc_vector("DERIVED_rfc9908_3.4_csrattrs_with_template.b64"))
     misprinted = CsrAttributes.decode(
@@ -100,6 +104,7 @@ def test_the_misprinted_oid_of_rfc_9908_is_understood() -> None:
     assert extensions_of(misprinted.template.attributes) == extensions_of(right.template.attributes)
 
 
+@pytest.mark.conformance("ATT-20")
 def test_the_wanted_size_of_an_rsa_key_is_a_placeholder() -> None:
     message = CsrAttributes.decode(rfc_vector("DERIVED_rfc9908_template_rsa3072_no_subject.b64"))
     assert message.template is not None
@@ -128,6 +133,7 @@ def test_malformed_extension_requests_of_the_rfcs_are_told_from_good_ones(name: 
         extensions_of(message.elements)
 
 
+@pytest.mark.conformance("ATT-24")
 def test_open_extensions_are_asked_for_by_a_template_and_complete_ones_are_not() -> None:
     complete = ExtensionTemplate(KEY_USAGE, True, bytes.fromhex("03020780"))
     left_open = ExtensionTemplate(SUBJECT_ALT_NAME, False, None)
@@ -135,6 +141,7 @@ def test_open_extensions_are_asked_for_by_a_template_and_complete_ones_are_not()
     assert asking_for([complete, left_open]).oid == EXTENSION_TEMPLATE
 
 
+@pytest.mark.conformance("ATT-08")
 def test_extensions_are_asked_for_once() -> None:
     wish = ExtensionTemplate(KEY_USAGE, True, bytes.fromhex("03020780"))
     with pytest.raises(MessageError, match="more than one attribute"):
@@ -143,6 +150,7 @@ def test_extensions_are_asked_for_once() -> None:
         extensions_of([asking_for([wish, wish])])
 
 
+@pytest.mark.conformance("ATT-23")
 def test_two_templates_are_too_many() -> None:
     template = encode_template(RequestTemplate())
     with pytest.raises(MessageError, match="at most one"):

@@ -50,6 +50,7 @@ NEW_WITH_OLD = ca_certificate("new", "old")
 ROLL_OVER = (NEW, OLD_WITH_OLD, OLD_WITH_NEW, NEW_WITH_OLD)
 
 
+@pytest.mark.conformance("CA-09")
 @pytest.mark.parametrize("answer", list(permutations(ROLL_OVER)))
 def test_the_newest_root_is_the_anchor_in_any_order(answer: tuple[x509.Certificate, ...]) -> None:
     found = read_ca_certificates(answer, now=PRESENT)
@@ -75,6 +76,7 @@ def test_the_issuing_ca_counts_and_is_no_anchor() -> None:
     assert found.anchors == (root.certificate,)
 
 
+@pytest.mark.conformance("CA-10")
 def test_what_does_not_verify_is_left_out() -> None:
     foreign = make_ca("foreign")
     root = ca_certificate("new", "new", days=20)

@@ -180,6 +180,7 @@ async def test_handshakes_are_capped_and_time_out() -> None:
     ends.connect(3)
 
 
+@pytest.mark.conformance("CD-16")
 async def test_an_idle_session_is_closed_and_a_working_one_is_not() -> None:
     ends = Ends(DatagramLimits(idle_timeout=0.05))
     idle = ends.connect(1)

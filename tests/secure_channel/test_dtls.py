@@ -26,6 +26,7 @@ from tests.secure_channel.dtls_ends import (
 CCM8 = DtlsPolicy(ciphers="ECDHE-ECDSA-AES128-CCM8:@SECLEVEL=0")
 
 
+@pytest.mark.conformance("CD-11", "CD-12")
 @pytest.mark.parametrize("mtu", [256, 512, 1232])
 def test_handshake_fits_the_mtu_and_both_ends_agree_on_the_binding(mtu: int) -> None:
     policy = DtlsPolicy(mtu=mtu)
@@ -42,6 +43,7 @@ def test_handshake_fits_the_mtu_and_both_ends_agree_on_the_binding(mtu: int) -> 
     assert server.peer.protocol == "DTLSv1.2"
 
 
+@pytest.mark.conformance("CD-01", "CD-02")
 def test_mandatory_suite_of_rfc_9148() -> None:
     client, _ = connect(CCM8)
     assert client.peer is not None
@@ -106,6 +108,7 @@ def test_a_stranger_completes_the_handshake_and_is_recorded_as_unverified() -> N
     assert server.peer.failures
 
 
+@pytest.mark.conformance("CD-05")
 def test_client_ends_the_handshake_if_the_server_is_not_trusted() -> None:
     pair = Pair(make_listener(), make_client(anchors=TrustAnchors()))
     with pytest.raises(PeerNotTrusted):
@@ -136,6 +139,7 @@ def test_whole_record_before_garbage_in_one_datagram_is_taken() -> None:
     assert server.receive_datagram(datagram + b"\x17\xfe\xfd") == [b"hello"]
 
 
+@pytest.mark.conformance("CD-04")
 def test_ccm_8_session_is_closed_before_its_tag_is_guessed() -> None:
     client, server = connect(CCM8)
     client.send_plaintext(b"hello")

@@ -107,6 +107,7 @@ def deep_ca(depth: int) -> Ca:
     return ca
 
 
+@pytest.mark.conformance("POP-09", "POP-10")
 @pytest.mark.parametrize("depth", [0, 24], ids=["short-chain", "long-chain"])
 @pytest.mark.parametrize("step", [1 << 20, 97], ids=["whole", "dribbled"])
 @pytest.mark.parametrize(
@@ -144,6 +145,7 @@ def test_every_channel_has_its_own_binding(policy: TlsPolicy) -> None:
     assert len(seen) == 2
 
 
+@pytest.mark.conformance("POP-08")
 def test_tls_unique_is_the_first_finished_message_as_openssl_has_it() -> None:
     client, server = client_engine(TLS1_2), server_engine()
     handshake(client, server)
@@ -155,6 +157,7 @@ def test_tls_unique_is_the_first_finished_message_as_openssl_has_it() -> None:
 # --- credentials of the peer -------------------------------------------------------------------
 
 
+@pytest.mark.conformance("TLS-05", "TLS-06")
 @both_versions
 @pytest.mark.parametrize(
     ("ca", "kind"),
@@ -265,6 +268,7 @@ def only(ciphers: bytes) -> Callable[[SSL.Context], None]:
     return configure
 
 
+@pytest.mark.conformance("TLS-01", "TLS-13")
 @pytest.mark.parametrize(
     ("configure", "why"),
     [
@@ -303,6 +307,7 @@ def foreign_client(policy: TlsPolicy) -> TlsEngine:
     return TlsEngine(context, CLIENT_ANCHORS, server=False)
 
 
+@pytest.mark.conformance("TLS-12")
 def test_renegotiation_is_refused() -> None:
     client, server = foreign_client(TLS1_2), server_engine()
     handshake(client, server)

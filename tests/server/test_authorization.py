@@ -243,6 +243,7 @@ async def test_what_is_accepted_can_be_narrowed_and_widened(devices: Devices) ->
     assert (await granted(no_birth, request("a"), born)).key_sha256 is not None
 
 
+@pytest.mark.conformance("AUTH-20", "CD-10")
 @pytest.mark.parametrize(
     ("failures", "accepted", "free_key"),
     [

@@ -105,6 +105,7 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.005)
 
 
+@pytest.mark.conformance("CD-06", "CD-07")
 @pytest.mark.parametrize("path", [("est", "crts"), (".well-known", "est", "crts")])
 async def test_client_without_certificate_is_told_4_01(path: tuple[str, ...]) -> None:
     async with serving(IssuingService()) as server, raw(server, credentials=None) as client:
@@ -115,6 +116,7 @@ async def test_client_without_certificate_is_told_4_01(path: tuple[str, ...]) ->
     assert answer.opt.content_format is None
 
 
+@pytest.mark.conformance("CR-12")
 async def test_duplicate_of_a_request_is_answered_and_not_served_again() -> None:
     service = IssuingService()
     async with serving(service) as server, raw(server) as client:
@@ -125,6 +127,7 @@ async def test_duplicate_of_a_request_is_answered_and_not_served_again() -> None
     assert len(service.requests) == 2
 
 
+@pytest.mark.conformance("CD-22")
 async def test_message_ids_of_two_sessions_have_nothing_to_do_with_each_other() -> None:
     service = IssuingService()
     async with serving(service) as server, raw(server) as one, raw(server) as other:
@@ -133,6 +136,7 @@ async def test_message_ids_of_two_sessions_have_nothing_to_do_with_each_other() 
     assert len(service.requests) == 2
 
 
+@pytest.mark.conformance("CR-05")
 async def test_slow_answer_comes_separately() -> None:
     service = IssuingService()
     service.gate = asyncio.Event()
@@ -148,6 +152,7 @@ async def test_slow_answer_comes_separately() -> None:
     assert len(service.requests) == 1
 
 
+@pytest.mark.conformance("CR-15")
 async def test_ping() -> None:
     async with serving(IssuingService()) as server, raw(server) as client:
         client.send(Code.EMPTY, 5, CON, b"")

@@ -116,6 +116,7 @@ def status(response: Message) -> str:
 # -- Paths and methods -------------------------------------------------------------------------
 
 
+@pytest.mark.conformance("CU-01", "CU-02", "CR-01", "CF-03")
 @pytest.mark.parametrize("root", ["est", ".well-known/est"])
 async def test_ca_certificates_are_at_both_roots(
     site: EstSite, service: RecordingService, remote: Remote, root: str
@@ -127,6 +128,7 @@ async def test_ca_certificates_are_at_both_roots(
     assert service.requests == [EstRequest(Operation.CACERTS, Transport.COAPS)]
 
 
+@pytest.mark.conformance("CR-02", "CF-05")
 @pytest.mark.parametrize(
     ("name", "operation"),
     [("sen", Operation.SIMPLEENROLL), ("sren", Operation.SIMPLEREENROLL)],
@@ -180,6 +182,7 @@ async def test_other_methods_are_not_allowed(
 # -- Content-formats and options ---------------------------------------------------------------
 
 
+@pytest.mark.conformance("CF-02")
 @pytest.mark.parametrize("content_format", [None, 0, 281, 60])
 async def test_a_csr_needs_its_content_format(
     site: EstSite, service: RecordingService, remote: Remote, content_format: int | None
@@ -194,6 +197,7 @@ async def test_a_body_for_ca_certificates_is_refused(site: EstSite, remote: Remo
     assert status(response) == "4.15"
 
 
+@pytest.mark.conformance("CF-04")
 async def test_one_certificate_can_be_had_bare(site: EstSite, remote: Remote) -> None:
     response = await site.respond(post(remote, "est/sen", accept=PKIX_CERT))
     assert int(response.opt.content_format) == PKIX_CERT
@@ -205,6 +209,7 @@ async def test_several_certificates_cannot_be_had_bare(site: EstSite, remote: Re
     assert status(response) == "4.06"
 
 
+@pytest.mark.conformance("CF-06")
 async def test_an_unknown_accept_is_refused_before_anything_is_issued(
     site: EstSite, service: RecordingService, remote: Remote
 ) -> None:
@@ -212,6 +217,7 @@ async def test_an_unknown_accept_is_refused_before_anything_is_issued(
     assert not service.requests
 
 
+@pytest.mark.conformance("CR-11")
 @pytest.mark.parametrize(
     ("number", "refused"), [(9, True), (35, True), (2049, True), (2048, False)]
 )
@@ -244,6 +250,7 @@ async def test_a_refusal_has_its_code_and_its_sentence(
     assert not service.refusals
 
 
+@pytest.mark.conformance("CR-06")
 async def test_not_yet_is_service_unavailable_with_max_age(
     site: EstSite, service: RecordingService, remote: Remote
 ) -> None:
@@ -273,6 +280,7 @@ def blocks(payload: bytes, szx: int) -> list[tuple[tuple[int, bool, int], bytes]
     ]
 
 
+@pytest.mark.conformance("BW-01", "BW-06", "BW-07", "BW-08")
 @pytest.mark.parametrize("szx", range(7))
 async def test_a_request_and_its_answer_in_blocks(
     site: EstSite, service: RecordingService, remote: Remote, szx: int
@@ -299,6 +307,7 @@ async def test_a_request_and_its_answer_in_blocks(
     assert service.requests == [EstRequest(Operation.SIMPLEENROLL, Transport.COAPS, None, csr)]
 
 
+@pytest.mark.conformance("CR-13")
 async def test_a_last_block_that_comes_again_enrolls_once(
     site: EstSite, service: RecordingService, remote: Remote
 ) -> None:
@@ -322,6 +331,7 @@ async def test_a_block_in_between_that_comes_again_is_taken_once(
     assert [r.body for r in service.requests] == [csr]
 
 
+@pytest.mark.conformance("BW-09")
 async def test_a_gap_is_incomplete(
     site: EstSite, service: RecordingService, remote: Remote
 ) -> None:
@@ -332,6 +342,7 @@ async def test_a_gap_is_incomplete(
     assert not service.requests
 
 
+@pytest.mark.conformance("BW-09")
 async def test_a_block_without_its_beginning_is_incomplete(site: EstSite, remote: Remote) -> None:
     response = await site.respond(post(remote, "est/sen", b"x" * 64, block1=(3, True, 2)))
     assert status(response) == "4.08"
@@ -342,12 +353,14 @@ async def test_a_block_of_the_wrong_length_is_malformed(site: EstSite, remote: R
     assert status(response) == "4.00"
 
 
+@pytest.mark.conformance("BW-10")
 @pytest.mark.parametrize("option", ["block1", "block2"])
 async def test_block_size_7_is_malformed(site: EstSite, remote: Remote, option: str) -> None:
     response = await site.respond(post(remote, "est/sen", b"csr", **{option: (0, False, 7)}))
     assert status(response) == "4.00"
 
 
+@pytest.mark.conformance("BW-09")
 async def test_too_large_a_body_is_refused_with_the_size_that_is_not(
     site: EstSite, service: RecordingService, remote: Remote
 ) -> None:
@@ -362,6 +375,7 @@ async def test_too_large_a_body_is_refused_with_the_size_that_is_not(
     assert site.transfers.octets == 0
 
 
+@pytest.mark.conformance("BW-11")
 async def test_sessions_do_not_share_transfers(
     site: EstSite, service: RecordingService, remote: Remote
 ) -> None:
@@ -381,6 +395,7 @@ async def test_a_session_that_ends_frees_its_transfers(site: EstSite) -> None:
     assert site.transfers.octets == 0
 
 
+@pytest.mark.conformance("BW-11")
 async def test_transfers_expire(service: RecordingService, remote: Remote) -> None:
     clock = Clock()
     site = EstSite(service, SiteLimits(transfer_lifetime=10), now=clock)
@@ -392,6 +407,7 @@ async def test_transfers_expire(service: RecordingService, remote: Remote) -> No
     assert site.transfers.octets == 0
 
 
+@pytest.mark.conformance("BW-11")
 async def test_all_sessions_together_are_bounded(service: RecordingService, remote: Remote) -> None:
     site = EstSite(service, SiteLimits(max_transfer_octets=2000), now=Clock())
     others = [Remote(), Remote()]
@@ -402,6 +418,7 @@ async def test_all_sessions_together_are_bounded(service: RecordingService, remo
     assert site.transfers.octets == 1024
 
 
+@pytest.mark.conformance("BW-11")
 async def test_one_session_has_only_so_many_transfers(
     service: RecordingService, remote: Remote
 ) -> None:
@@ -425,6 +442,7 @@ async def test_an_answer_in_blocks_is_asked_for_without_asking_the_service_again
     assert len(service.requests) == 1
 
 
+@pytest.mark.conformance("BW-10")
 async def test_a_client_may_go_on_in_smaller_blocks(site: EstSite, remote: Remote) -> None:
     first = await site.respond(get(remote, "est/crts", block2=(0, False, 4)))
     second = await site.respond(get(remote, "est/crts", block2=(4, False, 2)))
@@ -470,6 +488,7 @@ async def discover(site: EstSite, *queries: str) -> list[str]:
     return response.payload.decode().split(",") if response.payload else []
 
 
+@pytest.mark.conformance("CU-03", "CU-04", "CU-05", "CU-06", "CU-13")
 async def test_discovery_lists_what_is_served(site: EstSite) -> None:
     assert await discover(site) == [
         *LINKS,
@@ -477,6 +496,7 @@ async def test_discovery_lists_what_is_served(site: EstSite) -> None:
     ]
 
 
+@pytest.mark.conformance("CU-07")
 @pytest.mark.parametrize(
     ("query", "count"),
     [

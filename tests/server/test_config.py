@@ -159,6 +159,7 @@ def test_octets_that_are_no_text(tmp_path: Path) -> None:
         load_config(tmp_path / "est-server.toml")
 
 
+@pytest.mark.conformance("HTTP-05")
 @pytest.mark.parametrize("segment", sorted(RESERVED_SEGMENTS))
 def test_a_label_is_not_named_like_an_operation(folder: Path, segment: str) -> None:
     assert refusal(folder, f"{SMALLEST}\n[labels.{segment}]").startswith(

@@ -168,6 +168,7 @@ async def test_tls_unique_is_what_the_standard_library_says() -> None:
     assert peer.channel_binding.value == theirs
 
 
+@pytest.mark.conformance("HTTP-02", "AUTH-02", "TLS-19")
 async def test_cacerts_needs_no_client_certificate() -> None:
     clerk = Clerk(issue)
     async with serving(clerk) as server:
@@ -215,6 +216,7 @@ async def test_odd_labels_are_just_unknown(segment: bytes) -> None:
     assert answer.split(b" ")[1] in (b"400", b"404")
 
 
+@pytest.mark.conformance("STAT-01")
 async def test_pending() -> None:
     async def pending(request: EstRequest) -> EstResponse:
         return Pending(retry_after=120)
@@ -258,6 +260,7 @@ def refusing(reason: RefusalReason, retry_after: int | None = None) -> Clerk:
     return Clerk(refuse)
 
 
+@pytest.mark.conformance("HTTP-18", "STAT-07", "STAT-12")
 @pytest.mark.parametrize(
     ("reason", "status", "retry_after"),
     [
@@ -354,6 +357,7 @@ async def test_malformed_bodies_say_why(body: bytes, why: str) -> None:
     ]
 
 
+@pytest.mark.conformance("HTTP-10")
 async def test_content_transfer_encoding_means_nothing() -> None:
     async with serving() as server:
         for value in ("base64", "binary", "7bit"):
@@ -379,6 +383,7 @@ async def test_a_chunked_request_is_understood() -> None:
     assert clerk.requests[0][0].body == base64.decodebytes(BODY)
 
 
+@pytest.mark.conformance("HTTP-17")
 @pytest.mark.parametrize("announced", [True, False], ids=["announced", "chunked"])
 async def test_too_large_a_body(announced: bool) -> None:
     clerk = Clerk(issue)
@@ -456,6 +461,7 @@ async def test_damaged_requests_never_reach_the_service_nor_harm_the_server(seed
         assert (await post(server)).status == 200
 
 
+@pytest.mark.conformance("HTTP-17")
 async def test_headers_are_bounded() -> None:
     async with serving() as server:
         long = head("GET", f"{WELL_KNOWN_PATH}/cacerts", {"X": "x" * 9000})
@@ -494,6 +500,7 @@ async def test_an_idle_connection_is_closed() -> None:
         assert parse(await exchange(server.port, request)).status == 200
 
 
+@pytest.mark.conformance("HTTP-17")
 async def test_a_body_that_never_comes() -> None:
     clerk = Clerk(issue)
     headers = {"Content-Type": "application/pkcs10", "Content-Length": "1000"}
@@ -622,6 +629,7 @@ async def test_files_are_served_though_nothing_can_be_sent_past_the_encryption()
     assert answer.body == THIS_FILE
 
 
+@pytest.mark.conformance("HTTP-22")
 @pytest.mark.parametrize(
     ("tls", "path", "status"),
     [
