@@ -16,12 +16,16 @@ _OUTSIDE_ALPHABET = re.compile(rb"[^A-Za-z0-9+/=\r\n\t ]")
 _COLUMNS = 64
 
 
-def encode(der: bytes) -> bytes:
-    """The base64 of ``der`` in lines of 64 columns that end in LF, the last one too.
+def encode(der: bytes, *, wrap: bool = True) -> bytes:
+    """The base64 of ``der`` in lines that end in LF, the last one too.
 
     :param der: the octets of the message.
+    :param wrap: lines of 64 columns, which OpenSSL's reader wants; ``False`` makes it one line,
+        for readers that take no white space inside.
     """
     text = base64.b64encode(der)
+    if not wrap:
+        return text + b"\n"
     lines = (text[start : start + _COLUMNS] for start in range(0, len(text), _COLUMNS))
     return b"".join(line + b"\n" for line in lines)
 

@@ -20,6 +20,9 @@ from est_protocol.operations import Operation
 from est_protocol.secure_channel.stream import PEER_CREDENTIALS, format_address
 from est_server.https.limits import DEFAULT_HTTPS_LIMITS, HttpsLimits
 
+#: All header fields that strongSwan's ``pki`` sends, in lower case.
+_SAID_BY_STRONGSWAN = frozenset({"host", "authorization", "content-type", "content-length"})
+
 
 class Responder(TypingProtocol):
     """What this module needs of :class:`~est_server.service.EnrollmentService`."""
@@ -107,7 +110,7 @@ class _Handlers:
             response = await self._service.respond(request, peer)
         except RequestRefused as refused:
             return self._refusal(refused, operation)
-        return _encode(request.operation, response)
+        return _encode(request.operation, response, wrap=_reads_lines(http))
 
     async def _decode(
         self,
@@ -220,7 +223,16 @@ def _require_media_type(http: web.Request, operation: Operation) -> None:
     _refuse(RefusalReason.UNSUPPORTED_MEDIA_TYPE, f"the Content-Type has to be {expected}")
 
 
-def _encode(operation: Operation, response: EstResponse) -> web.Response:
+def _reads_lines(http: web.Request) -> bool:
+    """Whether the client reads base64 in lines, as RFC 8951 section 3.1 wants of all of them.
+
+    strongSwan's ``pki`` up to 5.9.10 does not, and libest's client reads no long line, so that no
+    one form suits both. strongSwan's is known by how little it says of itself.
+    """
+    return any(name.lower() not in _SAID_BY_STRONGSWAN for name in http.headers)
+
+
+def _encode(operation: Operation, response: EstResponse, *, wrap: bool) -> web.Response:
     if isinstance(response, Pending):
         return web.Response(
             status=202,
@@ -228,7 +240,7 @@ def _encode(operation: Operation, response: EstResponse) -> web.Response:
             headers={"Content-Type": str(PLAIN_TEXT), "Retry-After": str(response.retry_after)},
         )
     return web.Response(
-        body=base64_body.encode(certs_only.encode(response.certificates)),
+        body=base64_body.encode(certs_only.encode(response.certificates), wrap=wrap),
         headers={"Content-Type": str(operation.response_type)},
     )
 

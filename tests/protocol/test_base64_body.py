@@ -24,6 +24,13 @@ def test_lines_have_at_most_64_columns_and_end_in_lf(octets: bytes) -> None:
     assert 0 < len(lines[-2]) <= 64
 
 
+@given(st.binary(min_size=1, max_size=500))
+def test_without_wrapping_there_is_one_line(octets: bytes) -> None:
+    body = base64_body.encode(octets, wrap=False)
+    assert body.index(b"\n") == len(body) - 1
+    assert base64_body.decode(body) == octets
+
+
 @given(st.binary(max_size=300))
 def test_octets_from_the_network_raise_message_error_only(body: bytes) -> None:
     try:

@@ -151,6 +151,19 @@ async def test_enrollment_over_the_wire(version: ssl.TLSVersion) -> None:
     assert peer.address.startswith("127.0.0.1:")
 
 
+async def test_a_client_that_says_as_little_as_strongswan_gets_one_line() -> None:
+    request = f"GET {WELL_KNOWN_PATH}/cacerts HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    async with serving() as server:
+        reader, writer = await asyncio.open_connection(HOST, server.port, ssl=client_context())
+        writer.write(request.encode())
+        answer = await reader.readuntil(b"\r\n\r\n")
+        body = await reader.readuntil(b"\n")
+        writer.close()
+        await writer.wait_closed()
+    assert f"Content-Length: {len(body)}\r\n".encode() in answer
+    assert certs_only.decode(base64.b64decode(body)) == (ISSUED,)
+
+
 async def test_tls_unique_is_what_the_standard_library_says() -> None:
     clerk = Clerk(issue)
     async with serving(clerk) as server:
