@@ -3,13 +3,13 @@
 from est_client.bootstrap import CaFingerprint
 from est_client.client import EstClient
 from est_client.connectors import ConnectorOptions, connector_for
-from est_client.device_keys import generate_key
 from est_client.interfaces import KeyStore
 from est_client.key_store import FileKeyStore
 from est_client.lifecycle import enroll_device, renew_device
 from est_client.renewal import RenewalPolicy
 from est_client.retry import RetryPolicy
 from est_client.trust import TrustDatabase
+from est_protocol.keys import generate_key
 from est_protocol.secure_channel.context import LocalCredentials
 
 __all__ = [

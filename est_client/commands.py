@@ -16,7 +16,6 @@ from est_client.connectors import ConnectorOptions, connector_for
 from est_client.device_keys import (
     chain_from_pem,
     chain_to_pem,
-    generate_key,
     key_from_pem,
     key_to_pem,
 )
@@ -26,7 +25,7 @@ from est_client.retry import RetryPolicy
 from est_client.system_trust import system_trust_anchors
 from est_client.trust import TrustDatabase
 from est_protocol.errors import ConfigurationError
-from est_protocol.keys import SigningKey, spki_der
+from est_protocol.keys import SigningKey, generate_key, spki_der
 from est_protocol.messages import Transport
 from est_protocol.secure_channel.context import LocalCredentials
 from est_protocol.secure_channel.policy import TlsPolicy, TlsVersion

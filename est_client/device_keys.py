@@ -17,30 +17,6 @@ from cryptography.hazmat.primitives.serialization import (
 from est_protocol.errors import ConfigurationError
 from est_protocol.keys import SigningKey
 
-#: Kinds of key that can be made, by the names of :func:`est_protocol.keys.key_kind`.
-KEY_KINDS = ("ec-p256", "ec-p384", "ec-p521", "ed25519", "rsa-2048", "rsa-3072", "rsa-4096")
-
-_CURVES: dict[str, ec.EllipticCurve] = {
-    "ec-p256": ec.SECP256R1(),
-    "ec-p384": ec.SECP384R1(),
-    "ec-p521": ec.SECP521R1(),
-}
-
-
-def generate_key(kind: str = "ec-p256") -> SigningKey:
-    """Make a private key.
-
-    :param kind: one of :data:`KEY_KINDS`.
-    :raises ConfigurationError: it is none of them.
-    """
-    if kind not in KEY_KINDS:
-        raise ConfigurationError(f"unknown kind of key {kind!r}; known: {', '.join(KEY_KINDS)}")
-    if kind in _CURVES:
-        return ec.generate_private_key(_CURVES[kind])
-    if kind == "ed25519":
-        return ed25519.Ed25519PrivateKey.generate()
-    return rsa.generate_private_key(public_exponent=65537, key_size=int(kind.removeprefix("rsa-")))
-
 
 def key_to_pem(key: SigningKey) -> bytes:
     """The key as PKCS#8 PEM, not encrypted."""

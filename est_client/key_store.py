@@ -20,13 +20,12 @@ from cryptography import x509
 from est_client.device_keys import (
     chain_from_pem,
     chain_to_pem,
-    generate_key,
     key_from_pem,
     key_to_pem,
 )
 from est_client.durable_files import UNFINISHED, FileSystem, write_durably
 from est_protocol.errors import ConfigurationError
-from est_protocol.keys import SigningKey, spki_der
+from est_protocol.keys import SigningKey, generate_key, spki_der
 from est_protocol.secure_channel.context import LocalCredentials
 
 _PRIVATE = 0o600
@@ -37,7 +36,7 @@ class FileKeyStore:
     """A :class:`~est_client.interfaces.KeyStore` in a directory of its own.
 
     :param directory: made with mode 0700 if it is not there; its parent must be.
-    :param key_kind: the kind of key to make, see :data:`~est_client.device_keys.KEY_KINDS`.
+    :param key_kind: the kind of key to make, see :data:`~est_protocol.keys.KEY_KINDS`.
     :param make_key: makes the keys instead.
     :param file_system: makes the changes.
     """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from est_client.commands import cacerts, enroll, reenroll
-from est_client.device_keys import KEY_KINDS
+from est_protocol.keys import KEY_KINDS
 
 _EXIT_STATUS = """\
 exit status:

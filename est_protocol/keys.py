@@ -29,7 +29,6 @@ KEY_KINDS = (
     "ec-p384",
     "ec-p521",
     "ed25519",
-    "ed448",
     "rsa-2048",
     "rsa-3072",
     "rsa-4096",
@@ -46,8 +45,6 @@ def generate_key(kind: str = "ec-p256") -> SigningKey:
         raise ConfigurationError(f"unknown kind of key {kind!r}; known: {', '.join(KEY_KINDS)}")
     if kind == "ed25519":
         return ed25519.Ed25519PrivateKey.generate()
-    if kind == "ed448":
-        return ed448.Ed448PrivateKey.generate()
     if kind in _CURVES:
         return ec.generate_private_key(_CURVES[kind])
     return rsa.generate_private_key(public_exponent=65537, key_size=int(kind.removeprefix("rsa-")))

@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 
 from est_client.client import EstClient
-from est_client.device_keys import generate_key, key_from_pem, key_to_pem
+from est_client.device_keys import key_from_pem, key_to_pem
 from est_client.durable_files import FileSystem, write_durably
 from est_client.key_store import FileKeyStore
 from est_client.lifecycle import enroll_device, renew_device
 from est_client.trust import TrustDatabase
 from est_protocol.errors import ConfigurationError, ServerRefused
-from est_protocol.keys import SigningKey, key_kind, spki_sha256
+from est_protocol.keys import SigningKey, generate_key, key_kind, spki_sha256
 from est_protocol.messages import EstRequest, EstResponse
 from est_protocol.secure_channel.context import LocalCredentials
 from tests.client.memory import MemoryConnection, MemoryServer
