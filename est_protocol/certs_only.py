@@ -14,32 +14,22 @@ RFC 7030 sections 4.1.3 and 4.2.3, RFC 5272 section 4.1, RFC 5652 section 5.1::
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding, pkcs7
-from cryptography.utils import CryptographyDeprecationWarning
 
 from est_protocol import der
 from est_protocol.der import DerReader
 from est_protocol.errors import MessageError
+from est_protocol.x509_decoding import decoding_x509
 
 #: Far above a root, its roll-over certificates and a deep chain together.
 MAX_CERTIFICATES = 32
 #: Fits 32 certificates with post-quantum keys and signatures.
 MAX_OCTETS = 256 * 1024
-
-#: What ``cryptography`` raises for X.509 that does not decode, part of it only on access.
-_DECODING_ERRORS = (
-    ValueError,
-    TypeError,
-    OverflowError,
-    x509.DuplicateExtension,
-    x509.InvalidVersion,
-    x509.UnsupportedGeneralNameType,
-)
 
 _ID_SIGNED_DATA = bytes.fromhex("2a864886f70d010702")
 _ID_DATA = bytes.fromhex("2a864886f70d010701")
@@ -128,20 +118,10 @@ def _certificate(encoded: bytes) -> x509.Certificate:
     A key of an unknown kind is let through: in a bag of CA certificates it concerns nobody but
     those who need that key.
     """
-    try:
-        with warnings.catch_warnings():
-            # Serial number zero and the like: deprecated there, refused by verification here.
-            warnings.simplefilter("ignore", CryptographyDeprecationWarning)
-            certificate = x509.load_der_x509_certificate(encoded)
-            _decode_parts(certificate)
-    except UnsupportedAlgorithm:
-        return certificate
-    except _DECODING_ERRORS as error:
-        raise MessageError(f"a certificate in the message does not decode: {error}") from error
+    with decoding_x509("a certificate in the message"):
+        certificate = x509.load_der_x509_certificate(encoded)
+        for part in ("subject", "issuer", "serial_number", "not_valid_after_utc", "extensions"):
+            getattr(certificate, part)
+        with suppress(UnsupportedAlgorithm):
+            certificate.public_key()
     return certificate
-
-
-def _decode_parts(certificate: x509.Certificate) -> None:
-    for part in ("version", "subject", "issuer", "not_valid_after_utc", "extensions"):
-        getattr(certificate, part)
-    certificate.public_key()

@@ -27,6 +27,7 @@ from est_protocol.oid_names import (
     name_of,
 )
 from est_protocol.strict_asn1 import decoding, load_der
+from est_protocol.x509_decoding import decoding_x509
 
 SignatureHash = hashes.SHA256 | hashes.SHA384 | hashes.SHA512 | None
 
@@ -56,7 +57,8 @@ class CertificationRequest:
         :raises MessageError: a part does not decode, or its key is of an unknown kind.
         """
         self._csr = csr
-        try:
+        with decoding_x509("the certification request"):
+            _require_distinct_attributes(csr)
             self.subject = csr.subject
             self.public_key: PublicKey = csr.public_key()
             self.key_sha256 = spki_sha256(self.public_key)
@@ -68,19 +70,19 @@ class CertificationRequest:
             self.attributes = frozenset(a.oid.dotted_string for a in csr.attributes)
             #: OID of the algorithm that the request is signed with.
             self.signature_algorithm = csr.signature_algorithm_oid.dotted_string
-        except (ValueError, TypeError, UnsupportedAlgorithm, x509.DuplicateExtension) as error:
-            raise MessageError(f"the certification request does not decode: {error}") from error
 
     @classmethod
     def decode(cls, der: bytes) -> CertificationRequest:
         """Decode a DER CertificationRequest.
 
+        The key may be anything that ``cryptography`` knows, weak or odd: which keys are certified
+        is the label's profile to say. Its hash is that of the usual encoding, even if an EC point
+        came compressed, or a well-known curve with explicit parameters.
+
         :raises MessageError: the octets are not one, or its key is of an unknown kind.
         """
-        try:
+        with decoding_x509("the certification request"):
             csr = x509.load_der_x509_csr(der)
-        except (ValueError, UnsupportedAlgorithm) as error:
-            raise MessageError(f"not a DER PKCS#10 certification request: {error}") from error
         return cls(csr)
 
     @property
@@ -106,7 +108,10 @@ class CertificationRequest:
             return frozenset()
 
     def proves_possession(self) -> bool:
-        """Whether the request is signed with the key that it carries (RFC 7030 section 3.4)."""
+        """Whether the request is signed with the key that it carries (RFC 7030 section 3.4).
+
+        A signature over MD5 or SHA-1 proves nothing, so those in RFC 7030 appendix A do not.
+        """
         try:
             return self._csr.is_signature_valid
         except (UnsupportedAlgorithm, InvalidSignature, ValueError, TypeError):
@@ -120,6 +125,16 @@ class _Attribute(core.Sequence):  # type: ignore[misc]
 
 class _Attributes(core.SequenceOf):  # type: ignore[misc]
     _child_spec = _Attribute
+
+
+def _require_distinct_attributes(csr: x509.CertificateSigningRequest) -> None:
+    """Of two attributes of one kind, two readers may each believe another one."""
+    kinds = set()
+    for attribute in csr.attributes:
+        kind = attribute.oid.dotted_string
+        if kind in kinds:
+            raise MessageError(f"the certification request has two {name_of(kind)} attributes")
+        kinds.add(kind)
 
 
 def _extensions(csr: x509.CertificateSigningRequest) -> Mapping[str, ExtensionTemplate]:

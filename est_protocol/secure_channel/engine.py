@@ -16,8 +16,9 @@ from est_protocol.channel_binding import (
     ChannelBindingType,
 )
 from est_protocol.credentials import PeerCredentials, VerificationFailure
-from est_protocol.errors import ChannelError, HandshakeFailed, PeerNotTrusted
+from est_protocol.errors import ChannelError, HandshakeFailed, MessageError, PeerNotTrusted
 from est_protocol.secure_channel.context import TrustAnchors
+from est_protocol.x509_decoding import check_names_and_key, decoding_x509
 
 #: Largest plaintext of one TLS record (RFC 8446 section 5.1).
 _RECORD_SIZE = 16384
@@ -113,8 +114,15 @@ class Engine:
 
     def _peer_credentials(self) -> PeerCredentials:
         connection = self._connection
-        chain = _presented_chain(connection)
-        verified = connection.get_verified_chain(as_cryptography=True) if chain else None
+        try:
+            # OpenSSL takes encodings that nobody after us could read.
+            with decoding_x509("the peer's certificate"):
+                chain = _presented_chain(connection)
+                verified = connection.get_verified_chain(as_cryptography=True) if chain else None
+                if chain:
+                    check_names_and_key(chain[0])
+        except MessageError as error:
+            raise HandshakeFailed(str(error)) from error
         return PeerCredentials(
             chain=chain,
             anchor_set=self._anchors.kind_of(verified[-1]) if verified else None,

@@ -7,9 +7,10 @@ from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from OpenSSL import SSL
+from OpenSSL import SSL, crypto
 from OpenSSL._util import lib
 
 from est_protocol.channel_binding import ChannelBindingType
@@ -200,6 +201,25 @@ EARLY = make_leaf(
     not_before=PRESENT + timedelta(days=1),
     not_after=PRESENT + timedelta(days=2),
 )
+
+
+# cryptography could not load what it is to be passed.
+@pytest.mark.filterwarnings("ignore:Passing pyOpenSSL X509 objects:DeprecationWarning")
+@both_versions
+@pytest.mark.parametrize("string_type", [0x13, 0x14], ids=["printable", "teletex"])
+def test_a_client_certificate_that_nobody_can_read_fails_the_handshake(
+    policy: TlsPolicy, string_type: int
+) -> None:
+    """OpenSSL takes a subject that is no text; cryptography notices at once, or when asked."""
+    device = make_leaf(None, "damaged", usage=CLIENT_AUTH)
+    der = device.chain[0].public_bytes(Encoding.DER)
+    damaged = der.replace(b"\x0c\x07damaged", bytes([string_type]) + b"\x07\xff\xfemaged")
+    client, server = client_engine(policy, device), server_engine()
+    client._connection.use_certificate(crypto.load_certificate(crypto.FILETYPE_ASN1, damaged))
+    client.start()
+    with pytest.raises(HandshakeFailed, match="does not decode"):
+        exchange(client, server)
+    assert not server.established
 
 
 @both_versions
