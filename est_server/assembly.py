@@ -28,6 +28,7 @@ from est_server.config.reader import Place
 from est_server.config.settings import (
     AuthoritySettings,
     CoapsSettings,
+    Combination,
     HttpsSettings,
 )
 from est_server.https import HttpsEndpoint
@@ -68,7 +69,7 @@ async def open_service(
     anchors = load_anchors(config)
     https = _https_endpoint(config.https, anchors) if config.https else None
     coaps = _coaps_endpoint(config.coaps, anchors) if config.coaps else None
-    with _stable_owner(config.store.path) as owner:
+    with stable_owner(config.store.path) as owner:
         async with open_store(config, owner=owner) as store:
             labels = _label_policies(config, authorities, store, authorizer)
             service = EnrollmentService(
@@ -94,10 +95,13 @@ def open_store(
 
 
 @contextmanager
-def _stable_owner(store: Path) -> Iterator[str | None]:
+def stable_owner(store: Path) -> Iterator[str | None]:
     """An owner id for the ledger that a restart keeps, or ``None`` if another server has it.
 
     The kernel lets go of the lock when the process ends, however it ends.
+
+    :param store: the store's file; the lock is beside it.
+    :raises ConfigurationError: the lock cannot be made.
     """
     path = store.with_name(f"{store.name}.owner")
     try:
@@ -105,12 +109,17 @@ def _stable_owner(store: Path) -> Iterator[str | None]:
     except OSError as error:
         raise ConfigurationError(f"{path}: {error.strerror}") from error
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield "first"
-    except BlockingIOError:
-        yield None
+        yield "first" if _is_locked_now(descriptor) else None
     finally:
         os.close(descriptor)
+
+
+def _is_locked_now(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _passphrase(variable: str | None) -> Passphrase | None:
@@ -190,7 +199,11 @@ def _goes_by_list(config: ServerConfig) -> bool:
 
     Where they are not, the list does not say either who may ask for the CA certificates.
     """
-    return all(DEVICE_LIST in settings.authorizers for settings in config.policies.values())
+    return all(
+        DEVICE_LIST in settings.authorizers
+        and (settings.combination is Combination.ALL_OF or len(settings.authorizers) == 1)
+        for settings in config.policies.values()
+    )
 
 
 def _authorizer(config: ServerConfig, label: str | None, store: SqliteStore) -> Authorizer:

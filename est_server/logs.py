@@ -18,8 +18,8 @@ from pathlib import Path
 from est_protocol.errors import ConfigurationError
 from est_server.config.settings import LogFormat, LogSettings
 
-#: The fields of an audit line that are written first and without a name, in this order.
-_LEADING = ("outcome", "transport", "operation", "peer")
+#: The fields of an audit line that are written first and without a name, with their widths.
+_LEADING = {"outcome": 15, "transport": 5, "operation": 14, "peer": 21}
 
 
 class JsonAuditFormatter(logging.Formatter):
@@ -42,7 +42,9 @@ class TextAuditFormatter(logging.Formatter):
         fields: dict[str, str] | None = getattr(record, "audit", None)
         if fields is None:
             return f"{_timestamp(record)} {_printable(record.getMessage())}"
-        leading = [f"{_printable(fields.get(name, '-')):<12}" for name in _LEADING]
+        leading = [
+            f"{_printable(fields.get(name, '-')):<{width}}" for name, width in _LEADING.items()
+        ]
         rest = [
             f"{name}={_quoted(value)}" for name, value in fields.items() if name not in _LEADING
         ]

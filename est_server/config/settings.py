@@ -67,7 +67,7 @@ class LabelSettings:
 
     :param authorizers: who decides; there is no default, and a label without one keeps the
         server from starting. ``device-list`` grants to the devices of imported lists;
-        ``package.module:function`` is an ``async def`` of your own.
+        ``package.module:function`` is an ``async def`` of your own, in an installed package.
     :param combination: what several authorizers decide together: ``all-of`` them have to grant,
         or the ``first-of`` them that grants decides.
     :param authority: name of the table under ``authorities`` that issues for this label.

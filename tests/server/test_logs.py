@@ -59,7 +59,7 @@ def test_a_json_line_has_every_field() -> None:
 def test_a_text_line_cannot_be_broken_by_a_peer() -> None:
     line = TextAuditFormatter().format(record(audit=REFUSAL))
     assert line.isprintable()
-    assert line.startswith("2027-01-15T08:00:00.500Z refused      https        simpleenroll ")
+    assert line.startswith("2027-01-15T08:00:00.500Z refused         https simpleenroll ")
     assert 'sentence="this key is not listed"' in line
     assert r"label=a\nb\x1b[31m=" in line
 

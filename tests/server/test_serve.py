@@ -14,9 +14,17 @@ from pathlib import Path
 import pytest
 
 from est_client import EstClient, LocalCredentials, TrustDatabase, connector_for
-from est_protocol.errors import ConfigurationError
+from est_protocol.errors import ConfigurationError, ServerRefused
 from est_protocol.keys import spki_sha256
-from est_server import EstServer, open_service
+from est_server import (
+    ClientIdentity,
+    EnrollmentRequest,
+    EstServer,
+    IssuanceGrant,
+    grant_for,
+    open_service,
+)
+from est_server.assembly import stable_owner
 from est_server.cli import main
 from est_server.commands.serve import unsafe_settings
 from est_server.config import load_config
@@ -151,6 +159,46 @@ async def test_the_root_is_sent_over_coaps_exactly_if_configured(config: Path) -
         chain = parts.coaps.credentials.chain
         assert len(chain) == 2
         assert not any(c.subject == c.issuer for c in chain)
+
+
+def test_one_server_of_a_store_takes_over_what_a_crash_left(tmp_path: Path) -> None:
+    store = tmp_path / "est.sqlite"
+    with stable_owner(store) as first:
+        with stable_owner(store) as second:
+            assert first is not None
+            assert second is None
+    with stable_owner(store) as restarted:
+        assert restarted == first
+
+
+@pytest.mark.parametrize(
+    ("authorizers", "combination", "known_to_all"),
+    [
+        ('["device-list"]', "first-of", False),
+        ('["device-list", "tests.server.test_serve:let_in"]', "all-of", False),
+        ('["device-list", "tests.server.test_serve:let_in"]', "first-of", True),
+        ('["tests.server.test_serve:let_in"]', "all-of", True),
+    ],
+)
+async def test_who_may_ask_for_ca_certificates_over_coaps(
+    config: Path, authorizers: str, combination: str, known_to_all: bool
+) -> None:
+    change(config, '["device-list"]', f'{authorizers}\ncombination = "{combination}"')
+    identity = LocalCredentials(pki.make_key("stranger"), ())
+    trust = TrustDatabase.load(config.parent / "ca.pem")
+    async with EstServer.from_config(config) as server:
+        url = f"coaps://{server.coaps_address}"
+        async with EstClient(connector_for(url), trust=trust, identity=identity) as client:
+            if known_to_all:
+                assert len(await client.cacerts()) == 2
+            else:
+                with pytest.raises(ServerRefused, match=r"4\.03"):
+                    await client.cacerts()
+
+
+async def let_in(request: EnrollmentRequest, client: ClientIdentity) -> IssuanceGrant:
+    """An authorizer of somebody's own."""
+    return grant_for(request, device="anybody")
 
 
 def test_what_an_operator_should_know(config: Path) -> None:
