@@ -70,7 +70,7 @@ def decode(
     while not reader.at_end:
         if len(found) == max_certificates:
             raise MessageError(f"the message has more than {max_certificates} certificates")
-        found.append(_certificate(reader.read(der.SEQUENCE, "certificate").encoded))
+        found.append(decode_certificate(reader.read(der.SEQUENCE, "certificate").encoded))
     if not found:
         raise MessageError("the certs-only message has no certificate in it")
     return tuple(found)
@@ -112,11 +112,13 @@ def _signed_data(message: bytes) -> DerReader:
     return DerReader(signed_data, "certs-only message")
 
 
-def _certificate(encoded: bytes) -> x509.Certificate:
+def decode_certificate(encoded: bytes) -> x509.Certificate:
     """Decode one certificate so far that none of its parts fails later on.
 
     A key of an unknown kind is let through: in a bag of CA certificates it concerns nobody but
     those who need that key.
+
+    :raises MessageError: it does not decode.
     """
     with decoding_x509("a certificate in the message"):
         certificate = x509.load_der_x509_certificate(encoded)

@@ -5,7 +5,7 @@ HTTPS and CoAPS translate octets to these values and back, and decide nothing.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from cryptography import x509
@@ -43,6 +43,20 @@ class CertificatesResponse:
     """Success: the CA certificates, or the one certificate that was issued."""
 
     certificates: tuple[x509.Certificate, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class GeneratedKeyResponse:
+    """Success of /serverkeygen: a private key that the server made, and its certificate.
+
+    :param certificates: the one certificate that was issued; some servers send its chain along.
+    :param key: PKCS#8 in the clear, or a CMS message; never in the ``repr``, so never in a log.
+    :param protected: whether ``key`` is CMS, encrypted for the client (RFC 7030 section 4.4.2).
+    """
+
+    certificates: tuple[x509.Certificate, ...]
+    key: bytes = field(repr=False)
+    protected: bool
 
 
 @dataclass(frozen=True, slots=True)
