@@ -10,6 +10,7 @@ from ipaddress import ip_address
 from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from est_protocol.dns_names import is_dns_name
 from est_protocol.errors import ConfigurationError
 from est_protocol.keys import PublicKey, SigningKey, generate_key
 from est_server.authorities.building import (
@@ -155,12 +156,6 @@ def _host(text: str) -> x509.GeneralName:
         return x509.IPAddress(ip_address(text))
     except ValueError:
         pass
-    labels = text.split(".")
-    if len(text) > 253 or labels[-1].isdigit() or not all(map(_is_dns_label, labels)):
+    if not is_dns_name(text):
         raise ConfigurationError(f"neither a DNS name in ASCII nor an IP address: {text!r}")
     return x509.DNSName(text)
-
-
-def _is_dns_label(label: str) -> bool:
-    allowed = label.isascii() and label.replace("-", "").replace("_", "").isalnum()
-    return allowed and len(label) <= 63 and not label.startswith("-") and not label.endswith("-")

@@ -6,13 +6,13 @@ of a device record can add an attribute to a name or change its kind.
 
 from __future__ import annotations
 
-import ipaddress
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from cryptography import x509
 
 from est_protocol.errors import ConfigurationError, RefusalReason, RequestRefused
+from est_server.authorization.general_names import KINDS, general_name
 from est_server.interfaces import (
     CertificateProfile,
     Device,
@@ -41,7 +41,7 @@ def check_profile(profile: CertificateProfile) -> None:
     _parse_subject(profile.subject)
     for template in profile.subject_alt_names:
         kind, separator, text = template.partition(":")
-        if not separator or kind not in ("dns", "uri", "ip", "email") or not text:
+        if not separator or kind not in KINDS or not text:
             raise ConfigurationError(
                 f"subjectAltName template {template!r} is not dns:, uri:, ip: or email: and a name"
             )
@@ -113,7 +113,8 @@ def _filled(
     value = _fill(str(attribute.value), values)
     bound = _UPPER_BOUNDS.get(attribute.oid)
     # A UDID is 64 characters in hex at most by default, which is just what a common name holds.
-    if not value or (bound is not None and len(value) > bound):
+    too_long = bound is not None and len(value) > bound
+    if too_long or not value or not value.isprintable():
         raise _unusable(f"{attribute.rfc4514_attribute_name} would be {value!r}")
     try:
         return x509.NameAttribute(attribute.oid, value)
@@ -123,27 +124,22 @@ def _filled(
 
 def _general_name(template: str, values: Mapping[str, str]) -> x509.GeneralName:
     kind, _, text = template.partition(":")
-    value = _fill(text, values)
+    if kind not in KINDS:
+        raise ConfigurationError(f"subjectAltName template {template!r} is of an unknown kind")
     try:
-        if kind == "dns":
-            return x509.DNSName(value)
-        if kind == "uri":
-            return x509.UniformResourceIdentifier(value)
-        if kind == "email":
-            return x509.RFC822Name(value)
-        if kind == "ip":
-            return x509.IPAddress(ipaddress.ip_address(value))
+        return general_name(kind, text, lambda place, encode: _fill(place, values, encode))
     except ValueError as error:
-        raise _unusable(f"subjectAltName {kind}:{value}: {error}") from error
-    raise ConfigurationError(f"subjectAltName template {template!r} is of an unknown kind")
+        raise _unusable(f"subjectAltName {template!r} for {values['udid']!r}: {error}") from error
 
 
-def _fill(template: str, values: Mapping[str, str]) -> str:
+def _fill(
+    template: str, values: Mapping[str, str], encode: Callable[[str], str] = lambda value: value
+) -> str:
     def value_of(match: re.Match[str]) -> str:
         value = values.get(match[1])
         if not value:
             raise _unusable(f"the record has no {match[1]!r}, which {template!r} needs")
-        return value
+        return encode(value)
 
     return _PLACEHOLDER.sub(value_of, template)
 

@@ -339,6 +339,60 @@ def test_a_name_that_cannot_be_made_is_refused_with_the_detail(
 
 
 @pytest.mark.parametrize(
+    ("template", "name"),
+    [
+        ("dns:{name}.example", "bank.example\0"),
+        ("dns:{name}.example", "*"),
+        ("dns:{name}.example", "a b"),
+        ("dns:{name}.example", "-"),
+        ("dns:{name}", "192.0.2.1"),
+        ("dns:{name}", "bücher.example"),
+        ("dns:{name}.example", "x" * 64),
+        ("email:{name}@example", "a@bank.example\n"),
+        ("email:{name}@example", "a@bank"),
+        ("email:{name}@example", "<a>"),
+        ("ip:{name}", "192.0.2.0/24"),
+        ("uri:{name}", "no scheme"),
+        ("uri:{name}", "urn:a\nb"),
+        ("uri:{name}", "urn:"),
+    ],
+)
+def test_a_record_cannot_change_the_kind_of_an_alternative_name(template: str, name: str) -> None:
+    wish = request("a", profile=CertificateProfile(subject_alt_names=(template,)))
+    with pytest.raises(RequestRefused) as refusal:
+        grant_for(wish, device="a", attributes={"name": name})
+    assert refusal.value.reason is RefusalReason.NOT_AUTHORIZED
+    assert template in refusal.value.detail
+
+
+@pytest.mark.parametrize(
+    ("template", "name", "value"),
+    [
+        ("uri:https://{name}.example/", "bank/", "https://bank%2F.example/"),
+        ("uri:https://{name}.example/", "a@bank#", "https://a%40bank%23.example/"),
+        ("uri:urn:dev:mac:{name}", "00:24:be", "urn:dev:mac:00:24:be"),
+        ("uri:urn:dev:{name}", "a b\n", "urn:dev:a%20b%0A"),
+        ("uri:{name}", "https://device.example/1?a=b#c", "https://device.example/1?a=b#c"),
+        ("dns:{name}.devices.example", "hall.a-1", "hall.a-1.devices.example"),
+        ("email:{name}@devices.example", "a+b", "a+b@devices.example"),
+    ],
+)
+def test_a_record_stays_in_its_place_in_an_alternative_name(
+    template: str, name: str, value: str
+) -> None:
+    wish = request("a", profile=CertificateProfile(subject_alt_names=(template,)))
+    (made,) = grant_for(wish, device="a", attributes={"name": name}).subject_alt_names
+    assert made.value == value
+
+
+@pytest.mark.parametrize("owner", ["a\0b", "a\nb", "\x1b[31m", "\u202eb"])
+def test_a_name_that_cannot_be_printed_is_refused(owner: str) -> None:
+    wish = request("a", profile=CertificateProfile(subject="CN={udid},O={owner}"))
+    with pytest.raises(RequestRefused):
+        grant_for(wish, device="a", attributes={"owner": owner})
+
+
+@pytest.mark.parametrize(
     "profile",
     [
         CertificateProfile(subject="no name"),
