@@ -12,7 +12,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from OpenSSL import SSL, crypto
 
 from est_protocol.credentials import AnchorSet, VerificationFailure
@@ -20,6 +22,11 @@ from est_protocol.errors import ConfigurationError
 from est_protocol.keys import SigningKey
 from est_protocol.secure_channel import bindings
 from est_protocol.secure_channel.policy import DtlsPolicy, TlsPolicy
+
+#: X509_V_ERR_EE_KEY_TOO_SMALL, X509_V_ERR_CA_KEY_TOO_SMALL and X509_V_ERR_CA_MD_TOO_WEAK.
+_EE_KEY_TOO_SMALL, _CA_KEY_TOO_SMALL, _CA_MD_TOO_WEAK = 66, 67, 68
+#: Bits and octets of security level 2, which is OpenSSL's default for TLS.
+_SHORTEST_RSA_KEY, _SHORTEST_EC_KEY, _SHORTEST_DIGEST = 2048, 224, 28
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +106,17 @@ def dtls_context(
     context.set_min_proto_version(bindings.DTLS1_2_VERSION)
     context.set_max_proto_version(bindings.DTLS1_2_VERSION)
     _configure(context, policy, credentials, anchors, require_trust)
+    # RFC 9148's mandatory suite needs OpenSSL's security level 0, which would also let chains
+    # pass that are signed with SHA-1 or by a short key.
+    judge = _end_on_failure if require_trust else _record_failure
+
+    def judge_strength_too(
+        connection: SSL.Connection, certificate: crypto.X509, code: int, depth: int, ok: int
+    ) -> bool:
+        weakness = _weakness(certificate.to_cryptography(), anchors, depth) if ok else 0
+        return judge(connection, certificate, weakness or code, depth, 0 if weakness else ok)
+
+    context.set_verify(SSL.VERIFY_PEER, judge_strength_too)
     return context
 
 
@@ -137,6 +155,22 @@ def _configure(
         for certificate in certificates:
             store.add_cert(crypto.X509.from_cryptography(certificate))
     context.set_verify(SSL.VERIFY_PEER, _end_on_failure if require_trust else _record_failure)
+
+
+def _weakness(certificate: x509.Certificate, anchors: TrustAnchors, depth: int) -> int:
+    """What OpenSSL's security level 2 would say of a certificate in a chain; 0 for nothing."""
+    try:
+        key = certificate.public_key()
+        digest = certificate.signature_hash_algorithm
+    except (ValueError, UnsupportedAlgorithm):
+        return _CA_KEY_TOO_SMALL if depth else _EE_KEY_TOO_SMALL
+    if (isinstance(key, rsa.RSAPublicKey) and key.key_size < _SHORTEST_RSA_KEY) or (
+        isinstance(key, ec.EllipticCurvePublicKey) and key.curve.key_size < _SHORTEST_EC_KEY
+    ):
+        return _CA_KEY_TOO_SMALL if depth else _EE_KEY_TOO_SMALL
+    # An anchor is believed as it is; nobody relies on its signature.
+    short = digest is not None and digest.digest_size < _SHORTEST_DIGEST
+    return _CA_MD_TOO_WEAK if short and anchors.kind_of(certificate) is None else 0
 
 
 def _record_failure(
