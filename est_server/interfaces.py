@@ -369,27 +369,33 @@ class EnrollmentIntent:
         retry of the first: same client identity, operation, label, device and key. It does not
         depend on the CSR's octets, which change with every new channel.
     :param operation: ``SIMPLEENROLL`` takes the device's claim under the label;
-        ``SIMPLEREENROLL`` does not, but succeeds ``predecessor``.
+        ``SIMPLEREENROLL`` does not, but succeeds ``predecessor``. ``SERVERKEYGEN`` does the
+        latter if there is a ``predecessor``, else the former.
     :param label: the label, ``None`` for the default.
     :param device: UDID from the grant.
-    :param spki_sha256: hash of the CSR's key.
-    :param predecessor: SHA-256 of the certificate being renewed, for ``SIMPLEREENROLL``.
+    :param spki_sha256: hash of the CSR's key; ``None`` for ``SERVERKEYGEN``, whose key is made
+        once there is a ticket for it.
+    :param predecessor: SHA-256 of the certificate being renewed; never ``None`` for
+        ``SIMPLEREENROLL``.
     :param transport: how the request came.
     :param peer: the client's address, for the audit trail.
     :param reasons: the grant's reasons.
     :param requested_at: when.
+    :param lost_since: for ``SERVERKEYGEN``, how long ago an answer to the same request may have
+        been given for this one to be its retry; see :meth:`EnrollmentLedger.begin`.
     """
 
     request_key: bytes
     operation: Operation
     label: str | None
     device: str
-    spki_sha256: bytes
+    spki_sha256: bytes | None
     predecessor: bytes | None
     transport: Transport
     peer: str
     reasons: tuple[str, ...]
     requested_at: datetime
+    lost_since: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -434,6 +440,7 @@ class EnrollmentLedger(Protocol):
            ``DEVICE_NOT_ACTIVE``.
         2. A certificate was already issued for the same ``request_key``, is still active and not
            expired: return it. Nothing is recorded; the retry costs no second certificate.
+           Not so for ``SERVERKEYGEN``, whose private key nobody has kept.
         3. Earlier attempts for (device, label) that are dead are abandoned, which gives their
            claims back. An attempt is dead once its lease has run out, or at once if this very
            process began it and its ticket was never handed to a caller, or if an earlier
@@ -445,6 +452,10 @@ class EnrollmentLedger(Protocol):
            ``SIMPLEREENROLL``: the predecessor must be the active certificate of (device,
            label); else refused with ``CERTIFICATE_UNKNOWN``, ``IDENTITY_MISMATCH``,
            ``CERTIFICATE_SUPERSEDED`` or ``CERTIFICATE_REVOKED``.
+           ``SERVERKEYGEN``: the same, by whether it has a predecessor; or the active
+           certificate of (device, label) answered the same ``request_key``, and the first that
+           did was issued at ``lost_since`` or later. Then that answer was lost, and what this
+           request gets supersedes it: still one claim, one active certificate.
         6. Another issuance for (device, label) is being worked on: refused with ``TRY_LATER``.
         """
         ...

@@ -71,6 +71,30 @@ def renewal(
     )
 
 
+def generated_key(
+    device: str = "device-1",
+    *,
+    predecessor: bytes | None = None,
+    label: str | None = None,
+    client: str = "a",
+    lost_since: datetime | None = PRESENT,
+) -> EnrollmentIntent:
+    """The intent of a request for a generated key; the same request for the same arguments."""
+    return EnrollmentIntent(
+        request_key=digest(f"generate {device} {client} {label} {predecessor!r}"),
+        operation=Operation.SERVERKEYGEN,
+        label=label,
+        device=device,
+        spki_sha256=None,
+        predecessor=predecessor,
+        transport=Transport.HTTPS,
+        peer="127.0.0.1:4711",
+        reasons=("listed",),
+        requested_at=PRESENT,
+        lost_since=lost_since,
+    )
+
+
 def certificate(key: str = "a", *, lifetime: timedelta = timedelta(days=90)) -> x509.Certificate:
     """A fresh certificate for the key of that name."""
     ca = make_ca("ledger")

@@ -9,6 +9,7 @@ from datetime import timedelta
 import pytest
 
 from est_protocol.errors import RefusalReason, RequestRefused
+from est_protocol.keys import spki_sha256
 from est_server.interfaces import (
     CertificateState,
     DeviceState,
@@ -16,12 +17,14 @@ from est_server.interfaces import (
     IssuanceTicket,
     IssuedCertificate,
 )
+from tests.pki import make_key
 from tests.server.conftest import OpenStore, Store
 from tests.server.ledger_values import (
     FakeClock,
     certificate,
     digest,
     first_enrollment,
+    generated_key,
     listed,
     refusal,
     renewal,
@@ -446,3 +449,111 @@ async def test_everything_survives_closing(open_store: OpenStore, clock: FakeClo
     async with open_store(clock) as store:
         assert await store.begin(first_enrollment()) == issued
         assert await refused(store, first_enrollment(key="b")) is RefusalReason.ALREADY_CLAIMED
+
+
+# -- Generated keys ----------------------------------------------------------------------------
+
+
+async def test_a_generated_key_takes_the_claim(store: Store, clock: FakeClock) -> None:
+    issued = await issue(store, clock, generated_key(), key="made here")
+    assert issued.spki_sha256 == spki_sha256(make_key("made here").public_key())
+    assert await refused(store, first_enrollment()) is RefusalReason.ALREADY_CLAIMED
+    assert await refused(store, generated_key(client="b")) is RefusalReason.ALREADY_CLAIMED
+    await issue(store, clock, generated_key("device-2"))
+    await issue(store, clock, generated_key(label="vpn"))
+
+
+async def test_an_enrolled_device_gets_no_generated_key(store: Store, clock: FakeClock) -> None:
+    await issue(store, clock, first_enrollment())
+    assert await refused(store, generated_key()) is RefusalReason.ALREADY_CLAIMED
+
+
+async def test_what_gets_no_certificate_gives_the_claim_back(
+    store: Store, clock: FakeClock
+) -> None:
+    ticket = await begin(store, generated_key())
+    await store.abandon(ticket, reason="no entropy", now=clock.now())
+    await begin(store, first_enrollment())
+
+
+async def test_a_lost_generated_key_is_replaced(store: Store, clock: FakeClock) -> None:
+    lost = await issue(store, clock, generated_key(), key="lost")
+    clock.advance(minutes=1)
+    found = await issue(store, clock, generated_key(), key="found")
+    assert found.spki_sha256 != lost.spki_sha256
+    was = await store.find_certificate(lost.sha256)
+    assert was is not None
+    assert (was.state, found.state) == (CertificateState.SUPERSEDED, CertificateState.ACTIVE)
+    # The claim is the first one's still: nobody else comes in by the retry.
+    assert await refused(store, generated_key(client="b")) is RefusalReason.ALREADY_CLAIMED
+
+
+async def test_the_time_to_retry_begins_with_the_first_certificate(
+    store: Store, clock: FakeClock
+) -> None:
+    await issue(store, clock, generated_key(), key="first")
+    clock.advance(minutes=4)
+    await issue(store, clock, generated_key(lost_since=clock.now() - timedelta(minutes=5)))
+    clock.advance(minutes=4)
+    late = generated_key(lost_since=clock.now() - timedelta(minutes=5))
+    assert await refused(store, late) is RefusalReason.ALREADY_CLAIMED
+
+
+async def test_without_a_time_to_retry_nothing_is_replaced(store: Store, clock: FakeClock) -> None:
+    await issue(store, clock, generated_key())
+    assert await refused(store, generated_key(lost_since=None)) is RefusalReason.ALREADY_CLAIMED
+
+
+async def test_a_generated_key_that_was_used_is_not_replaced(
+    store: Store, clock: FakeClock
+) -> None:
+    issued = await issue(store, clock, generated_key())
+    await issue(store, clock, renewal(issued.sha256), key="b")
+    assert await refused(store, generated_key()) is RefusalReason.ALREADY_CLAIMED
+
+
+async def test_a_revoked_generated_key_is_not_replaced(store: Store, clock: FakeClock) -> None:
+    issued = await issue(store, clock, generated_key())
+    await store.revoke_certificate(issued.sha256, actor="test", reason="test", now=clock.now())
+    assert await refused(store, generated_key()) is RefusalReason.ALREADY_CLAIMED
+
+
+async def test_a_key_that_is_revoked_while_it_is_replaced(store: Store, clock: FakeClock) -> None:
+    issued = await issue(store, clock, generated_key())
+    ticket = await begin(store, generated_key())
+    await store.revoke_certificate(issued.sha256, actor="test", reason="test", now=clock.now())
+    with pytest.raises(RequestRefused):
+        await store.complete(ticket, certificate("late"), now=clock.now())
+
+
+async def test_giving_up_a_retry_keeps_the_claim(store: Store, clock: FakeClock) -> None:
+    await issue(store, clock, generated_key())
+    ticket = await begin(store, generated_key())
+    await store.abandon(ticket, reason="gave up", now=clock.now())
+    assert await refused(store, first_enrollment()) is RefusalReason.ALREADY_CLAIMED
+
+
+async def test_a_released_claim_is_taken_anew(store: Store, clock: FakeClock) -> None:
+    await issue(store, clock, generated_key(), key="first")
+    await store.release_claim("device-1", None, actor="test", reason="test", now=clock.now())
+    await issue(store, clock, generated_key(), key="second")
+    assert await refused(store, first_enrollment()) is RefusalReason.ALREADY_CLAIMED
+
+
+async def test_a_generated_key_succeeds_a_certificate(store: Store, clock: FakeClock) -> None:
+    first = await issue(store, clock, first_enrollment())
+    intent = generated_key(predecessor=first.sha256)
+    lost = await issue(store, clock, intent, key="lost")
+    found = await issue(store, clock, intent, key="found")
+    states = [await store.find_certificate(sha256) for sha256 in (first.sha256, lost.sha256)]
+    assert [was and was.state for was in states] == [CertificateState.SUPERSEDED] * 2
+    assert found.state is CertificateState.ACTIVE
+    other = generated_key(predecessor=first.sha256, client="b")
+    assert await refused(store, other) is RefusalReason.CERTIFICATE_SUPERSEDED
+    late = generated_key(predecessor=first.sha256, lost_since=clock.now() + timedelta(minutes=1))
+    assert await refused(store, late) is RefusalReason.CERTIFICATE_SUPERSEDED
+
+
+async def test_two_requests_for_one_generated_key_at_once(store: Store) -> None:
+    await begin(store, generated_key())
+    assert await refused(store, generated_key()) is RefusalReason.TRY_LATER

@@ -113,8 +113,9 @@ def test_a_file_that_is_no_database_is_refused(path: Path) -> None:
 
 def test_a_damaged_database_is_refused(path: Path) -> None:
     prepare(path, StoreOptions())
+    ((page,),) = query(path, "SELECT rootpage FROM sqlite_schema WHERE name = 'refusals'")
     octets = bytearray(path.read_bytes())
-    octets[-4096 * 4 :] = b"\xa5" * 4096 * 4
+    octets[(page - 1) * 4096 : page * 4096] = b"\xa5" * 4096
     path.write_bytes(octets)
     with pytest.raises(ConfigurationError, match="damaged"):
         prepare(path, StoreOptions())

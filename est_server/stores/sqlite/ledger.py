@@ -40,6 +40,9 @@ _WORKING_RETRY_AFTER = 5
 #: Abandoned rows are counted once in so many abandonments, not each time.
 _PRUNE_EVERY = 64
 
+#: Stands in ``spki_sha256`` until the key is made.
+_NO_KEY_YET = bytes(32)
+
 
 @dataclass(slots=True)
 class Worker:
@@ -67,14 +70,11 @@ def begin(
     rivals = _living_rivals(db, intent, worker, now)
     if any(request_key == intent.request_key for request_key in rivals):
         raise _working("the same request is being worked on")
-    if intent.operation is Operation.SIMPLEREENROLL:
-        _require_active_predecessor(db, intent)
-    else:
-        _require_free_claim(db, intent)
+    takes_claim = _require_right(db, intent)
     if rivals:
         raise _working("another request of this device is being worked on")
     number = _insert_attempt(db, intent, worker, now)
-    if intent.operation is not Operation.SIMPLEREENROLL:
+    if takes_claim:
         db.execute(
             "INSERT INTO claims (device, label, issuance) VALUES (?, ?, ?)",
             (intent.device, label_column(intent.label), number),
@@ -97,8 +97,8 @@ def complete(
     if row[0] == "in-progress":
         _require_certified_key(intent, certificate)
         _require_active_device(db, intent.device)
-        if intent.operation is Operation.SIMPLEREENROLL:
-            _require_active_predecessor(db, intent)
+        if _claim(db, intent) != ticket.number:
+            _require_right(db, intent)
         _record_certificate(db, ticket, der, certificate, sha256, now)
         registry.mark_enrolled(db, intent.device, now)
     recorded = find_certificate(db, sha256)
@@ -142,17 +142,53 @@ def _require_active_device(db: sqlite3.Connection, udid: str) -> None:
         )
 
 
-def _require_free_claim(db: sqlite3.Connection, intent: EnrollmentIntent) -> None:
+def _require_right(db: sqlite3.Connection, intent: EnrollmentIntent) -> bool:
+    """Require a right to a certificate; whether a claim has to be taken for it."""
+    if intent.operation is Operation.SIMPLEREENROLL or intent.predecessor is not None:
+        if not _answer_was_lost(db, intent, since=0):
+            _require_active_predecessor(db, intent)
+        return False
+    claim = _claim(db, intent)
+    if claim is None:
+        return True
+    if _answer_was_lost(db, intent, since=claim):
+        return False
+    raise RequestRefused(
+        RefusalReason.ALREADY_CLAIMED,
+        "the device has made its first enrollment already",
+        detail=f"device {intent.device}: claimed by issuance {claim}",
+    )
+
+
+def _claim(db: sqlite3.Connection, intent: EnrollmentIntent) -> int | None:
+    """The number of the issuance that took the claim of (device, label)."""
     row = db.execute(
         "SELECT issuance FROM claims WHERE device = ? AND label = ?",
         (intent.device, label_column(intent.label)),
     ).fetchone()
-    if row is not None:
-        raise RequestRefused(
-            RefusalReason.ALREADY_CLAIMED,
-            "the device has made its first enrollment already",
-            detail=f"device {intent.device}: claimed by issuance {row[0]}",
-        )
+    return None if row is None else int(row[0])
+
+
+def _answer_was_lost(db: sqlite3.Connection, intent: EnrollmentIntent, *, since: int) -> bool:
+    """Whether the client may be without the generated key that the active certificate is for.
+
+    :param since: the number of the first issuance that counts.
+    """
+    if intent.operation is not Operation.SERVERKEYGEN or intent.lost_since is None:
+        return False
+    first, active = db.execute(
+        "SELECT min(finished_at), max(state = 'active') FROM issuances "
+        "WHERE request_key = ? AND operation = 'serverkeygen' AND status = 'issued' "
+        "AND device = ? AND label = ? AND predecessor IS ? AND number >= ?",
+        (
+            intent.request_key,
+            intent.device,
+            label_column(intent.label),
+            intent.predecessor,
+            since,
+        ),
+    ).fetchone()
+    return bool(active) and first >= to_column(intent.lost_since)
 
 
 def _require_active_predecessor(db: sqlite3.Connection, intent: EnrollmentIntent) -> None:
@@ -179,7 +215,7 @@ def _require_active_predecessor(db: sqlite3.Connection, intent: EnrollmentIntent
 
 
 def _require_certified_key(intent: EnrollmentIntent, certificate: x509.Certificate) -> None:
-    if spki_sha256(certificate.public_key()) != intent.spki_sha256:
+    if intent.spki_sha256 not in (None, spki_sha256(certificate.public_key())):
         raise RequestRefused(
             RefusalReason.INTERNAL_ERROR,
             "the server made a mistake",
@@ -193,6 +229,9 @@ def _require_certified_key(intent: EnrollmentIntent, certificate: x509.Certifica
 def _already_issued(
     db: sqlite3.Connection, intent: EnrollmentIntent, now: datetime
 ) -> IssuedCertificate | None:
+    if intent.operation is Operation.SERVERKEYGEN:
+        # The certificate would be of no use to its client without the key, which is gone.
+        return None
     # The request key stands for all that follows it here. Comparing the rest as well keeps a
     # caller that computes too weak a key from being handed another request's certificate.
     row = db.execute(
@@ -246,7 +285,7 @@ def _insert_attempt(
             intent.operation.value,
             intent.device,
             label_column(intent.label),
-            intent.spki_sha256,
+            intent.spki_sha256 or _NO_KEY_YET,
             intent.predecessor,
             intent.transport.value,
             intent.peer,
@@ -287,13 +326,14 @@ def _record_certificate(
     )
     db.execute(
         "UPDATE issuances SET status = 'issued', state = 'active', finished_at = ?, "
-        "certificate = ?, sha256 = ?, serial = ?, not_after = ? WHERE number = ?",
+        "certificate = ?, sha256 = ?, serial = ?, not_after = ?, spki_sha256 = ? WHERE number = ?",
         (
             to_column(now),
             der,
             sha256,
             f"{certificate.serial_number:x}",
             to_column(certificate.not_valid_after_utc),
+            spki_sha256(certificate.public_key()),
             ticket.number,
         ),
     )

@@ -140,4 +140,11 @@ MIGRATIONS: tuple[Migration, ...] = (
             _REFUSALS,
         ),
     ),
+    Migration(
+        "retries of requests for generated keys",
+        (
+            """CREATE INDEX generated_by_request ON issuances (request_key)
+               WHERE operation = 'serverkeygen' AND status = 'issued'""",
+        ),
+    ),
 )
