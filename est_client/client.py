@@ -25,6 +25,7 @@ from est_protocol import pkcs10
 from est_protocol.credentials import AnchorSet
 from est_protocol.errors import ConfigurationError, MessageError
 from est_protocol.keys import SigningKey
+from est_protocol.messages import CertificatesResponse
 from est_protocol.operations import Operation
 from est_protocol.secure_channel.context import LocalCredentials
 from est_protocol.trust_anchors import CaCertificates, read_ca_certificates
@@ -153,7 +154,9 @@ class EstClient:
         :raises ServerRefused: the server refused.
         :raises ChannelError: there was no answer.
         """
-        answer = await self._exchange.send(Operation.CACERTS, lambda _: b"", wait=0.0)
+        answer = await self._exchange.send(
+            Operation.CACERTS, lambda _: b"", expected=CertificatesResponse
+        )
         authority = read_ca_certificates(answer.certificates, now=self._now())
         if self._adopt_trust:
             await self._session.adopt_trust(authority.anchors)
@@ -255,7 +258,9 @@ class EstClient:
                 key, subject, subject_alt_names=subject_alt_names, binding=binding
             ).der
 
-        answer = await self._exchange.send(operation, body, wait=wait)
+        answer = await self._exchange.send(
+            operation, body, expected=CertificatesResponse, wait=wait
+        )
         return accept_issued(
             answer.certificates,
             key.public_key(),

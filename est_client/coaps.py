@@ -36,11 +36,13 @@ from est_protocol.errors import (
 from est_protocol.media_types import ContentFormat
 from est_protocol.messages import (
     CertificatesResponse,
+    CsrAttributesResponse,
     EstRequest,
     EstResponse,
     Pending,
     Transport,
 )
+from est_protocol.operations import Operation
 from est_protocol.secure_channel.context import LocalCredentials, TrustAnchors, dtls_context
 from est_protocol.secure_channel.dtls import DtlsSession
 from est_protocol.secure_channel.dtls_channel import DtlsChannel
@@ -218,7 +220,8 @@ class CoapsConnection:
             answer_size=limits.answer_size,
         )
         async with self._turn:
-            return self._translate(await blockwise.request(coap_request))
+            answer = await blockwise.request(coap_request)
+        return self._translate(request.operation, answer)
 
     async def close(self) -> None:
         """Close the channel with a close_notify; does nothing the second time."""
@@ -230,6 +233,8 @@ class CoapsConnection:
             raise ConfigurationError(f"there is no {request.operation.value} on CoAPS")
         label = () if request.label is None else (request.label,)
         path = (*self._connector.root, *label, name)
+        if request.operation is Operation.CSRATTRS:
+            return CoapRequest(Code.GET, path, ContentFormat.CSR_ATTRIBUTES)
         if request.operation.method == "GET":
             return CoapRequest(Code.GET, path, ContentFormat.CERTS_ONLY)
         return CoapRequest(
@@ -258,8 +263,10 @@ class CoapsConnection:
             self._coap.close()
             raise
 
-    def _translate(self, answer: Any) -> EstResponse:
+    def _translate(self, operation: Operation, answer: Any) -> EstResponse:
         if answer.code in (Code.CONTENT, Code.CHANGED):
+            if operation is Operation.CSRATTRS:
+                return CsrAttributesResponse(_csr_attributes(answer))
             return CertificatesResponse(_certificates(answer))
         if answer.code is Code.SERVICE_UNAVAILABLE:
             # Without the option a minute (RFC 7252 section 5.10.5).
@@ -272,6 +279,12 @@ class CoapsConnection:
         text = printable(answer.payload)
         retry_after = None if answer.opt.max_age is None else int(answer.opt.max_age)
         raise ServerRefused(answer.code.dotted, text, retry_after=retry_after)
+
+
+def _csr_attributes(answer: Any) -> bytes:
+    if answer.opt.content_format != ContentFormat.CSR_ATTRIBUTES:
+        raise MessageError(f"the answer has content-format {answer.opt.content_format}")
+    return bytes(answer.payload)
 
 
 def _certificates(answer: Any) -> tuple[x509.Certificate, ...]:

@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 from est_client.connection import EstConnection
 from est_client.retry import Patience, RetryPolicy
 from est_client.session import Session
 from est_protocol.errors import ChannelError, PeerNotTrusted, ServerRefused, StillPending
-from est_protocol.messages import CertificatesResponse, EstRequest, Pending
+from est_protocol.messages import (
+    CertificatesResponse,
+    CsrAttributesResponse,
+    EstRequest,
+    EstResponse,
+    Pending,
+)
 from est_protocol.operations import Operation
 
 _log = logging.getLogger(__name__)
+
+_Answer = TypeVar("_Answer", CertificatesResponse, CsrAttributesResponse)
 
 
 class Exchange:
@@ -42,11 +51,17 @@ class Exchange:
         self._monotonic = monotonic
 
     async def send(
-        self, operation: Operation, body: Callable[[EstConnection], bytes], *, wait: float
-    ) -> CertificatesResponse:
+        self,
+        operation: Operation,
+        body: Callable[[EstConnection], bytes],
+        *,
+        expected: type[_Answer],
+        wait: float = 0.0,
+    ) -> _Answer:
         """Send a request and wait for its final answer.
 
         :param body: makes the DER body for the channel that it will travel over.
+        :param expected: the kind of value that answers ``operation``.
         :param wait: seconds to wait in all while the server says "not yet".
         :raises EstError: as :meth:`est_client.client.EstClient.simpleenroll`.
         """
@@ -70,8 +85,9 @@ class Exchange:
                     raise
                 delay = patience.after_not_yet(error.retry_after, error)
             else:
-                if isinstance(answer, CertificatesResponse):
+                if isinstance(answer, expected):
                     return answer
+                assert isinstance(answer, Pending), answer
                 pending = StillPending(answer.retry_after)
                 delay = patience.after_not_yet(answer.retry_after, pending)
             _log.info("%s: asking again in %.1f s", operation.value, delay)
@@ -80,7 +96,7 @@ class Exchange:
 
     async def _ask(
         self, connection: EstConnection, operation: Operation, body: bytes
-    ) -> CertificatesResponse | Pending:
+    ) -> EstResponse:
         transport = self._session.connector.transport
         try:
             return await connection.request(EstRequest(operation, transport, self._label, body))

@@ -26,6 +26,7 @@ from est_protocol.errors import ChannelClosed, ConfigurationError, MessageError,
 from est_protocol.media_types import MediaType
 from est_protocol.messages import (
     CertificatesResponse,
+    CsrAttributesResponse,
     EstRequest,
     EstResponse,
     Pending,
@@ -226,6 +227,8 @@ class HttpsConnection:
         ) as answer:
             if answer.status == 200:
                 return self._success(request.operation, answer, await self._body(answer))
+            if answer.status == 204 and request.operation is Operation.CSRATTRS:
+                return CsrAttributesResponse(None)
             text = await self._error_text(answer)
             retry_after = parse_retry_after(answer.headers.get("Retry-After"), now=self._now())
             if answer.status == 202:
@@ -236,7 +239,10 @@ class HttpsConnection:
         self, operation: Operation, answer: aiohttp.ClientResponse, body: bytes
     ) -> EstResponse:
         _require_media_type(operation, answer)
-        return CertificatesResponse(certs_only.decode(base64_body.decode(body)))
+        der = base64_body.decode(body)
+        if operation is Operation.CSRATTRS:
+            return CsrAttributesResponse(der)
+        return CertificatesResponse(certs_only.decode(der))
 
     async def _body(self, answer: aiohttp.ClientResponse) -> bytes:
         body, complete = await _read(answer, self._limits.answer_size)

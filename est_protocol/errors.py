@@ -117,6 +117,7 @@ class RefusalReason(StrEnum):
     POP_LINKING_REQUIRED = "pop-linking-required"
     POP_LINKING_FAILED = "pop-linking-failed"
     KEY_NOT_ALLOWED = "key-not-allowed"
+    CSR_ATTRIBUTES_MISSING = "csr-attributes-missing"
     AUTHENTICATION_REQUIRED = "authentication-required"
     CERTIFICATE_NOT_TRUSTED = "certificate-not-trusted"
     CERTIFICATE_EXPIRED = "certificate-expired"
@@ -158,6 +159,7 @@ STATUS: dict[RefusalReason, Status] = {
     RefusalReason.POP_LINKING_REQUIRED: _FORBIDDEN,
     RefusalReason.POP_LINKING_FAILED: _FORBIDDEN,
     RefusalReason.KEY_NOT_ALLOWED: _FORBIDDEN,
+    RefusalReason.CSR_ATTRIBUTES_MISSING: _BAD_REQUEST,
     # HTTP 401 promises a WWW-Authenticate challenge (RFC 9110 section 15.5.2), so a server that
     # offers no HTTP authentication answers 403; CoAP's 4.01 promises nothing.
     RefusalReason.AUTHENTICATION_REQUIRED: Status(403, (4, 1)),

@@ -60,6 +60,17 @@ class GeneratedKeyResponse:
 
 
 @dataclass(frozen=True, slots=True)
+class CsrAttributesResponse:
+    """What the server asks for in a CSR (RFC 8951 section 4).
+
+    :param der: the DER octets of a CsrAttrs message, or ``None`` if it asks for nothing: 204 on
+        HTTPS, 4.04 on CoAPS.
+    """
+
+    der: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
 class Pending:
     """Not yet: 202 with Retry-After, or 5.03 with Max-Age.
 
@@ -69,4 +80,4 @@ class Pending:
     retry_after: int
 
 
-EstResponse = CertificatesResponse | Pending
+EstResponse = CertificatesResponse | CsrAttributesResponse | Pending

@@ -33,7 +33,6 @@ _KINDS = {
 _TEXT_KINDS = ("rfc822Name", "dNSName", "uniformResourceIdentifier")
 #: The same by the words that configuration uses, with the octets that leave each open.
 OPEN_ENTRIES = {"email": b"\x81\x00", "dns": b"\x82\x00", "uri": b"\x86\x00", "ip": b"\x87\x00"}
-OPEN_ENTRIES["directory"] = b"\xa4\x02" + _EMPTY_NAME
 
 
 @dataclass(frozen=True, slots=True)

@@ -189,6 +189,8 @@ def _label_policies(
             authorizer=authorizer or _authorizer(config, label, store),
             profile=settings.profile,
             require_pop_linking=settings.require_pop_linking,
+            csr_wishes=settings.csr_attributes.wishes(),
+            enforce_csr_wishes=settings.csr_attributes.enforce,
         )
         for label, settings in config.policies.items()
     }

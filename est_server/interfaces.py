@@ -23,6 +23,7 @@ from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from est_protocol.credentials import PeerCredentials
+from est_protocol.csr_wishes import CsrWishes
 from est_protocol.keys import PublicKey
 from est_protocol.messages import Pending, Transport
 from est_protocol.operations import Operation
@@ -594,9 +595,14 @@ class LabelPolicy:
     :param profile: what its certificates look like.
     :param require_pop_linking: refuse CSRs that are not linked to the channel
         (RFC 7030 section 3.5). Without a client certificate linking is required in any case.
+    :param csr_wishes: what CSRs should have in them, beside the linking that is required; clients
+        learn of it at /csrattrs (RFC 8951 section 4). It decides about CSRs, not certificates.
+    :param enforce_csr_wishes: refuse CSRs that lack something of it.
     """
 
     authority: CertificateAuthority
     authorizer: Authorizer
     profile: CertificateProfile = field(default_factory=CertificateProfile)
     require_pop_linking: bool = False
+    csr_wishes: CsrWishes = field(default_factory=CsrWishes)
+    enforce_csr_wishes: bool = True

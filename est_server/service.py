@@ -20,6 +20,7 @@ from est_protocol.errors import RefusalReason, RequestRefused
 from est_protocol.keys import spki_sha256
 from est_protocol.messages import (
     CertificatesResponse,
+    CsrAttributesResponse,
     EstRequest,
     EstResponse,
     Pending,
@@ -27,6 +28,7 @@ from est_protocol.messages import (
 )
 from est_protocol.operations import Operation
 from est_server import audit
+from est_server.csr_attributes import AskedAttributes
 from est_server.interfaces import (
     CertificateState,
     ClientIdentity,
@@ -88,6 +90,7 @@ class EnrollmentService:
     ) -> None:
         check_labels(labels)
         self._labels = dict(labels)
+        self._asked = {label: AskedAttributes.of(policy) for label, policy in labels.items()}
         self._ledger = ledger
         self._registry = registry
         self._clock = clock or SystemClock()
@@ -105,8 +108,14 @@ class EnrollmentService:
 
     @property
     def operations(self) -> tuple[Operation, ...]:
-        """The operations that are served."""
-        return (Operation.CACERTS, Operation.SIMPLEENROLL, Operation.SIMPLEREENROLL)
+        """The operations that have something to offer.
+
+        /csrattrs is answered in any case, but where no label asks for anything there is nothing
+        to discover (RFC 9148 section 4.1).
+        """
+        operations = (Operation.CACERTS, Operation.SIMPLEENROLL, Operation.SIMPLEREENROLL)
+        asks = any(asked.der is not None for asked in self._asked.values())
+        return (*operations, Operation.CSRATTRS) if asks else operations
 
     async def respond(self, request: EstRequest, peer: PeerCredentials) -> EstResponse:
         """Answer one request.
@@ -149,19 +158,24 @@ class EnrollmentService:
             )
         if request.operation is Operation.CACERTS:
             return await self._cacerts(request, peer, policy)
+        if request.operation is Operation.CSRATTRS:
+            return await self._csrattrs(request, peer)
         if request.operation is Operation.SIMPLEENROLL:
-            return await self._simpleenroll(
-                decode_exchange(request, peer, policy, self._clock.now())
-            )
+            return await self._simpleenroll(self._exchange(request, peer, policy))
         if request.operation is Operation.SIMPLEREENROLL:
-            return await self._simplereenroll(
-                decode_exchange(request, peer, policy, self._clock.now())
-            )
+            return await self._simplereenroll(self._exchange(request, peer, policy))
         raise RequestRefused(
             RefusalReason.UNKNOWN_OPERATION, f"{request.operation.value} is not served here"
         )
 
-    # -- /cacerts -----------------------------------------------------------------------------
+    def _exchange(
+        self, request: EstRequest, peer: PeerCredentials, policy: LabelPolicy
+    ) -> Exchange:
+        exchange = decode_exchange(request, peer, policy, self._clock.now())
+        self._asked[request.label].require(exchange.csr, request.operation)
+        return exchange
+
+    # -- /cacerts and /csrattrs ------------------------------------------------------------------
 
     async def _cacerts(
         self, request: EstRequest, peer: PeerCredentials, policy: LabelPolicy
@@ -171,6 +185,13 @@ class EnrollmentService:
         certificates = await policy.authority.ca_certificates(request.label)
         self._trail.answered("ca-certificates", request, peer)
         return CertificatesResponse(certificates)
+
+    async def _csrattrs(self, request: EstRequest, peer: PeerCredentials) -> CsrAttributesResponse:
+        """Anybody may ask, RFC 7030 section 4.5; on CoAPS any known client, RFC 9148 section 4."""
+        if request.transport is Transport.COAPS:
+            await self._require_known_client(peer)
+        self._trail.answered("csr-attributes", request, peer)
+        return CsrAttributesResponse(self._asked[request.label].der)
 
     async def _require_known_client(self, peer: PeerCredentials) -> None:
         """RFC 9148 section 4: on CoAPS every function wants an authenticated client.

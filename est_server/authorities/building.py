@@ -17,7 +17,7 @@ from est_protocol.errors import ConfigurationError
 from est_protocol.keys import PublicKey
 
 #: Key usage bits by the names of ``cryptography``.
-_USAGES = frozenset(
+KEY_USAGES = frozenset(
     {
         "digital_signature",
         "content_commitment",
@@ -73,7 +73,7 @@ def authority_key_identifier(issuer: x509.Certificate) -> x509.AuthorityKeyIdent
 
 def key_usage(names: Collection[str]) -> x509.KeyUsage:
     """The key usage extension with the bits called ``names``."""
-    return x509.KeyUsage(**{name: name in names for name in _USAGES})
+    return x509.KeyUsage(**{name: name in names for name in KEY_USAGES})
 
 
 def end_entity_usages(names: Collection[str], key: PublicKey) -> frozenset[str]:
@@ -86,7 +86,7 @@ def end_entity_usages(names: Collection[str], key: PublicKey) -> frozenset[str]:
         go together.
     """
     wanted = frozenset(names)
-    unknown = wanted - _USAGES
+    unknown = wanted - KEY_USAGES
     if unknown:
         raise ConfigurationError(f"no such key usage: {', '.join(sorted(unknown))}")
     if wanted & _CA_USAGES:

@@ -10,7 +10,7 @@ from est_protocol.media_types import ContentFormat
 from est_protocol.operations import Operation
 
 #: Content-formats that each operation can answer with, the default first.
-_CONTENT_FORMATS = {
+CONTENT_FORMATS = {
     Operation.CACERTS: (ContentFormat.CERTS_ONLY, ContentFormat.PKIX_CERT),
     Operation.SIMPLEENROLL: (ContentFormat.CERTS_ONLY, ContentFormat.PKIX_CERT),
     Operation.SIMPLEREENROLL: (ContentFormat.CERTS_ONLY, ContentFormat.PKIX_CERT),
@@ -57,7 +57,7 @@ def links(
             "/" + "/".join(quote(segment, safe=_SEGMENT_SAFE) for segment in path),
             {
                 "rt": (f"ace.est.{operation.short_name}",),
-                "ct": tuple(str(number) for number in _CONTENT_FORMATS[operation]),
+                "ct": tuple(str(number) for number in CONTENT_FORMATS[operation]),
             },
         )
         for label in labels

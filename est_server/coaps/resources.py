@@ -11,7 +11,7 @@ from est_protocol import certs_only
 from est_protocol.credentials import PeerCredentials
 from est_protocol.errors import RefusalReason, RequestRefused
 from est_protocol.media_types import ContentFormat
-from est_protocol.messages import EstRequest, EstResponse, Pending, Transport
+from est_protocol.messages import CsrAttributesResponse, EstRequest, EstResponse, Pending, Transport
 from est_protocol.operations import Operation
 from est_server.coaps import discovery
 from est_server.coaps.blockwise import Body
@@ -125,7 +125,7 @@ class EstResource:
                 f"{self.operation.short_name} takes "
                 + (f"content-format {wanted} (application/pkcs10)" if wanted else "no body"),
             )
-        _require_accept(request, ContentFormat.CERTS_ONLY, ContentFormat.PKIX_CERT)
+        _require_accept(request, *discovery.CONTENT_FORMATS[self.operation])
 
     async def answer(self, request: Any, payload: bytes) -> Body:
         """See :class:`Resource`; RFC 9148 section 4.5 for the codes."""
@@ -136,6 +136,8 @@ class EstResource:
             raise AnsweredByService(refused) from refused
         if isinstance(response, Pending):
             raise AnsweredByService(_not_yet(response))
+        if isinstance(response, CsrAttributesResponse):
+            return _csr_attributes(response)
         code = int(Code.CHANGED if self.operation.enrolls else Code.CONTENT)
         if request.opt.accept != ContentFormat.PKIX_CERT:
             encoded = certs_only.encode(response.certificates)
@@ -148,6 +150,15 @@ class EstResource:
             )
         der = response.certificates[0].public_bytes(Encoding.DER)
         return Body(code, der, ContentFormat.PKIX_CERT)
+
+
+def _csr_attributes(response: CsrAttributesResponse) -> Body:
+    if response.der is None:
+        # RFC 9148 section 4.5: what is 204 on HTTPS is 4.04 here.
+        raise AnsweredByService(
+            RequestRefused(RefusalReason.UNKNOWN_OPERATION, "no CSR attributes are asked for here")
+        )
+    return Body(int(Code.CONTENT), response.der, ContentFormat.CSR_ATTRIBUTES)
 
 
 def _require_method(request: Any, method: str) -> None:

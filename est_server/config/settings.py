@@ -10,6 +10,7 @@ from pathlib import Path
 from est_protocol.coap.parameters import TransmissionParameters
 from est_protocol.secure_channel.policy import DtlsPolicy, TlsPolicy
 from est_server.coaps.limits import CoapsLimits
+from est_server.config.csr_attributes import CsrAttributesSettings
 from est_server.config.reader import NOT_A_SETTING, InputDirectory, InputFile, Port
 from est_server.https import HttpsLimits
 from est_server.interfaces import CertificateProfile
@@ -74,6 +75,7 @@ class LabelSettings:
     :param require_pop_linking: refuse requests that are not linked to their channel (RFC 7030
         section 3.5). Without a client certificate linking is required in any case.
     :param device_list: what ``device-list`` takes for proof.
+    :param csr_attributes: what CSRs should have in them.
     :param profile: what the certificates look like.
     """
 
@@ -82,6 +84,7 @@ class LabelSettings:
     authority: str = "default"
     require_pop_linking: bool = False
     device_list: DeviceListSettings = field(default_factory=DeviceListSettings)
+    csr_attributes: CsrAttributesSettings = field(default_factory=CsrAttributesSettings)
     profile: CertificateProfile = field(default_factory=CertificateProfile)
 
 

@@ -15,7 +15,13 @@ from est_protocol import base64_body, certs_only
 from est_protocol.credentials import PeerCredentials
 from est_protocol.errors import ChannelError, MessageError, RefusalReason, RequestRefused
 from est_protocol.media_types import PLAIN_TEXT, MediaType
-from est_protocol.messages import EstRequest, EstResponse, Pending, Transport
+from est_protocol.messages import (
+    CsrAttributesResponse,
+    EstRequest,
+    EstResponse,
+    Pending,
+    Transport,
+)
 from est_protocol.operations import Operation
 from est_protocol.secure_channel.stream import PEER_CREDENTIALS, format_address
 from est_server.https.limits import DEFAULT_HTTPS_LIMITS, HttpsLimits
@@ -238,6 +244,13 @@ def _encode(operation: Operation, response: EstResponse, *, wrap: bool) -> web.R
             status=202,
             body=b"the request is pending; repeat it later\n",
             headers={"Content-Type": str(PLAIN_TEXT), "Retry-After": str(response.retry_after)},
+        )
+    if isinstance(response, CsrAttributesResponse):
+        if response.der is None:
+            return web.Response(status=204)
+        return web.Response(
+            body=base64_body.encode(response.der),
+            headers={"Content-Type": str(operation.response_type)},
         )
     return web.Response(
         body=base64_body.encode(certs_only.encode(response.certificates), wrap=wrap),

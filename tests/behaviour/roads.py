@@ -15,9 +15,17 @@ from est_client.https import HttpsConnector
 from est_protocol import pkcs10
 from est_protocol.coap.parameters import TransmissionParameters
 from est_protocol.credentials import PeerCredentials
+from est_protocol.csr_attributes import ExtensionTemplate
 from est_protocol.errors import RequestRefused, ServerRefused
 from est_protocol.keys import SigningKey
-from est_protocol.messages import CertificatesResponse, EstRequest, EstResponse, Transport
+from est_protocol.messages import (
+    CertificatesResponse,
+    CsrAttributesResponse,
+    EstRequest,
+    EstResponse,
+    Transport,
+)
+from est_protocol.oid_names import CHALLENGE_PASSWORD
 from est_protocol.operations import Operation
 from est_protocol.secure_channel.context import LocalCredentials, tls_context
 from est_protocol.secure_channel.policy import TlsPolicy, TlsVersion
@@ -48,17 +56,38 @@ class Session:
         subject: x509.Name,
         *,
         names: tuple[x509.GeneralName, ...] = (),
+        extensions: tuple[ExtensionTemplate, ...] = (),
         linked: bool = True,
+        linked_by: str = CHALLENGE_PASSWORD,
     ) -> pkcs10.CertificationRequest:
         """A CSR, linked to this very channel unless told otherwise."""
-        binding = self._connection.server.channel_binding if linked else None
-        return pkcs10.build(key, subject, subject_alt_names=names, binding=binding)
+        return pkcs10.build(
+            key,
+            subject,
+            subject_alt_names=names,
+            extensions=extensions,
+            binding=self._connection.server.channel_binding if linked else None,
+            linked_by=linked_by,
+        )
 
     async def get(
         self, operation: Operation, *, label: str | None = None
     ) -> tuple[x509.Certificate, ...]:
         """Ask for something that needs no body."""
         return await self._certificates(operation, b"", label)
+
+    async def csrattrs(self, *, label: str | None = None) -> bytes | None:
+        """Ask what the server wants to see in a CSR; the DER octets, or ``None`` for nothing."""
+        request = EstRequest(Operation.CSRATTRS, self._transport, label)
+        try:
+            answer = await self._connection.request(request)
+        except ServerRefused as refused:
+            if refused.status == "4.04":
+                return None
+            raise
+        assert isinstance(answer, CsrAttributesResponse)
+        assert answer.der is not None or self._transport is Transport.HTTPS
+        return answer.der
 
     async def post(
         self, operation: Operation, body: bytes, *, label: str | None = None

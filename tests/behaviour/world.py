@@ -15,7 +15,10 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from est_protocol.credentials import AnchorSet
+from est_protocol.csr_attributes import ExtensionTemplate, NameAttributeTemplate
+from est_protocol.csr_wishes import CsrWishes
 from est_protocol.keys import spki_sha256
+from est_protocol.oid_names import KEY_USAGE, SUBJECT_ALT_NAME
 from est_protocol.secure_channel.context import LocalCredentials, TrustAnchors
 from est_server.authorities.local import LocalAuthority
 from est_server.authorities.signers.key import KeySigner
@@ -33,8 +36,25 @@ from tests.pki import Ca, make_ca, make_key, make_leaf, make_server
 #: A label with a CA of its own.
 LABEL = "factory-2"
 
+#: A label that asks for something in every CSR.
+WISHING = "wishing"
+
 #: A label that wants every CSR linked to its channel.
 STRICT = "strict"
+
+
+#: What that label asks for: a name to fill in, a name given, the kind of key, two extensions.
+WISHES = CsrWishes(
+    key="ec-p256",
+    subject=(
+        (NameAttributeTemplate("2.5.4.3", None),),
+        (NameAttributeTemplate("2.5.4.11", b"\x0c\x05pumps"),),
+    ),
+    extensions=(
+        ExtensionTemplate(SUBJECT_ALT_NAME, False, b"\x30\x0a\x82\x06a.test\x87\x00"),
+        ExtensionTemplate(KEY_USAGE, True, b"\x03\x02\x07\x80"),
+    ),
+)
 
 
 @dataclass(frozen=True)
@@ -95,6 +115,7 @@ class World:
             None: self._policy(self._default),
             LABEL: self._policy(self._labelled),
             STRICT: self._policy(self._labelled, require_pop_linking=True),
+            WISHING: replace(self._policy(self._default), csr_wishes=WISHES),
         }
         self.service = EnrollmentService(policies, store, registry=store)
 

@@ -15,7 +15,14 @@ from cryptography import x509
 from est_protocol import certs_only
 from est_protocol.credentials import PeerCredentials
 from est_protocol.errors import RefusalReason, RequestRefused
-from est_protocol.messages import CertificatesResponse, EstRequest, EstResponse, Pending, Transport
+from est_protocol.messages import (
+    CertificatesResponse,
+    CsrAttributesResponse,
+    EstRequest,
+    EstResponse,
+    Pending,
+    Transport,
+)
 from est_protocol.operations import Operation
 from est_server.coaps.site import EstSite, SiteLimits
 from tests.pki import make_ca, make_leaf
@@ -24,7 +31,9 @@ ROOT = make_ca("root").certificate
 ISSUING = make_ca("issuing", make_ca("root")).certificate
 LEAF = make_leaf(make_ca("issuing", make_ca("root")), "leaf").chain[0]
 
-CERTS_ONLY, PKIX_CERT, PKCS10, LINK_FORMAT = 281, 287, 286, 40
+CERTS_ONLY, PKIX_CERT, PKCS10, LINK_FORMAT, CSR_ATTRIBUTES = 281, 287, 286, 40, 285
+#: RFC 8951 section 4: challengePassword, and nothing else.
+CSR_ATTRIBUTES_DER = bytes.fromhex("300b06092a864886f70d010907")
 
 
 class Remote:
@@ -38,7 +47,11 @@ class RecordingService:
     """Answers every request and remembers it."""
 
     labels = (None, "a b/c")
-    operations = (Operation.CACERTS, Operation.SIMPLEENROLL, Operation.SIMPLEREENROLL)
+    operations: tuple[Operation, ...] = (
+        Operation.CACERTS,
+        Operation.SIMPLEENROLL,
+        Operation.SIMPLEREENROLL,
+    )
 
     def __init__(self) -> None:
         self.requests: list[EstRequest] = []
@@ -470,6 +483,49 @@ async def test_a_later_block_of_an_answer_that_is_gone(
     assert not service.requests
     beyond = await site.respond(get(remote, "est/crts", block2=(500, False, 2)))
     assert status(beyond) == "4.00"
+
+
+# -- CSR attributes ----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def asking(service: RecordingService) -> EstSite:
+    """A site whose service asks for linking."""
+    service.operations = (*service.operations, Operation.CSRATTRS)
+    service.answer = CsrAttributesResponse(CSR_ATTRIBUTES_DER)
+    return EstSite(service, SiteLimits(), now=Clock())
+
+
+@pytest.mark.parametrize("options", [{}, {"accept": CSR_ATTRIBUTES}])
+async def test_csr_attributes_have_a_content_format_of_their_own(
+    asking: EstSite, service: RecordingService, remote: Remote, options: dict[str, int]
+) -> None:
+    response = await asking.respond(get(remote, "est/att", **options))
+    assert status(response) == "2.05"
+    assert int(response.opt.content_format) == CSR_ATTRIBUTES
+    assert response.payload == CSR_ATTRIBUTES_DER
+    assert service.requests == [EstRequest(Operation.CSRATTRS, Transport.COAPS)]
+
+
+async def test_csr_attributes_are_to_be_had_in_no_other(
+    asking: EstSite, service: RecordingService, remote: Remote
+) -> None:
+    assert status(await asking.respond(get(remote, "est/att", accept=CERTS_ONLY))) == "4.06"
+    assert status(await asking.respond(post(remote, "est/att"))) == "4.05"
+    assert not service.requests
+
+
+async def test_no_csr_attributes_is_not_found(
+    asking: EstSite, service: RecordingService, remote: Remote
+) -> None:
+    """RFC 9148 section 4.5; and that is an answer, not a refusal to be noted."""
+    service.answer = CsrAttributesResponse(None)
+    assert status(await asking.respond(get(remote, "est/att"))) == "4.04"
+    assert not service.refusals
+
+
+async def test_csr_attributes_are_discovered_where_there_are_any(asking: EstSite) -> None:
+    assert '</est/att>;rt="ace.est.att";ct=285' in await discover(asking)
 
 
 # -- Discovery ---------------------------------------------------------------------------------

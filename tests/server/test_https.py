@@ -19,14 +19,17 @@ from cryptography import x509
 from est_protocol import certs_only
 from est_protocol.channel_binding import ChannelBindingType
 from est_protocol.credentials import AnchorSet, PeerCredentials
+from est_protocol.csr_attributes import CsrAttribute, CsrAttributes
 from est_protocol.errors import RefusalReason, RequestRefused
 from est_protocol.messages import (
     CertificatesResponse,
+    CsrAttributesResponse,
     EstRequest,
     EstResponse,
     Pending,
     Transport,
 )
+from est_protocol.oid_names import CHALLENGE_PASSWORD
 from est_protocol.operations import WELL_KNOWN_PATH, Operation
 from est_protocol.secure_channel.context import TrustAnchors
 from est_protocol.secure_channel.policy import TlsPolicy
@@ -189,6 +192,38 @@ async def test_cacerts_needs_no_client_certificate() -> None:
     assert answer.status == 200
     assert answer.headers["Content-Type"] == "application/pkcs7-mime; smime-type=certs-only"
     assert clerk.requests[0][1].chain == ()
+
+
+async def test_csr_attributes_over_the_wire() -> None:
+    """RFC 8951 section 4: base64 of DER, and nobody has to be authenticated."""
+    der = CsrAttributes((CsrAttribute(CHALLENGE_PASSWORD),)).encode()
+
+    async def ask(request: EstRequest) -> EstResponse:
+        return CsrAttributesResponse(der)
+
+    clerk = Clerk(ask)
+    async with serving(clerk) as server:
+        answer = await get(server, f"{WELL_KNOWN_PATH}/label/csrattrs")
+    assert answer.status == 200
+    assert answer.headers["Content-Type"] == "application/csrattrs"
+    assert "Content-Transfer-Encoding" not in answer.headers
+    assert base64.b64decode(answer.body) == der
+    [(request, peer)] = clerk.requests
+    assert request == EstRequest(Operation.CSRATTRS, Transport.HTTPS, "label")
+    assert peer.chain == ()
+
+
+async def test_no_csr_attributes_is_no_content() -> None:
+    async def ask_nothing(request: EstRequest) -> EstResponse:
+        return CsrAttributesResponse(None)
+
+    async with serving(Clerk(ask_nothing)) as server:
+        octets = await exchange(server.port, head("GET", f"{WELL_KNOWN_PATH}/csrattrs"))
+    lines = octets.decode("ascii").split("\r\n")
+    assert lines[0].startswith("HTTP/1.1 204 ")
+    assert lines[-2:] == ["", ""]
+    # RFC 9110 section 8.6.
+    assert not any(line.lower().startswith("content-length") for line in lines)
 
 
 @pytest.mark.parametrize("path", [f"{WELL_KNOWN_PATH}/cacerts", f"{WELL_KNOWN_PATH}/nothing"])
