@@ -15,7 +15,7 @@ demo: $(INSTALLED)
 	@$(BIN)/python docs/examples/demo.py
 
 test: lint
-	$(BIN)/python -m pytest tests interop
+	$(BIN)/python -m pytest --numprocesses auto tests interop
 
 lint: $(INSTALLED)
 	$(BIN)/ruff format --check .

@@ -83,7 +83,7 @@ def _add_reenroll(commands: _Commands[argparse.ArgumentParser]) -> None:
     parser.set_defaults(command=reenroll)
     _add_identity(parser, key_required=True)
     _add_request(parser, "the subject of --cert, and servers refuse others")
-    _add_out(parser, "the new certificate; may be the file of --cert")
+    _add_out(parser, "the new certificate, which may be the file of --cert,")
 
 
 def _add_command(

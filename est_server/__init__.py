@@ -6,6 +6,8 @@ What a program that embeds the server needs is here; everything else is in the m
 from est_protocol.errors import ConfigurationError, EstError, RefusalReason, RequestRefused
 from est_protocol.messages import Pending
 from est_server.assembly import Assembly, open_service
+from est_server.authorization.combinators import all_of, first_of
+from est_server.authorization.device_list import DeviceListAuthorizer
 from est_server.authorization.names import grant_for
 from est_server.https import est_application
 from est_server.https import serve as serve_https
@@ -17,6 +19,7 @@ __all__ = [
     "Assembly",
     "ClientIdentity",
     "ConfigurationError",
+    "DeviceListAuthorizer",
     "EnrollmentRequest",
     "EnrollmentService",
     "EstError",
@@ -26,7 +29,9 @@ __all__ = [
     "Pending",
     "RefusalReason",
     "RequestRefused",
+    "all_of",
     "est_application",
+    "first_of",
     "grant_for",
     "open_service",
     "serve_https",
