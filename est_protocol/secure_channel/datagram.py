@@ -8,7 +8,12 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from est_protocol.errors import ChannelClosed, ChannelError, ConfigurationError
+from est_protocol.errors import (
+    ChannelClosed,
+    ChannelError,
+    ConfigurationError,
+    HandshakeFailed,
+)
 from est_protocol.secure_channel import records
 from est_protocol.secure_channel.dtls import DtlsSession
 from est_protocol.secure_channel.dtls_channel import ChannelUser, DtlsChannel
@@ -33,7 +38,8 @@ class DatagramLimits:
         RFC 9148 section 3 keeps sessions for requests close in time.
     :param maximum_sessions: sessions at a time. One more closes the one that has been idle
         longest; while all are working it is not let in.
-    :param maximum_handshakes: handshakes at a time; one more is not let in.
+    :param maximum_handshakes: handshakes at a time. One more ends the one that has taken longest,
+        so that peers who begin and fall silent keep nobody out.
     :param hellos_per_second: ClientHellos that are looked at per second, before any cookie.
     :param send_buffer: octets that may wait for the socket; what comes on top is dropped.
     """
@@ -73,7 +79,7 @@ class DtlsServer(asyncio.DatagramProtocol):
         self._closed = self._loop.create_future()
         # The one that has been silent longest comes first.
         self._channels: OrderedDict[SocketAddress, DtlsChannel] = OrderedDict()
-        self._handshakes = 0
+        self._handshakes: OrderedDict[SocketAddress, DtlsChannel] = OrderedDict()
         self._hellos = _Budget(self._limits.hellos_per_second, self._loop.time())
         self._accepting = True
         #: Datagrams that were not looked at or not sent because of a limit.
@@ -141,7 +147,12 @@ class DtlsServer(asyncio.DatagramProtocol):
 
     def _listen(self, data: bytes, addr: SocketAddress) -> None:
         """RFC 6347 section 4.2.1; section 4.2.8 for a client that lost its session."""
-        if not self._accepting or not self._hellos.take(self._loop.time()):
+        # What is no ClientHello costs next to nothing and must not use up the budget.
+        if (
+            not self._accepting
+            or _client_random(data) is None
+            or not self._hellos.take(self._loop.time())
+        ):
             self.dropped += 1
             return
         replies, session = self._listener.receive_datagram(
@@ -163,24 +174,25 @@ class DtlsServer(asyncio.DatagramProtocol):
         channel = DtlsChannel(
             session,
             lambda datagram: self._transmit(datagram, addr),
-            self._handshake_complete,
+            lambda channel: self._handshake_complete(channel, addr),
             lambda channel, reason: self._forget(channel, reason, addr),
             handshake_timeout=self._limits.handshake_timeout,
             idle_timeout=self._limits.idle_timeout,
         )
         self._channels[addr] = channel
-        self._handshakes += 1
+        self._handshakes[addr] = channel
         for datagram in flight:
             self._transmit(datagram, addr)
         channel.begin()
 
-    def _handshake_complete(self, channel: DtlsChannel) -> ChannelUser:
-        self._handshakes -= 1
+    def _handshake_complete(self, channel: DtlsChannel, addr: SocketAddress) -> ChannelUser:
+        del self._handshakes[addr]
         return self._open_user(channel)
 
     def _make_room(self) -> bool:
-        if self._handshakes >= self._limits.maximum_handshakes:
-            return False
+        if len(self._handshakes) >= self._limits.maximum_handshakes:
+            longest = next(iter(self._handshakes.values()))
+            longest.close(HandshakeFailed("another handshake needed the room"))
         if len(self._channels) < self._limits.maximum_sessions:
             return True
         for channel in self._channels.values():
@@ -191,8 +203,7 @@ class DtlsServer(asyncio.DatagramProtocol):
 
     def _forget(self, channel: DtlsChannel, reason: ChannelError, addr: SocketAddress) -> None:
         _log.debug("%s: session over: %s", channel.session.address, reason)
-        if not channel.established:
-            self._handshakes -= 1
+        self._handshakes.pop(addr, None)
         self._channels.pop(addr, None)
 
     def _transmit(self, datagram: bytes, addr: SocketAddress) -> None:
@@ -221,6 +232,11 @@ class _Budget:
 
 def _opens_another_session(data: bytes, channel: DtlsChannel) -> bool:
     """Whether a ClientHello came that is no duplicate of the one that opened the session."""
-    first = next(records.split(data), None)
-    random = first.client_random if first is not None else None
+    random = _client_random(data)
     return random is not None and random != channel.session.client_random
+
+
+def _client_random(data: bytes) -> bytes | None:
+    """The random of the ClientHello that a datagram begins with, ``None`` if it does not."""
+    first = next(records.split(data), None)
+    return first.client_random if first is not None else None

@@ -174,7 +174,7 @@ async def test_handshakes_are_capped_and_time_out() -> None:
     stalled, second = make_client(), make_client()
     ends.exchange(stalled, 1, turns=2)
     assert ends.server.sessions == 1
-    ends.exchange(second, 2)
+    ends.exchange(second, 2, turns=2)
     assert ends.server.sessions == 1
     await until(lambda: ends.server.sessions == 0)
     ends.connect(3)
@@ -201,6 +201,27 @@ async def test_hellos_beyond_the_budget_are_not_answered() -> None:
         ends.server.datagram_received(hello, ("127.0.0.1", port))
     assert 5 <= len(ends.wire.sent) <= 6
     assert ends.server.dropped >= 14
+
+
+async def test_garbage_leaves_the_budget_to_clients() -> None:
+    ends = Ends(DatagramLimits(hellos_per_second=5))
+    for port in range(100):
+        ends.server.datagram_received(b"no ClientHello at all", ("127.0.0.1", port))
+    ends.connect(1)
+
+
+async def test_silent_handshakes_keep_nobody_out() -> None:
+    ends = Ends(DatagramLimits(maximum_handshakes=3))
+    for port in range(1, 4):
+        silent = make_client()
+        ends.exchange(silent, port, turns=1)
+        ends.exchange(silent, port, turns=1)
+        assert not silent.established
+    assert ends.server.sessions == 3
+    ends.connect(9)
+    # The one that had taken longest went; the others may still come to their end.
+    assert ends.server.sessions == 3
+    assert [user.channel.session.address for user in ends.users] == ["127.0.0.1:9"]
 
 
 async def test_nothing_is_queued_beyond_the_send_buffer() -> None:
