@@ -76,7 +76,8 @@ class DtlsListener:
         except ChannelError:
             # What OpenSSL made of a malformed ClientHello may linger in the object.
             self._next = self._new_session()
-            return [], None
+            # Only who returned its cookie is told, with an alert, that its handshake cannot be.
+            return session.datagrams_to_send() if session.client_random else [], None
         if not session.client_random:
             return session.datagrams_to_send(), None
         self._next = self._new_session()

@@ -2,8 +2,12 @@ from __future__ import annotations
 
 import random
 
+import pytest
+
+from est_protocol.errors import HandshakeFailed
 from est_protocol.secure_channel.dtls import DtlsSession
 from est_protocol.secure_channel.dtls_listener import DtlsListener
+from est_protocol.secure_channel.policy import DtlsPolicy
 from tests.secure_channel.dtls_ends import make_client, make_listener
 
 
@@ -33,6 +37,19 @@ def test_returning_with_the_cookie_opens_a_session() -> None:
     assert session is not None
     assert flight, "the server's flight comes at once"
     assert session.client_random
+
+
+def test_who_returned_its_cookie_is_told_that_no_suite_is_shared() -> None:
+    listener = make_listener(DtlsPolicy(ciphers="ECDHE-ECDSA-AES128-CCM8:@SECLEVEL=0"))
+    client = make_client(DtlsPolicy(ciphers="ECDHE-ECDSA-AES256-GCM-SHA384"))
+    second = hello_with_cookie(listener, client, "a")
+    (alert,), session = listener.receive_datagram(second, "a", 0.0)
+    assert session is None
+    with pytest.raises(HandshakeFailed, match="handshake failure"):
+        client.receive_datagram(alert)
+    # The next client finds a listener in order.
+    second = hello_with_cookie(listener, make_client(), "b")
+    assert listener.receive_datagram(second, "b", 0.0)[1] is not None
 
 
 def test_cookie_is_bound_to_the_address() -> None:
