@@ -119,6 +119,9 @@ class RefusalReason(StrEnum):
     KEY_NOT_ALLOWED = "key-not-allowed"
     CSR_ATTRIBUTES_MISSING = "csr-attributes-missing"
     AUTHENTICATION_REQUIRED = "authentication-required"
+    CREDENTIALS_WRONG = "credentials-wrong"
+    TOO_MANY_ATTEMPTS = "too-many-attempts"
+    SECRET_USED_UP = "secret-used-up"
     CERTIFICATE_NOT_TRUSTED = "certificate-not-trusted"
     CERTIFICATE_EXPIRED = "certificate-expired"
     CERTIFICATE_REVOKED = "certificate-revoked"
@@ -160,9 +163,12 @@ STATUS: dict[RefusalReason, Status] = {
     RefusalReason.POP_LINKING_FAILED: _FORBIDDEN,
     RefusalReason.KEY_NOT_ALLOWED: _FORBIDDEN,
     RefusalReason.CSR_ATTRIBUTES_MISSING: _BAD_REQUEST,
-    # HTTP 401 promises a WWW-Authenticate challenge (RFC 9110 section 15.5.2), so a server that
-    # offers no HTTP authentication answers 403; CoAP's 4.01 promises nothing.
+    # HTTP 401 promises a WWW-Authenticate challenge (RFC 9110 section 15.5.2), so a refusal is
+    # 401 exactly if it carries one; CoAP's 4.01 promises nothing.
     RefusalReason.AUTHENTICATION_REQUIRED: Status(403, (4, 1)),
+    RefusalReason.CREDENTIALS_WRONG: _FORBIDDEN,
+    RefusalReason.TOO_MANY_ATTEMPTS: Status(429, (4, 29)),
+    RefusalReason.SECRET_USED_UP: _FORBIDDEN,
     RefusalReason.CERTIFICATE_NOT_TRUSTED: _FORBIDDEN,
     RefusalReason.CERTIFICATE_EXPIRED: _FORBIDDEN,
     RefusalReason.CERTIFICATE_REVOKED: _FORBIDDEN,
@@ -186,8 +192,9 @@ class RequestRefused(EstError):
     :param reason: the stable code.
     :param sentence: what the peer is told; must give nothing away that the peer may not know.
     :param detail: what the log and the ledger are told beside it; never sent.
-    :param retry_after: seconds after which a repeat makes sense (503 / 5.03 only).
+    :param retry_after: seconds after which a repeat makes sense (503 / 5.03, 429 / 4.29).
     :param device: UDID of the device that it is about, where known; for the log and the ledger.
+    :param challenges: values for WWW-Authenticate; with any of them it is a 401 over HTTP.
     """
 
     def __init__(
@@ -198,6 +205,7 @@ class RequestRefused(EstError):
         detail: str = "",
         retry_after: int | None = None,
         device: str | None = None,
+        challenges: tuple[str, ...] = (),
     ) -> None:
         super().__init__(sentence)
         self.reason = reason
@@ -205,11 +213,13 @@ class RequestRefused(EstError):
         self.detail = detail
         self.retry_after = retry_after
         self.device = device
+        self.challenges = challenges
 
     @property
     def status(self) -> Status:
         """The HTTP and CoAP status of this refusal."""
-        return STATUS[self.reason]
+        status = STATUS[self.reason]
+        return status._replace(http=_UNAUTHORIZED.http) if self.challenges else status
 
     def __str__(self) -> str:
         return f"{self.reason}: {self.sentence}"

@@ -10,6 +10,7 @@ from enum import StrEnum
 
 from cryptography import x509
 
+from est_protocol.http_authentication import HttpCredentials
 from est_protocol.operations import Operation
 
 
@@ -30,12 +31,15 @@ class EstRequest:
     :param label: the path segment that selects a CA and a profile (RFC 7030 section 3.2.2), or
         ``None`` for the default.
     :param body: the DER octets of the body, transfer encoding removed; empty for GET.
+    :param http_credentials: what HTTP authentication carries; never there on CoAPS, which has
+        none. On a server a Digest's ``uri`` is that of this very request.
     """
 
     operation: Operation
     transport: Transport
     label: str | None = None
     body: bytes = b""
+    http_credentials: HttpCredentials | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,6 +28,7 @@ from est_protocol.keys import PublicKey
 from est_protocol.messages import Pending, Transport
 from est_protocol.operations import Operation
 from est_protocol.pkcs10 import CertificationRequest
+from est_server.user_credentials import CredentialsVerifier, HttpAuthentication, VerifiedUser
 
 # ---------------------------------------------------------------------------------------------
 # Profiles: what a label issues
@@ -133,11 +134,16 @@ class ClientIdentity:
         it verified, else ``None``. Never a revoked one, and a superseded one only in
         ``SIMPLEREENROLL``, where the ledger has the last word: what succeeded it is the answer
         to a retry, anything else is refused.
+    :param http_user: the user whose HTTP credentials the client has, where the label asks for
+        them. It proves nothing about any key.
+    :param otp_user: the user whose secret is the CSR's otpChallenge; likewise.
     """
 
     credentials: PeerCredentials
     proven_keys: frozenset[bytes] = frozenset()
     issued: IssuedCertificate | None = None
+    http_user: VerifiedUser | None = None
+    otp_user: VerifiedUser | None = None
 
     @property
     def certificate(self) -> x509.Certificate | None:
@@ -156,6 +162,7 @@ class IssuanceGrant:
     :param validity: shortens the profile's validity; ``None`` keeps it.
     :param key_sha256: if set, only a CSR for the key with this SPKI hash may be answered.
     :param reasons: why it was granted, in words for the audit trail.
+    :param secret: number of the one-time secret that a first enrollment uses up one use of.
     """
 
     device: str
@@ -164,6 +171,7 @@ class IssuanceGrant:
     validity: timedelta | None = None
     key_sha256: bytes | None = None
     reasons: tuple[str, ...] = ()
+    secret: int | None = None
 
 
 class Authorizer(Protocol):
@@ -384,6 +392,7 @@ class EnrollmentIntent:
     :param requested_at: when.
     :param lost_since: for ``SERVERKEYGEN``, how long ago an answer to the same request may have
         been given for this one to be its retry; see :meth:`EnrollmentLedger.begin`.
+    :param secret: number of the one-time secret that it uses up one use of.
     """
 
     request_key: bytes
@@ -397,6 +406,7 @@ class EnrollmentIntent:
     reasons: tuple[str, ...]
     requested_at: datetime
     lost_since: datetime | None = None
+    secret: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -458,6 +468,8 @@ class EnrollmentLedger(Protocol):
            did was issued at ``lost_since`` or later. Then that answer was lost, and what this
            request gets supersedes it: still one claim, one active certificate.
         6. Another issuance for (device, label) is being worked on: refused with ``TRY_LATER``.
+        7. ``secret``: must be there, not expired, and have a use left, which is taken; else
+           refused with ``SECRET_USED_UP``.
         """
         ...
 
@@ -477,7 +489,7 @@ class EnrollmentLedger(Protocol):
         ...
 
     async def abandon(self, ticket: IssuanceTicket, *, reason: str, now: datetime) -> None:
-        """Record that nothing was issued, and give back the claim if the intent took it.
+        """Record that nothing was issued, and give back what the intent took: claim, secret.
 
         Without effect on a ticket that was completed, abandoned or taken over.
         """
@@ -594,10 +606,14 @@ class LabelPolicy:
     :param authorizer: decides for this label.
     :param profile: what its certificates look like.
     :param require_pop_linking: refuse CSRs that are not linked to the channel
-        (RFC 7030 section 3.5). Without a client certificate linking is required in any case.
+        (RFC 7030 section 3.5). Without a client certificate linking is required in any case,
+        unless the client knows a secret that the label accepts.
     :param csr_wishes: what CSRs should have in them, beside the linking that is required; clients
         learn of it at /csrattrs (RFC 8951 section 4). It decides about CSRs, not certificates.
     :param enforce_csr_wishes: refuse CSRs that lack something of it.
+    :param http: HTTP authentication; ``None``: never asked for, and ignored.
+    :param one_time_secrets: who knows the secrets in otpChallenges; ``None``: a CSR with one is
+        refused.
     """
 
     authority: CertificateAuthority
@@ -606,3 +622,5 @@ class LabelPolicy:
     require_pop_linking: bool = False
     csr_wishes: CsrWishes = field(default_factory=CsrWishes)
     enforce_csr_wishes: bool = True
+    http: HttpAuthentication | None = None
+    one_time_secrets: CredentialsVerifier | None = None

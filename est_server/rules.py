@@ -24,6 +24,7 @@ from est_server.interfaces import (
     IssuedCertificate,
     LabelPolicy,
 )
+from est_server.user_credentials import UserRequirement, VerifiedUser
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +37,13 @@ class Exchange:
     csr: CertificationRequest
     pop_linked: bool
     received_at: datetime
+    http_user: VerifiedUser | None = None
+    otp_user: VerifiedUser | None = None
+
+    @property
+    def user(self) -> VerifiedUser | None:
+        """Whoever the client is by a secret that it knows."""
+        return self.otp_user or self.http_user
 
 
 def check_labels(labels: Mapping[str | None, LabelPolicy]) -> None:
@@ -56,6 +64,8 @@ def decode_exchange(
     :raises RequestRefused: the CSR is malformed, its key may not be certified, it proves no
         possession of its key, or it is not linked to the channel although it has to be.
     """
+    if not request.body:
+        raise RequestRefused(RefusalReason.MALFORMED_BODY, "the body is empty")
     try:
         csr = CertificationRequest.decode(request.body)
     except MessageError as error:
@@ -79,9 +89,19 @@ def decode_exchange(
             "linking of identity and proof of possession is required: put the channel "
             "binding into challengePassword or estIdentityLinking (RFC 7030 section 3.5)",
         )
-    if peer.certificate is None and not linked:
-        raise authentication_required(request.transport)
     return Exchange(request, peer, policy, csr, linked, now)
+
+
+def require_authentication(exchange: Exchange) -> None:
+    """Refuse a client that has shown neither a key nor a secret, or not both where both have to
+    be. On CoAPS a secret never replaces the key (RFC 9148 section 3)."""
+    if exchange.peer.certificate is not None or exchange.pop_linked:
+        return
+    http = exchange.policy.http
+    both = http is not None and http.required is UserRequirement.BOTH
+    coaps = exchange.request.transport is Transport.COAPS
+    if exchange.user is None or both or coaps:
+        raise authentication_required(exchange.request.transport)
 
 
 def authentication_required(transport: Transport) -> RequestRefused:
@@ -163,7 +183,9 @@ def intent_of(
     predecessor = issued.sha256 if renews and issued is not None else None
     # What stays the same when a client asks again over a new channel: its identity and its key.
     # Not the CSR's octets, which change with the channel binding.
-    identity = predecessor or exchange.peer.key_sha256 or csr.key_sha256
+    known = exchange.peer.key_sha256 or (csr.key_sha256 if exchange.pop_linked else None)
+    user = exchange.user.name.encode() if exchange.user else b""
+    identity = predecessor or known or hashlib.sha256(user).digest()
     parts = (
         request.operation.value.encode(),
         b"" if request.label is None else b"/" + request.label.encode(),
@@ -183,4 +205,5 @@ def intent_of(
         peer=exchange.peer.address,
         reasons=grant.reasons,
         requested_at=exchange.received_at,
+        secret=None if renews else grant.secret,
     )

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from weakref import WeakValueDictionary
 
@@ -50,8 +52,10 @@ from est_server.rules import (
     check_labels,
     decode_exchange,
     intent_of,
+    require_authentication,
     require_same_names,
 )
+from est_server.users import UserChecks, UserLimits
 
 _log = logging.getLogger("est_server.service")
 
@@ -74,7 +78,8 @@ class EnrollmentService:
         operation asks for no more than that (/crts over CoAPS, RFC 9148 section 4).
     :param clock: the source of time.
     :param authorizer_timeout: seconds after which an authorizer that has not decided is taken to
-        have refused.
+        have refused; the same for a verifier of credentials.
+    :param user_limits: bounds of HTTP authentication and otpChallenges.
     :raises ConfigurationError: no default label, a label that cannot be told from an operation,
         or a label without an authorizer.
     """
@@ -87,6 +92,7 @@ class EnrollmentService:
         registry: DeviceRegistry | None = None,
         clock: Clock | None = None,
         authorizer_timeout: float = 10.0,
+        user_limits: UserLimits | None = None,
     ) -> None:
         check_labels(labels)
         self._labels = dict(labels)
@@ -95,6 +101,7 @@ class EnrollmentService:
         self._registry = registry
         self._clock = clock or SystemClock()
         self._authorizer_timeout = authorizer_timeout
+        self._users = UserChecks(self._clock, user_limits or UserLimits())
         self._trail = audit.AuditTrail(ledger, self._clock)
         # Two copies of one request must not both get as far as the authority. Across processes
         # the ledger sees to that; within one process the second waits for the first.
@@ -125,6 +132,8 @@ class EnrollmentService:
         try:
             return await self._dispatch(request, peer)
         except RequestRefused as refused:
+            if request.label in self._labels:
+                self._users.ask(refused, request, self._labels[request.label])
             await self._trail.refused(refused, request, peer)
             raise
         except Exception as error:
@@ -161,19 +170,42 @@ class EnrollmentService:
         if request.operation is Operation.CSRATTRS:
             return await self._csrattrs(request, peer)
         if request.operation is Operation.SIMPLEENROLL:
-            return await self._simpleenroll(self._exchange(request, peer, policy))
+            return await self._simpleenroll(await self._decode(request, peer, policy))
         if request.operation is Operation.SIMPLEREENROLL:
-            return await self._simplereenroll(self._exchange(request, peer, policy))
+            return await self._simplereenroll(await self._decode(request, peer, policy))
         raise RequestRefused(
             RefusalReason.UNKNOWN_OPERATION, f"{request.operation.value} is not served here"
         )
 
-    def _exchange(
+    async def _decode(
         self, request: EstRequest, peer: PeerCredentials, policy: LabelPolicy
     ) -> Exchange:
-        exchange = decode_exchange(request, peer, policy, self._clock.now())
-        self._asked[request.label].require(exchange.csr, request.operation)
+        """The request with all that can be found out about it and its client without a decision.
+
+        HTTP credentials come first: a client may want to be asked before it sends a CSR.
+        """
+        async with self._in_time():
+            http_user = await self._users.http_user(request, peer, policy)
+            exchange = decode_exchange(request, peer, policy, self._clock.now())
+            self._asked[request.label].require(exchange.csr, request.operation)
+            otp_user = await self._users.otp_user(exchange.csr, request.label, peer, policy)
+        exchange = replace(exchange, http_user=http_user, otp_user=otp_user)
+        require_authentication(exchange)
         return exchange
+
+    @asynccontextmanager
+    async def _in_time(self) -> AsyncIterator[None]:
+        """Bound what is asked of others."""
+        try:
+            async with asyncio.timeout(self._authorizer_timeout):
+                yield
+        except TimeoutError as error:
+            raise RequestRefused(
+                RefusalReason.AUTHORIZER_UNAVAILABLE,
+                "the request could not be decided in time",
+                detail=f"no decision within {self._authorizer_timeout} s",
+                retry_after=30,
+            ) from error
 
     # -- /cacerts and /csrattrs ------------------------------------------------------------------
 
@@ -319,17 +351,11 @@ class EnrollmentService:
             profile=exchange.policy.profile,
             received_at=exchange.received_at,
         )
-        client = ClientIdentity(exchange.peer, frozenset(proven), issued)
-        try:
-            async with asyncio.timeout(self._authorizer_timeout):
-                decision = await exchange.policy.authorizer(wish, client)
-        except TimeoutError as error:
-            raise RequestRefused(
-                RefusalReason.AUTHORIZER_UNAVAILABLE,
-                "the request could not be decided in time",
-                detail=f"no decision within {self._authorizer_timeout} s",
-                retry_after=30,
-            ) from error
+        client = ClientIdentity(
+            exchange.peer, frozenset(proven), issued, exchange.http_user, exchange.otp_user
+        )
+        async with self._in_time():
+            decision = await exchange.policy.authorizer(wish, client)
         if not isinstance(decision, IssuanceGrant | Pending):
             # An authorizer that forgets to return, or says True, has granted nothing.
             raise TypeError(f"authorizer returned {type(decision).__name__}, not an IssuanceGrant")

@@ -14,6 +14,11 @@ from aiohttp import web
 from est_protocol import base64_body, certs_only
 from est_protocol.credentials import PeerCredentials
 from est_protocol.errors import ChannelError, MessageError, RefusalReason, RequestRefused
+from est_protocol.http_authentication import (
+    DigestCredentials,
+    HttpCredentials,
+    parse_credentials,
+)
 from est_protocol.media_types import PLAIN_TEXT, MediaType
 from est_protocol.messages import (
     CsrAttributesResponse,
@@ -144,11 +149,14 @@ class _Handlers:
             return EstRequest(operation, Transport.HTTPS, label)
         _require_media_type(http, operation)
         body = await self._read_body(http)
+        credentials = _http_credentials(http)
         try:
-            der = base64_body.decode(body)
+            # An empty body is the service's to answer: some clients send one in order to be asked
+            # for HTTP credentials.
+            der = base64_body.decode(body) if body else b""
         except MessageError as error:
             raise RequestRefused(RefusalReason.MALFORMED_BODY, str(error)) from error
-        return EstRequest(operation, Transport.HTTPS, label, der)
+        return EstRequest(operation, Transport.HTTPS, label, der, credentials)
 
     async def _read_body(self, http: web.Request) -> bytes:
         body = bytearray()
@@ -189,7 +197,12 @@ class _Handlers:
         )
         if operation is not None and refused.reason is RefusalReason.METHOD_NOT_ALLOWED:
             response.headers["Allow"] = operation.method
-        if status == web.HTTPServiceUnavailable.status_code:
+        for challenge in refused.challenges:
+            response.headers.add("WWW-Authenticate", challenge)
+        if status in (
+            web.HTTPServiceUnavailable.status_code,
+            web.HTTPTooManyRequests.status_code,
+        ):
             retry_after = refused.retry_after or self._limits.retry_after
             response.headers["Retry-After"] = str(retry_after)
         if refused.reason in (RefusalReason.BODY_TOO_LARGE, RefusalReason.REQUEST_TIMEOUT):
@@ -218,6 +231,22 @@ def _require_no_channel(http: web.Request, operation: Operation) -> None:
             "the client cannot be authenticated",
             detail="the application is not served by est_server.https: no peer credentials",
         )
+
+
+def _http_credentials(http: web.Request) -> HttpCredentials | None:
+    headers = http.headers.getall("Authorization", [])
+    if not headers:
+        return None
+    if len(headers) > 1:
+        _refuse(RefusalReason.MALFORMED_REQUEST, "there is more than one Authorization")
+    try:
+        credentials = parse_credentials(headers[0])
+    except MessageError as error:
+        raise RequestRefused(RefusalReason.MALFORMED_REQUEST, str(error)) from error
+    if isinstance(credentials, DigestCredentials) and credentials.uri != http.raw_path:
+        # RFC 7616 section 3.4.6: somebody may have put it on another request.
+        _refuse(RefusalReason.MALFORMED_REQUEST, "the Digest credentials are for another request")
+    return credentials
 
 
 def _require_media_type(http: web.Request, operation: Operation) -> None:
