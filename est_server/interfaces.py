@@ -468,8 +468,8 @@ class EnrollmentLedger(Protocol):
            did was issued at ``lost_since`` or later. Then that answer was lost, and what this
            request gets supersedes it: still one claim, one active certificate.
         6. Another issuance for (device, label) is being worked on: refused with ``TRY_LATER``.
-        7. ``secret``: must be there, not expired, and have a use left, which is taken; else
-           refused with ``SECRET_USED_UP``.
+        7. Where the claim is taken, ``secret`` must be there, not expired, and have a use left,
+           which is taken with it; else refused with ``SECRET_USED_UP``.
         """
         ...
 

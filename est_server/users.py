@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 
 from est_protocol import digest_authentication
@@ -55,7 +55,7 @@ class UserLimits:
 
     nonce_lifetime: timedelta = timedelta(minutes=5)
     nonces_remembered: int = 10_000
-    guesses: GuessLimits = GuessLimits()
+    guesses: GuessLimits = field(default_factory=GuessLimits)
 
 
 class UserChecks:

@@ -95,8 +95,16 @@ def _merge(one: IssuanceGrant, other: IssuanceGrant) -> IssuanceGrant:
             "no key satisfies all that is asked of it",
             device=one.device,
         )
+    secrets = {number for number in (one.secret, other.secret) if number is not None}
+    if len(secrets) > 1:
+        raise RequestRefused(
+            RefusalReason.NOT_AUTHORIZED,
+            "one certificate is not issued for two one-time secrets",
+            device=one.device,
+        )
     return replace(
         one,
+        secret=secrets.pop() if secrets else None,
         validity=_shortest(one.validity, other.validity),
         key_sha256=keys.pop() if keys else None,
         reasons=one.reasons + other.reasons,

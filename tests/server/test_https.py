@@ -384,10 +384,17 @@ async def test_the_content_type_decides(content_type: str | None, status: int) -
     assert len(clerk.requests) == (status == 200)
 
 
+async def test_an_empty_body_is_the_services_to_answer() -> None:
+    clerk = Clerk(issue)
+    async with serving(clerk) as server:
+        await post(server, body=b"")
+    assert clerk.requests[0][0].body == b""
+
+
 @pytest.mark.parametrize(
     ("body", "why"),
     [
-        (b"", "empty"),
+        (b"\r\n", "empty"),
         (b"!!!!", "not base64"),
         (b"-----BEGIN CERTIFICATE REQUEST-----\n" + BODY, "PEM"),
         (b"\x30\x82\x01\x00", "DER itself"),

@@ -26,7 +26,7 @@ from est_server.interfaces import (
     IssuanceTicket,
     IssuedCertificate,
 )
-from est_server.stores.sqlite import registry
+from est_server.stores.sqlite import registry, secrets
 from est_server.stores.sqlite.values import (
     CERTIFICATE_COLUMNS,
     issued_certificate,
@@ -73,12 +73,16 @@ def begin(
     takes_claim = _require_right(db, intent)
     if rivals:
         raise _working("another request of this device is being worked on")
+    if takes_claim and intent.secret is not None:
+        secrets.require_use_left(db, intent.secret, now)
     number = _insert_attempt(db, intent, worker, now)
     if takes_claim:
         db.execute(
             "INSERT INTO claims (device, label, issuance) VALUES (?, ?, ?)",
             (intent.device, label_column(intent.label), number),
         )
+        if intent.secret is not None:
+            secrets.take_use(db, intent.secret, number)
     return IssuanceTicket(number, intent)
 
 
@@ -308,6 +312,7 @@ def _abandon_attempt(db: sqlite3.Connection, number: int, reason: str, now: date
     ).rowcount
     if changed:
         db.execute("DELETE FROM claims WHERE issuance = ?", (number,))
+        secrets.give_back_use(db, number)
 
 
 def _record_certificate(

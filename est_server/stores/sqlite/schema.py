@@ -119,6 +119,26 @@ CREATE TABLE migrations (
 ) STRICT
 """
 
+_SECRETS = """
+CREATE TABLE secrets (
+    number     INTEGER PRIMARY KEY AUTOINCREMENT,
+    name       TEXT NOT NULL UNIQUE,
+    hash       TEXT NOT NULL,
+    device     TEXT,
+    max_uses   INTEGER NOT NULL CHECK (max_uses > 0),
+    expires_at INTEGER,
+    added_at   INTEGER NOT NULL
+) STRICT
+"""
+
+#: A use stays when its secret is removed, and is given back when its attempt is abandoned.
+_SECRET_USES = """
+CREATE TABLE secret_uses (
+    issuance INTEGER PRIMARY KEY REFERENCES issuances (number),
+    secret   INTEGER NOT NULL
+) STRICT
+"""
+
 MIGRATIONS: tuple[Migration, ...] = (
     Migration(
         "devices, issuances and claims",
@@ -146,5 +166,9 @@ MIGRATIONS: tuple[Migration, ...] = (
             """CREATE INDEX generated_by_request ON issuances (request_key)
                WHERE operation = 'serverkeygen' AND status = 'issued'""",
         ),
+    ),
+    Migration(
+        "one-time secrets",
+        (_SECRETS, _SECRET_USES, "CREATE INDEX uses_of_secret ON secret_uses (secret)"),
     ),
 )

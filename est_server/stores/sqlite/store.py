@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager, closing
 from datetime import datetime
 from pathlib import Path
+from secrets import token_hex
 from typing import TypeVar
 
 from cryptography import x509
@@ -27,9 +27,17 @@ from est_server.interfaces import (
     ListRow,
     Refusal,
 )
-from est_server.stores.sqlite import administration, database, ledger, list_import, registry
+from est_server.stores.sqlite import (
+    administration,
+    database,
+    ledger,
+    list_import,
+    registry,
+    secrets,
+)
 from est_server.stores.sqlite.database import StoreOptions
 from est_server.stores.sqlite.writer import GroupWriter, unavailable
+from est_server.user_credentials import EnrollmentSecret
 
 T = TypeVar("T")
 
@@ -46,8 +54,9 @@ class SqliteStore:
     event loop in which it was opened.
 
     Implements :class:`~est_server.interfaces.DeviceRegistry`,
-    :class:`~est_server.interfaces.EnrollmentLedger` and
-    :class:`~est_server.interfaces.LedgerAdministration`.
+    :class:`~est_server.interfaces.EnrollmentLedger`,
+    :class:`~est_server.interfaces.LedgerAdministration` and
+    :class:`~est_server.user_credentials.SecretRegistry`.
     """
 
     def __init__(self, path: Path, clock: Clock, options: StoreOptions, owner: str) -> None:
@@ -85,7 +94,7 @@ class SqliteStore:
         """
         options = options or StoreOptions()
         await asyncio.to_thread(database.prepare, path, options)
-        store = cls(path, clock, options, owner or secrets.token_hex(8))
+        store = cls(path, clock, options, owner or token_hex(8))
         try:
             yield store
         finally:
@@ -204,6 +213,24 @@ class SqliteStore:
     async def find_certificate(self, sha256: bytes) -> IssuedCertificate | None:
         """The record of the certificate with this SHA-256 over its DER octets."""
         return self._read(lambda db: ledger.find_certificate(db, sha256))
+
+    # One-time secrets
+
+    async def find_secret(self, name: str) -> EnrollmentSecret | None:
+        """The secret of this name."""
+        return self._read(lambda db: secrets.find(db, name))
+
+    async def add_secret(self, secret: EnrollmentSecret, *, now: datetime) -> EnrollmentSecret:
+        """Store a secret; see :class:`~est_server.user_credentials.SecretRegistry`."""
+        return await self._writer.submit(lambda db: secrets.add(db, secret, now))
+
+    async def remove_secret(self, name: str) -> bool:
+        """Remove a secret; whether there was one."""
+        return await self._writer.submit(lambda db: secrets.remove(db, name))
+
+    async def secrets(self) -> list[EnrollmentSecret]:
+        """All of them, by name."""
+        return self._read(secrets.every)
 
     # The operator
 

@@ -1,0 +1,95 @@
+"""One-time secrets and their uses; inside a transaction of the caller."""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import replace
+from datetime import datetime
+
+from est_protocol.errors import RefusalReason, RequestRefused
+from est_server.stores.sqlite.values import from_column, to_column
+from est_server.user_credentials import EnrollmentSecret
+
+_QUERY = (
+    "SELECT name, hash, device, max_uses, expires_at, number, "
+    "(SELECT count(*) FROM secret_uses WHERE secret = number) FROM secrets"
+)
+
+
+def find(db: sqlite3.Connection, name: str) -> EnrollmentSecret | None:
+    """The secret of this name."""
+    row = db.execute(f"{_QUERY} WHERE name = ?", (name,)).fetchone()
+    return None if row is None else _secret(row)
+
+
+def every(db: sqlite3.Connection) -> list[EnrollmentSecret]:
+    """All of them, by name."""
+    return [_secret(row) for row in db.execute(f"{_QUERY} ORDER BY name")]
+
+
+def add(db: sqlite3.Connection, secret: EnrollmentSecret, now: datetime) -> EnrollmentSecret:
+    """See :meth:`est_server.user_credentials.SecretRegistry.add_secret`."""
+    if find(db, secret.name) is not None:
+        raise KeyError(secret.name)
+    number = db.execute(
+        "INSERT INTO secrets (name, hash, device, max_uses, expires_at, added_at) "
+        "VALUES (?, ?, ?, ?, ?, ?)",
+        (
+            secret.name,
+            secret.hash,
+            secret.device,
+            secret.max_uses,
+            None if secret.expires_at is None else to_column(secret.expires_at),
+            to_column(now),
+        ),
+    ).lastrowid
+    assert number is not None
+    return replace(secret, number=number, uses=0)
+
+
+def remove(db: sqlite3.Connection, name: str) -> bool:
+    """Remove a secret; whether there was one."""
+    return db.execute("DELETE FROM secrets WHERE name = ?", (name,)).rowcount > 0
+
+
+def require_use_left(db: sqlite3.Connection, number: int, now: datetime) -> None:
+    """Check that one more certificate may be issued for a secret.
+
+    :raises RequestRefused: ``SECRET_USED_UP``.
+    """
+    row = db.execute(f"{_QUERY} WHERE number = ?", (number,)).fetchone()
+    secret = None if row is None else _secret(row)
+    if secret is None:
+        why = f"secret {number} was removed"
+    elif secret.expires_at is not None and secret.expires_at <= now:
+        why = f"secret {secret.name!r} expired at {secret.expires_at:%Y-%m-%dT%H:%M:%SZ}"
+    elif secret.uses >= secret.max_uses:
+        why = f"secret {secret.name!r} was used {secret.uses} times"
+    else:
+        return
+    raise RequestRefused(
+        RefusalReason.SECRET_USED_UP, "the secret is not good any more", detail=why
+    )
+
+
+def take_use(db: sqlite3.Connection, number: int, issuance: int) -> None:
+    """Note that an attempt uses a secret."""
+    db.execute("INSERT INTO secret_uses (issuance, secret) VALUES (?, ?)", (issuance, number))
+
+
+def give_back_use(db: sqlite3.Connection, issuance: int) -> None:
+    """Forget what an abandoned attempt used."""
+    db.execute("DELETE FROM secret_uses WHERE issuance = ?", (issuance,))
+
+
+def _secret(row: tuple[str, str, str | None, int, int | None, int, int]) -> EnrollmentSecret:
+    name, hashed, device, max_uses, expires_at, number, uses = row
+    return EnrollmentSecret(
+        name=name,
+        hash=hashed,
+        device=device,
+        max_uses=max_uses,
+        expires_at=None if expires_at is None else from_column(expires_at),
+        number=number,
+        uses=uses,
+    )
