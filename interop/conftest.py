@@ -78,9 +78,8 @@ def stranger(tmp_path: Path) -> Device:
 @pytest.fixture
 def transcript(request: pytest.FixtureRequest, tmp_path: Path) -> Transcript:
     """Keeps what the test runs under ``build/interop``."""
-    nodeid = request.node.nodeid.removeprefix("interop/").replace(".py::", "/")
-    name = re.sub(r"[^\w/.-]+", "-", nodeid).strip("-")
-    return Transcript(_BUILD / name, tmp_path)
+    test = re.sub(r"[^\w.-]+", "-", request.node.name).strip("-")
+    return Transcript(_BUILD / request.path.parent.name / request.path.stem / test, tmp_path)
 
 
 @pytest.fixture

@@ -103,7 +103,7 @@ class Transcript:
 def _topic(command: Sequence[str]) -> str:
     """A subcommand, such as ``verify`` of openssl, for the name of the file."""
     word = command[1].lstrip("-") if len(command) > 1 else ""
-    return word if word.isalpha() else ""
+    return word if word.isalnum() else ""
 
 
 def _readable(octets: bytes) -> str:
