@@ -27,14 +27,19 @@ Protocol = TypeVar("Protocol", bound=asyncio.BaseProtocol)
 class TlsServer:
     """A listener, and the connections that it accepted. Made by :func:`serve_tls`."""
 
-    def __init__(self, max_connections: int) -> None:
+    def __init__(
+        self, max_connections: int, is_idle: Callable[[asyncio.BaseProtocol], bool]
+    ) -> None:
         self._max_connections = max_connections
-        self._connections: set[TlsTransport] = set()
+        self._is_idle = is_idle
+        # In the order of their coming; the values mean nothing.
+        self._connections: dict[TlsTransport, None] = {}
+        self._warned = False
         self._none_left = asyncio.Event()
         self._none_left.set()
         self._listener: asyncio.Server
         self._names: list[Any] = []
-        #: How many connections were turned away because there were too many.
+        #: How many connections were turned away, or ended, because there were too many.
         self.turned_away = 0
 
     @property
@@ -71,19 +76,34 @@ class TlsServer:
             await self._none_left.wait()
 
     def _admit(self, transport: TlsTransport) -> None:
-        self._connections.add(transport)
+        self._connections[transport] = None
         self._none_left.clear()
-        if len(self._connections) == self._max_connections:
+        if len(self._connections) == self._max_connections and not self._warned:
+            # Once for each time that it gets full, not for each connection from then on.
+            self._warned = True
             _log.warning("there are %d TLS connections: no more now", self._max_connections)
 
     def _forget(self, transport: TlsTransport) -> None:
-        self._connections.discard(transport)
+        self._connections.pop(transport, None)
+        if len(self._connections) <= self._max_connections // 2:
+            self._warned = False
         if not self._connections:
             self._none_left.set()
 
-    @property
-    def _is_full(self) -> bool:
-        return len(self._connections) >= self._max_connections
+    def _has_room(self) -> bool:
+        """Whether one more may come; the oldest that waits for its peer goes for it.
+
+        Or else whoever opens enough connections and falls silent keeps all others out.
+        """
+        if len(self._connections) < self._max_connections:
+            return True
+        self.turned_away += 1
+        for transport in self._connections:
+            if not transport.established or self._is_idle(transport.get_protocol()):
+                del self._connections[transport]
+                transport.abort()
+                return True
+        return False
 
 
 class _TurnedAway(asyncio.Protocol):
@@ -102,6 +122,7 @@ async def serve_tls(
     anchors: TrustAnchors,
     limits: StreamLimits = DEFAULT_STREAM_LIMITS,
     max_connections: int = 1000,
+    is_idle: Callable[[asyncio.BaseProtocol], bool] = lambda _: False,
     reuse_port: bool = False,
     backlog: int = 128,
 ) -> TlsServer:
@@ -113,19 +134,20 @@ async def serve_tls(
     :param context: made by :func:`~est_protocol.secure_channel.context.tls_context`.
     :param anchors: the anchors that ``context`` was made with.
     :param limits: the bounds of each connection.
-    :param max_connections: connections at one time, handshakes included; more are reset.
+    :param max_connections: connections at one time, handshakes included. One more ends the oldest
+        that is in its handshake or idle; if there is none, it is reset itself.
+    :param is_idle: whether a connection's protocol has nothing to do but wait for the peer.
     :param reuse_port: let several processes listen on the port (``SO_REUSEPORT``).
     :param backlog: TCP connections that may wait to be accepted.
     :raises OSError: the address cannot be listened on.
     """
-    server = TlsServer(max_connections)
+    server = TlsServer(max_connections, is_idle)
 
     def make_engine(address: str) -> TlsEngine:
         return TlsEngine(context, anchors, server=True, address=address)
 
     def accept() -> asyncio.Protocol:
-        if server._is_full:
-            server.turned_away += 1
+        if not server._has_room():
             return _TurnedAway()
         transport = TlsTransport(
             make_engine, protocol_factory, limits, server=True, ended=server._forget

@@ -28,6 +28,14 @@ class RequestDeadlines(asyncio.Protocol):
         self._transport: asyncio.Transport
         self._deadline: asyncio.TimerHandle | None = None
         self._in_request = False
+        self._body_is_missing: Callable[[], bool] = lambda: False
+        self._writing_paused = False
+
+    @property
+    def idle(self) -> bool:
+        """Whether there is nothing to do but wait for the client: for a request or the rest of
+        its body, or until it takes what it was answered."""
+        return not self._in_request or self._body_is_missing() or self._writing_paused
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The handshake is complete."""
@@ -48,10 +56,12 @@ class RequestDeadlines(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         """The client does not read."""
+        self._writing_paused = True
         self._handler.pause_writing()
 
     def resume_writing(self) -> None:
         """The client reads again."""
+        self._writing_paused = False
         self._handler.resume_writing()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -63,12 +73,13 @@ class RequestDeadlines(asyncio.Protocol):
         """A header is complete and its request is about to be handled."""
         self._in_request = True
         self._cancel()
-        if not request.content.is_eof():
+        self._body_is_missing = lambda: not request.content.is_eof()
+        if self._body_is_missing():
             # The application may answer a slow body itself, as EST does, and comes first.
             self._set_deadline(
                 self._limits.body_timeout + self._limits.linger_timeout,
                 "body",
-                lambda: not request.content.is_eof(),
+                self._body_is_missing,
             )
 
     def request_ended(self) -> None:

@@ -11,7 +11,8 @@ from est_protocol.secure_channel.stream import StreamLimits
 class HttpsLimits:
     """The bounds of the HTTPS server. Times are in seconds, sizes in octets.
 
-    :param max_connections: TCP connections at one time, handshakes included; more are reset.
+    :param max_connections: TCP connections at one time, handshakes included. One more ends the
+        oldest that waits for its client; while all are working it is reset.
     :param handshake_timeout: for the TLS handshake.
     :param header_timeout: for the header of a request, from the end of the handshake or the first
         octet of a further request.

@@ -149,6 +149,7 @@ async def serve(app: web.Application, endpoint: HttpsEndpoint) -> HttpsServer:
             anchors=endpoint.anchors,
             limits=limits.stream,
             max_connections=limits.max_connections,
+            is_idle=lambda protocol: isinstance(protocol, RequestDeadlines) and protocol.idle,
             reuse_port=endpoint.reuse_port,
         )
     except OSError:
