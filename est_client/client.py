@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Self
@@ -14,6 +14,7 @@ from cryptography import x509
 from est_client.bootstrap import CaFingerprint
 from est_client.connection import Connector, EstConnection
 from est_client.connectors import connector_for
+from est_client.csr_contents import CsrContents, contents_as_wished
 from est_client.exchange import Exchange
 from est_client.issued import accept_issued
 from est_client.location import ServerLocation
@@ -21,14 +22,19 @@ from est_client.retry import RetryPolicy
 from est_client.self_signed import udid_name
 from est_client.session import Session
 from est_client.trust import TrustDatabase
-from est_protocol import pkcs10
 from est_protocol.credentials import AnchorSet
-from est_protocol.errors import ConfigurationError, MessageError
+from est_protocol.csr_attributes import CsrAttributes
+from est_protocol.csr_wishes import CsrWishes, read
+from est_protocol.errors import ConfigurationError, MessageError, ServerRefused
 from est_protocol.keys import SigningKey
-from est_protocol.messages import CertificatesResponse
+from est_protocol.messages import CertificatesResponse, CsrAttributesResponse
 from est_protocol.operations import Operation
 from est_protocol.secure_channel.context import LocalCredentials
 from est_protocol.trust_anchors import CaCertificates, read_ca_certificates
+
+#: What a server says that has no CSR attributes, or does not know of them (RFC 7030 section 4.5.2,
+#: RFC 9148 section 4.5); 204 is no refusal.
+_NO_CSR_ATTRIBUTES = frozenset({"404", "501", "4.04", "5.01"})
 
 
 def _now() -> datetime:
@@ -163,12 +169,41 @@ class EstClient:
         self.authority = authority
         return authority.all
 
+    async def csrattrs(self) -> CsrWishes | None:
+        """Ask what the server wants to see in a CSR (RFC 7030 section 4.5).
+
+        :return: ``None`` if it wants nothing, or does not say.
+        :raises EstError: as :meth:`csr_attributes`.
+        """
+        message = await self.csr_attributes()
+        return None if message is None else read(message)
+
+    async def csr_attributes(self) -> CsrAttributes | None:
+        """The same as the message that the server sends.
+
+        :raises MessageError: the answer does not decode.
+        :raises ServerRefused: the server refused, which is another thing than having nothing.
+        :raises PeerNotTrusted: the server is not trusted; no request was sent.
+        :raises ChannelError: there was no answer.
+        """
+        try:
+            answer = await self._exchange.send(
+                Operation.CSRATTRS, lambda _: b"", expected=CsrAttributesResponse
+            )
+        except ServerRefused as refused:
+            if refused.status in _NO_CSR_ATTRIBUTES:
+                return None
+            raise
+        return None if answer.der is None else CsrAttributes.decode(answer.der)
+
     async def simpleenroll(
         self,
         *,
         key: SigningKey | None = None,
         subject: x509.Name | None = None,
         subject_alt_names: tuple[x509.GeneralName, ...] = (),
+        follow_csr_attributes: bool | CsrWishes = False,
+        values: Mapping[str, str] | None = None,
         wait: float = 0.0,
     ) -> x509.Certificate:
         """Ask for a certificate (RFC 7030 section 4.2.1).
@@ -176,6 +211,10 @@ class EstClient:
         :param key: the key to certify; the identity's by default.
         :param subject: the name to ask for; the UDID of ``key`` as common name by default.
         :param subject_alt_names: subjectAltName entries to ask for.
+        :param follow_csr_attributes: make the CSR as the server asks for it at /csrattrs, or as
+            these wishes of it say: names that it gives are used, those that it leaves open are
+            filled in from ``values``, ``subject`` and ``subject_alt_names``.
+        :param values: texts for attributes that the server asks for, by short name or OID.
         :param wait: seconds to wait in all while the server says "not yet".
         :return: the certificate of ``key``, verified.
         :raises CertificateRejected: the server issued something else.
@@ -184,14 +223,21 @@ class EstClient:
         :raises PeerNotTrusted: it is not trusted; no request was sent.
         :raises ChannelError: there was no answer, and no attempt is left.
         :raises MessageError: the answer does not decode.
-        :raises ConfigurationError: there is no key, or no trust anchor.
+        :raises ConfigurationError: there is no key, or no trust anchor; or the key is not what
+            the server asks for, or nothing is given for what it leaves open.
         """
         if key is None:
             if self.identity is None:
                 raise ConfigurationError("there is no key to certify")
             key = self.identity.key
         name = udid_name(key.public_key()) if subject is None else subject
-        path = await self._enroll(Operation.SIMPLEENROLL, key, name, subject_alt_names, wait)
+        contents = CsrContents(name, subject_alt_names)
+        wishes = await self._followed(follow_csr_attributes)
+        if wishes is not None:
+            contents = contents_as_wished(
+                wishes, key, subject=name, subject_alt_names=subject_alt_names, values=values
+            )
+        path = await self._enroll(Operation.SIMPLEENROLL, key, contents, wait)
         return path[0]
 
     async def simplereenroll(
@@ -199,6 +245,8 @@ class EstClient:
         *,
         key: SigningKey | None = None,
         subject: x509.Name | None = None,
+        follow_csr_attributes: bool | CsrWishes = False,
+        values: Mapping[str, str] | None = None,
         wait: float = 0.0,
     ) -> x509.Certificate:
         """Renew the identity's certificate, or rekey it (RFC 7030 section 4.2.2).
@@ -210,6 +258,9 @@ class EstClient:
         :param key: the key to certify; the identity's, which renews it, by default.
         :param subject: the name to ask for; the current one by default. A server refuses any
             other, unless its policy says otherwise.
+        :param follow_csr_attributes: as for :meth:`simpleenroll`, but for the names, which the
+            request repeats whatever the server asks for.
+        :param values: as for :meth:`simpleenroll`.
         :param wait: seconds to wait in all while the server says "not yet".
         :return: the new certificate, verified.
         :raises ConfigurationError: the identity has no certificate.
@@ -220,9 +271,18 @@ class EstClient:
         current = self.identity.chain[0]
         key = key or self.identity.key
         name = current.subject if subject is None else subject
-        path = await self._enroll(
-            Operation.SIMPLEREENROLL, key, name, _subject_alt_names(current), wait
-        )
+        names = _subject_alt_names(current)
+        contents = CsrContents(name, names)
+        wishes = await self._followed(follow_csr_attributes)
+        if wishes is not None:
+            contents = contents_as_wished(
+                wishes.without_names(),
+                key,
+                subject=name,
+                subject_alt_names=names,
+                values=values,
+            )
+        path = await self._enroll(Operation.SIMPLEREENROLL, key, contents, wait)
         self.identity = LocalCredentials(key, path)
         return path[0]
 
@@ -240,12 +300,16 @@ class EstClient:
             now=self._now(),
         )
 
+    async def _followed(self, follow: bool | CsrWishes) -> CsrWishes | None:
+        if isinstance(follow, CsrWishes):
+            return follow
+        return await self.csrattrs() if follow else None
+
     async def _enroll(
         self,
         operation: Operation,
         key: SigningKey,
-        subject: x509.Name,
-        subject_alt_names: tuple[x509.GeneralName, ...],
+        contents: CsrContents,
         wait: float,
     ) -> tuple[x509.Certificate, ...]:
         """The issued certificate and what belongs between it and the anchor."""
@@ -253,10 +317,8 @@ class EstClient:
             await self.cacerts()
 
         def body(connection: EstConnection) -> bytes:
-            binding = connection.server.channel_binding if self._pop_linking else None
-            return pkcs10.build(
-                key, subject, subject_alt_names=subject_alt_names, binding=binding
-            ).der
+            links = self._pop_linking or contents.must_link
+            return contents.build(key, connection.server.channel_binding if links else None)
 
         answer = await self._exchange.send(
             operation, body, expected=CertificatesResponse, wait=wait

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from ipaddress import ip_address
 from pathlib import Path
 
 from cryptography import x509
@@ -24,11 +25,21 @@ from est_client.location import ServerLocation
 from est_client.retry import RetryPolicy
 from est_client.system_trust import system_trust_anchors
 from est_client.trust import TrustDatabase
+from est_client.wishes_text import lines_of
+from est_protocol.csr_wishes import CsrWishes, read
 from est_protocol.errors import ConfigurationError
 from est_protocol.keys import SigningKey, generate_key, spki_der
 from est_protocol.messages import Transport
 from est_protocol.secure_channel.context import LocalCredentials
 from est_protocol.secure_channel.policy import TlsPolicy, TlsVersion
+
+#: The kind of key that is made where nobody has said otherwise.
+_DEFAULT_KIND = "ec-p256"
+_ALT_NAMES: dict[str, Callable[[str], x509.GeneralName]] = {
+    "dns": x509.DNSName,
+    "uri": x509.UniformResourceIdentifier,
+    "email": x509.RFC822Name,
+}
 
 
 async def cacerts(options: argparse.Namespace) -> None:
@@ -37,18 +48,33 @@ async def cacerts(options: argparse.Namespace) -> None:
     :raises EstError: it did not work.
     """
     location = _location(options)
-    if options.key is None and location.transport is Transport.COAPS:
-        raise ConfigurationError("on CoAPS every request is authenticated: --key FILE is needed")
-    if options.key is None and options.cert is not None:
-        raise ConfigurationError("--cert FILE needs --key FILE")
     trust = _trust(options)
-    identity = _identity(options) if options.key else None
+    identity = _optional_identity(options, location)
     async with _client(options, location, identity, trust) as client:
         certificates = await client.cacerts()
     _deliver(options.out, certificates)
     for certificate in certificates:
         fingerprint = certificate.fingerprint(hashes.SHA256()).hex(":").upper()
         _say(f"{_text(certificate.subject)} sha256={fingerprint}")
+
+
+async def csrattrs(options: argparse.Namespace) -> None:
+    """``est-client csrattrs``.
+
+    :raises EstError: it did not work.
+    """
+    location = _location(options)
+    trust = _trust(options)
+    identity = _optional_identity(options, location)
+    async with _client(options, location, identity, trust) as client:
+        message = await client.csr_attributes()
+    if message is None or not message.elements:
+        _say("the server asks for nothing")
+        return
+    for line in lines_of(read(message)):
+        print(line)
+    if options.out is not None:
+        write_durably(Path(options.out), message.encode(), mode=0o644)
 
 
 async def enroll(options: argparse.Namespace) -> None:
@@ -59,11 +85,22 @@ async def enroll(options: argparse.Namespace) -> None:
     location, subject = _location(options), _subject(options.subject)
     trust = _trust(options)
     identity = _identity(options)
-    key = _key(options.new_key, options.key_type) if options.new_key else identity.key
+    values, names = _values(options.value), _alt_names(options.alt_name)
     async with _client(
         options, location, identity, trust, present_bare_key=bool(options.new_key)
     ) as client:
-        certificate = await client.simpleenroll(key=key, subject=subject, wait=options.wait)
+        wishes = await client.csrattrs() if options.follow_csrattrs else None
+        key = identity.key
+        if options.new_key:
+            key = _key(options.new_key, options.key_type or _kind_wished(wishes))
+        certificate = await client.simpleenroll(
+            key=key,
+            subject=subject,
+            subject_alt_names=names,
+            follow_csr_attributes=wishes or False,
+            values=values,
+            wait=options.wait,
+        )
     _deliver(options.out, [certificate])
     _announce("enrolled", certificate)
 
@@ -78,9 +115,18 @@ async def reenroll(options: argparse.Namespace) -> None:
     location, subject = _location(options), _subject(options.subject)
     trust = _trust(options)
     identity = _identity(options)
-    key = _key(options.new_key, options.key_type) if options.new_key else identity.key
     async with _client(options, location, identity, trust) as client:
-        certificate = await client.simplereenroll(key=key, subject=subject, wait=options.wait)
+        wishes = await client.csrattrs() if options.follow_csrattrs else None
+        key = identity.key
+        if options.new_key:
+            key = _key(options.new_key, options.key_type or _kind_wished(wishes))
+        certificate = await client.simplereenroll(
+            key=key,
+            subject=subject,
+            follow_csr_attributes=wishes or False,
+            values=_values(options.value),
+            wait=options.wait,
+        )
     _deliver(options.out, [certificate])
     _announce("renewed", certificate)
 
@@ -144,11 +190,56 @@ def _subject(text: str | None) -> x509.Name | None:
         ) from error
 
 
+def _optional_identity(
+    options: argparse.Namespace, location: ServerLocation
+) -> LocalCredentials | None:
+    if options.key is not None:
+        return _identity(options)
+    if location.transport is Transport.COAPS:
+        raise ConfigurationError("on CoAPS every request is authenticated: --key FILE is needed")
+    if options.cert is not None:
+        raise ConfigurationError("--cert FILE needs --key FILE")
+    return None
+
+
+def _kind_wished(wishes: CsrWishes | None) -> str:
+    """What kind of key to make where nobody here has said."""
+    if wishes is None or wishes.key is None:
+        return _DEFAULT_KIND
+    return {"ec": _DEFAULT_KIND, "rsa": "rsa-3072"}.get(wishes.key, wishes.key)
+
+
+def _values(texts: Sequence[str]) -> dict[str, str]:
+    values = {}
+    for text in texts:
+        name, separator, value = text.partition("=")
+        if not separator or not value:
+            raise ConfigurationError(f"--value {text!r} is not such as 'serialNumber=4711'")
+        values[name] = value
+    return values
+
+
+def _alt_names(texts: Sequence[str]) -> tuple[x509.GeneralName, ...]:
+    return tuple(_alt_name(text) for text in texts)
+
+
+def _alt_name(text: str) -> x509.GeneralName:
+    kind, _, value = text.partition(":")
+    try:
+        if kind == "ip":
+            return x509.IPAddress(ip_address(value))
+        return _ALT_NAMES[kind](value)
+    except (KeyError, ValueError) as error:
+        raise ConfigurationError(
+            f"--alt-name {text!r} is not dns:, ip:, uri: or email: and such a name"
+        ) from error
+
+
 def _identity(options: argparse.Namespace) -> LocalCredentials:
     chain = chain_from_pem(_read(options.cert), options.cert) if options.cert else ()
     if chain and not Path(options.key).exists():
         raise ConfigurationError(f"there is a certificate in {options.cert}, but no {options.key}")
-    key = _key(options.key, options.key_type)
+    key = _key(options.key, options.key_type or _DEFAULT_KIND)
     if chain and spki_der(chain[0].public_key()) != spki_der(key.public_key()):
         raise ConfigurationError(
             f"the certificate in {options.cert} is not for the key in {options.key}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from est_client.commands import cacerts, enroll, reenroll
+from est_client.commands import cacerts, csrattrs, enroll, reenroll
 from est_protocol.keys import KEY_KINDS
 
 _EXIT_STATUS = """\
@@ -21,6 +21,9 @@ examples:
   A device with nothing but a key that the server lists:
     est-client enroll --url https://est.example:8443 --ca-cert ca.pem \\
         --key device.key --out device.pem
+  The same, as the server asks for it:
+    est-client enroll --url https://est.example:8443 --ca-cert ca.pem --key device.key \\
+        --follow-csrattrs --value serialNumber=4711 --alt-name ip:192.0.2.7 --out device.pem
   A device with a birth certificate, for a new operational key, over CoAP:
     est-client enroll --url coaps://est.example --ca-cert ca.pem \\
         --key birth.key --cert birth.pem --new-key device.key --out device.pem
@@ -40,6 +43,12 @@ example:
 
 """
 
+_CSRATTRS_EXAMPLE = """\
+example:
+    est-client csrattrs --url https://est.example:8443 --ca-cert ca.pem
+
+"""
+
 
 def parser() -> argparse.ArgumentParser:
     """The command line of ``est-client``; ``command`` is the coroutine function to run."""
@@ -51,6 +60,7 @@ def parser() -> argparse.ArgumentParser:
     )
     commands = top.add_subparsers(metavar="COMMAND", required=True)
     _add_cacerts(commands)
+    _add_csrattrs(commands)
     _add_enroll(commands)
     _add_reenroll(commands)
     return top
@@ -68,11 +78,30 @@ def _add_cacerts(commands: _Commands[argparse.ArgumentParser]) -> None:
     _add_out(parser, "all CA certificates")
 
 
+def _add_csrattrs(commands: _Commands[argparse.ArgumentParser]) -> None:
+    parser = _add_command(
+        commands, "csrattrs", "show what the server asks for in a request", _CSRATTRS_EXAMPLE
+    )
+    parser.set_defaults(command=csrattrs)
+    _add_identity(parser, key_required=False)
+    parser.add_argument(
+        "--out", metavar="FILE", help="where the message in DER goes (default: nowhere)"
+    )
+
+
 def _add_enroll(commands: _Commands[argparse.ArgumentParser]) -> None:
     parser = _add_command(commands, "enroll", "get a certificate for a key", _ENROLL_EXAMPLES)
     parser.set_defaults(command=enroll)
     _add_identity(parser, key_required=True)
     _add_request(parser, "CN= and the UDID of the key, its SHA-256")
+    _add_following(parser)
+    parser.add_argument(
+        "--alt-name",
+        action="append",
+        default=[],
+        metavar="KIND:NAME",
+        help="subjectAltName to ask for: dns:, ip:, uri: or email: and the name; may be repeated",
+    )
     _add_out(parser, "the certificate")
 
 
@@ -83,6 +112,7 @@ def _add_reenroll(commands: _Commands[argparse.ArgumentParser]) -> None:
     parser.set_defaults(command=reenroll)
     _add_identity(parser, key_required=True)
     _add_request(parser, "the subject of --cert, and servers refuse others")
+    _add_following(parser)
     _add_out(parser, "the new certificate, which may be the file of --cert,")
 
 
@@ -182,8 +212,7 @@ def _add_identity(parser: argparse.ArgumentParser, *, key_required: bool) -> Non
     group.add_argument(
         "--key-type",
         choices=KEY_KINDS,
-        default="ec-p256",
-        help="what to make where a key is made (default: ec-p256)",
+        help="what to make where a key is made (default: ec-p256, or what the server asks for)",
     )
 
 
@@ -210,6 +239,23 @@ def _add_request(parser: argparse.ArgumentParser, default_subject: str) -> None:
         default=0.0,
         metavar="SECONDS",
         help='how long to wait in all while the server says "not yet" (default: 0)',
+    )
+
+
+def _add_following(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("what the server asks for")
+    group.add_argument(
+        "--follow-csrattrs",
+        action="store_true",
+        help="ask at /csrattrs what the request should have in it, and make it so",
+    )
+    group.add_argument(
+        "--value",
+        action="append",
+        default=[],
+        metavar="NAME=TEXT",
+        help="what to fill in where the server asks for it, such as serialNumber=4711; may be "
+        "repeated",
     )
 
 

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from ipaddress import ip_address
 
 import pytest
 from cryptography import x509
 from cryptography.x509.oid import NameOID
 
+from est_client.client import EstClient
+from est_client.connection import EstConnection
+from est_client.trust import TrustDatabase
 from est_protocol.csr_attributes import CsrAttribute, CsrAttributes, ExtensionTemplate
 from est_protocol.csr_wishes import read
-from est_protocol.errors import RefusalReason, ServerRefused
+from est_protocol.errors import ConfigurationError, RefusalReason, ServerRefused
+from est_protocol.keys import generate_key
 from est_protocol.messages import Transport
 from est_protocol.oid_names import CHALLENGE_PASSWORD, EST_IDENTITY_LINKING, KEY_USAGE
 from est_protocol.operations import Operation
+from est_protocol.secure_channel.context import LocalCredentials, TrustAnchors
 from tests.behaviour.roads import Road
-from tests.behaviour.world import LABEL, STRICT, WISHES, WISHING, World
+from tests.behaviour.world import LABEL, STRICT, WISHES, WISHING, Device, World
 from tests.pki import make_name
 
 WISHED_SUBJECT = x509.Name(
@@ -113,3 +119,68 @@ async def test_identity_linking_links_as_challenge_password_does(world: World, r
         with pytest.raises(ServerRefused):
             await connection.post(Operation.SIMPLEENROLL, csr.der, label=STRICT)
     assert world.last_refusal == RefusalReason.POP_LINKING_FAILED
+
+
+# -- The client that follows -------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Connector:
+    """Takes an EstClient along a road."""
+
+    road: Road
+    host: str = "localhost"
+
+    @property
+    def transport(self) -> Transport:
+        return self.road.transport
+
+    async def connect(
+        self,
+        *,
+        credentials: LocalCredentials | None,
+        anchors: TrustAnchors,
+        require_trust: bool = True,
+    ) -> EstConnection:
+        return await self.road.connect(credentials)
+
+
+def client_of(world: World, road: Road, device: Device, label: str) -> EstClient:
+    return EstClient(
+        Connector(road),
+        trust=TrustDatabase(explicit=(world.authority_root,)),
+        identity=LocalCredentials(device.key, device.chain),
+        label=label,
+    )
+
+
+async def test_a_client_that_follows_the_template_is_granted(world: World, road: Road) -> None:
+    device = await world.list_device("a")
+    address = x509.IPAddress(ip_address("192.0.2.7"))
+    async with client_of(world, road, device, WISHING) as client:
+        assert await client.csrattrs() == WISHES
+        with pytest.raises(ServerRefused):
+            await client.simpleenroll(subject_alt_names=(address,))
+        certificate = await client.simpleenroll(
+            subject_alt_names=(address,), follow_csr_attributes=True
+        )
+        assert certificate.issuer == world.authority_issuing.subject
+        client.identity = LocalCredentials(device.key, (certificate,))
+        with pytest.raises(ServerRefused):
+            await client.simplereenroll()
+        renewed = await client.simplereenroll(follow_csr_attributes=True)
+    assert renewed.subject == certificate.subject
+
+
+async def test_a_key_that_does_not_fit_is_not_even_sent(world: World, road: Road) -> None:
+    device = await world.list_device("a")
+    async with client_of(world, road, device, WISHING) as client:
+        with pytest.raises(ConfigurationError, match=r"asks for a key of kind ec-p256.*ec-p384"):
+            await client.simpleenroll(key=generate_key("ec-p384"), follow_csr_attributes=True)
+    assert world.last_refusal is None
+
+
+async def test_a_server_that_asks_for_nothing_is_followed_too(world: World, road: Road) -> None:
+    device = await world.list_device("a")
+    async with client_of(world, road, device, LABEL) as client:
+        assert await client.csrattrs() is None

@@ -17,9 +17,18 @@ from cryptography.hazmat.primitives import hashes
 from est_client.cli import main
 from est_client.device_keys import chain_to_pem, key_from_pem, key_to_pem
 from est_protocol.credentials import PeerCredentials
+from est_protocol.csr_attributes import CsrAttributes, ExtensionTemplate, NameAttributeTemplate
+from est_protocol.csr_wishes import CsrWishes, read, write
 from est_protocol.errors import RefusalReason, RequestRefused
 from est_protocol.keys import spki_sha256
-from est_protocol.messages import CertificatesResponse, EstRequest, EstResponse, Transport
+from est_protocol.messages import (
+    CertificatesResponse,
+    CsrAttributesResponse,
+    EstRequest,
+    EstResponse,
+    Transport,
+)
+from est_protocol.oid_names import SUBJECT_ALT_NAME
 from est_protocol.operations import WELL_KNOWN_PATH, Operation
 from est_protocol.pkcs10 import CertificationRequest
 from est_protocol.secure_channel.context import LocalCredentials
@@ -38,15 +47,23 @@ class GrantingService:
     """Grants what is linked to its channel, and refuses the rest."""
 
     labels = (None, "factory")
-    operations = (Operation.CACERTS, Operation.SIMPLEENROLL, Operation.SIMPLEREENROLL)
+    operations = (
+        Operation.CACERTS,
+        Operation.CSRATTRS,
+        Operation.SIMPLEENROLL,
+        Operation.SIMPLEREENROLL,
+    )
 
     def __init__(self) -> None:
         self.answered: list[tuple[EstRequest, PeerCredentials]] = []
+        self.wishes = CsrWishes()
 
     async def respond(self, request: EstRequest, peer: PeerCredentials) -> EstResponse:
         self.answered.append((request, peer))
         if request.operation is Operation.CACERTS:
             return CertificatesResponse((CA.certificate, ROOT.certificate))
+        if request.operation is Operation.CSRATTRS:
+            return CsrAttributesResponse(write(self.wishes).encode() if self.wishes else None)
         csr = CertificationRequest.decode(request.body)
         binding = peer.channel_binding
         if csr.challenges.challenge_password is None or binding is None:
@@ -195,3 +212,78 @@ async def test_nobody_there(
     assert await run(folder, "cacerts", *arguments, "--key", "device.key") == 3
     [line] = capsys.readouterr().err.splitlines()
     assert line.startswith("est-client: ")
+
+
+WISHES = CsrWishes(
+    link=True,
+    key="ec-p384",
+    subject=(
+        (NameAttributeTemplate("2.5.4.5", None),),
+        (NameAttributeTemplate("2.5.4.11", b"\x0c\x05pumps"),),
+    ),
+    extensions=(
+        ExtensionTemplate(SUBJECT_ALT_NAME, False, b"\x30\x0a\x82\x06a.test\x87\x00"),
+        ExtensionTemplate("2.5.29.15", True, None),
+    ),
+)
+
+
+async def test_shows_what_the_server_asks_for(
+    url: str, folder: Path, service: GrantingService, capsys: pytest.CaptureFixture[str]
+) -> None:
+    service.wishes = WISHES
+    common = ("--url", url, "--ca-cert", "ca.pem", "--key", "device.key")
+    assert await run(folder, "csrattrs", *common, "--out", str(folder / "attributes.der")) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "attribute challengePassword with the channel binding",
+        "key ec-p384",
+        "subject serialNumber (to fill in)",
+        "subject OU='pumps'",
+        "extension subjectAltName: dNSName a.test, iPAddress (to fill in)",
+        "extension keyUsage, critical: (to fill in)",
+    ]
+    message = CsrAttributes.decode((folder / "attributes.der").read_bytes())
+    assert read(message) == WISHES
+
+
+async def test_says_so_where_nothing_is_asked_for(
+    url: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    common = ("--url", url, "--ca-cert", "ca.pem", "--key", "device.key")
+    assert await run(folder, "csrattrs", *common) == 0
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert output.err.endswith("the server asks for nothing\n")
+
+
+async def test_enrolls_as_the_server_asks(
+    url: str, folder: Path, service: GrantingService, capsys: pytest.CaptureFixture[str]
+) -> None:
+    service.wishes = WISHES
+    common = ("--url", url, "--ca-cert", "ca.pem", "--follow-csrattrs")
+    keys = ("--key", "birth.key", "--new-key", "device.key", "--out", "device.pem")
+    assert await run(folder, "enroll", *common, *keys) == 2
+    assert "asks for serialNumber in the subject" in capsys.readouterr().err
+    values = ("--value", "serialNumber=4711", "--alt-name", "ip:192.0.2.7")
+    assert await run(folder, "enroll", *common, *keys, *values) == 0
+    certificate = x509.load_pem_x509_certificate((folder / "device.pem").read_bytes())
+    assert certificate.subject.rfc4514_string() == "OU=pumps,2.5.4.5=4711"
+    names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert names.get_values_for_type(x509.DNSName) == ["a.test"]
+    assert [str(a) for a in names.get_values_for_type(x509.IPAddress)] == ["192.0.2.7"]
+    # The key was made as the server asks for it.
+    assert certificate.public_key().key_size == 384  # type: ignore[union-attr]
+    csr = CertificationRequest.decode(service.answered[-1][0].body)
+    assert csr.extensions["2.5.29.15"] == ExtensionTemplate("2.5.29.15", True, b"\x03\x02\x07\x80")
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("--value", "serialNumber"), ("--alt-name", "ip:x"), ("--alt-name", "x:y")],
+)
+async def test_values_that_are_none_are_local_errors(
+    folder: Path, capsys: pytest.CaptureFixture[str], option: str, value: str
+) -> None:
+    common = ("--url", "https://127.0.0.1:1", "--ca-cert", "ca.pem", "--key", "device.key")
+    assert await run(folder, "enroll", *common, option, value) == 2
+    assert f"{option} {value!r} is not " in capsys.readouterr().err
