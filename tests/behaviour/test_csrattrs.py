@@ -34,6 +34,7 @@ WISHED_NAMES = (x509.DNSName("a.test"), x509.IPAddress(ip_address("192.0.2.7")))
 DIGITAL_SIGNATURE = ExtensionTemplate(KEY_USAGE, True, b"\x03\x02\x07\x80")
 
 
+@pytest.mark.conformance("ATT-02", "ATT-06", "ATT-28", "AUTH-03", "TLS-19")
 async def test_a_label_says_what_it_asks_for(world: World, road: Road) -> None:
     """A bare key is nobody on HTTPS, and may ask all the same."""
     device = await world.list_device("a")
@@ -45,6 +46,7 @@ async def test_a_label_says_what_it_asks_for(world: World, road: Road) -> None:
     assert read(message) == WISHES
 
 
+@pytest.mark.conformance("ATT-02", "CR-03")
 async def test_a_label_without_wishes_says_nothing(world: World, road: Road) -> None:
     device = await world.list_device("a")
     async with road.connection(device) as connection:
@@ -52,6 +54,7 @@ async def test_a_label_without_wishes_says_nothing(world: World, road: Road) -> 
         assert await connection.csrattrs(label=LABEL) is None
 
 
+@pytest.mark.conformance("POP-05")
 async def test_linking_is_announced_where_it_is_required(world: World, road: Road) -> None:
     """RFC 7030 section 4.5.2."""
     device = await world.list_device("a")
@@ -61,6 +64,7 @@ async def test_linking_is_announced_where_it_is_required(world: World, road: Roa
     assert CsrAttributes.decode(der).elements == (CsrAttribute(CHALLENGE_PASSWORD),)
 
 
+@pytest.mark.conformance("AUTH-03")
 async def test_a_stranger_may_ask_on_https_only(world: World, road: Road) -> None:
     """RFC 7030 section 4.5 and RFC 9148 section 4."""
     stranger = world.unlisted_device("stranger")
@@ -89,6 +93,7 @@ async def test_a_csr_that_lacks_what_is_asked_for_is_refused(world: World, road:
     assert world.issued_count() == 0
 
 
+@pytest.mark.conformance("ATT-29")
 async def test_a_csr_that_has_what_is_asked_for_is_granted(world: World, road: Road) -> None:
     device = await world.list_device("a")
     async with road.connection(device) as connection:
@@ -154,6 +159,7 @@ def client_of(world: World, road: Road, device: Device, label: str) -> EstClient
     )
 
 
+@pytest.mark.conformance("ATT-19", "ATT-21", "ATT-22")
 async def test_a_client_that_follows_the_template_is_granted(world: World, road: Road) -> None:
     device = await world.list_device("a")
     address = x509.IPAddress(ip_address("192.0.2.7"))
@@ -180,6 +186,7 @@ async def test_a_key_that_does_not_fit_is_not_even_sent(world: World, road: Road
     assert world.last_refusal is None
 
 
+@pytest.mark.conformance("ATT-01")
 async def test_a_server_that_asks_for_nothing_is_followed_too(world: World, road: Road) -> None:
     device = await world.list_device("a")
     async with client_of(world, road, device, LABEL) as client:

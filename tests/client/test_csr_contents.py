@@ -42,6 +42,7 @@ def _alt_name(value: bytes | None) -> CsrWishes:
     return CsrWishes(extensions=(ExtensionTemplate(SUBJECT_ALT_NAME, False, value),))
 
 
+@pytest.mark.conformance("ATT-19", "ATT-21", "ATT-22")
 def test_the_template_of_rfc_9908_section_3_4_is_followed() -> None:
     der = rfc_vector("DERIVED_rfc9908_3.4_csrattrs_with_template.b64")
     wishes = read(CsrAttributes.decode(der))
@@ -62,6 +63,7 @@ def test_the_template_of_rfc_9908_section_3_4_is_followed() -> None:
     assert csr.proves_possession()
 
 
+@pytest.mark.conformance("ATT-19")
 def test_values_come_before_the_subject_and_others_are_not_added() -> None:
     subject = x509.Name([*make_name("pump 7"), x509.NameAttribute(NameOID.LOCALITY_NAME, "here")])
     wishes = CsrWishes(subject=(OPEN_CN, SERIAL_NUMBER))
@@ -93,6 +95,7 @@ def test_an_open_subject_alt_name_takes_all_that_there_is() -> None:
     assert csr.subject_alt_names == names
 
 
+@pytest.mark.conformance("ATT-22")
 def test_a_directory_name_of_no_rdns_is_a_slot() -> None:
     name = x509.DirectoryName(make_name("pump 7"))
     wishes = _alt_name(b"\x30\x04\xa4\x02\x30\x00")
@@ -100,6 +103,7 @@ def test_a_directory_name_of_no_rdns_is_a_slot() -> None:
     assert csr.subject_alt_names == (name,)
 
 
+@pytest.mark.conformance("POP-18")
 def test_identity_linking_is_preferred() -> None:
     """RFC 7894 section 4."""
     contents = contents_as_wished(CsrWishes(link=True, identity_linking=True), KEY, subject=UDID)
@@ -110,6 +114,7 @@ def test_identity_linking_is_preferred() -> None:
     assert EST_IDENTITY_LINKING in csr.attributes
 
 
+@pytest.mark.conformance("ATT-05")
 def test_attributes_are_filled_in_where_a_value_is_given() -> None:
     wishes = CsrWishes(otp_challenge=True, attributes=("1.2.840.113549.1.9.20", "2.999.1"))
     values = {"otpChallenge": "secret", "friendlyName": "pump", "2.999.2": "not asked for"}

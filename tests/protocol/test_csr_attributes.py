@@ -52,6 +52,7 @@ EXAMPLES = [
 ]
 
 
+@pytest.mark.conformance("ATT-03")
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_the_examples_of_the_rfcs_decode_and_encode_to_the_same_octets(name: str) -> None:
     der = rfc_vector(name)
@@ -93,6 +94,7 @@ def test_the_template_of_rfc_9908_section_3_4() -> None:
     assert CsrAttributes((encode_template(template),)).encode() == der
 
 
+@pytest.mark.conformance("ATT-16")
 @pytest.mark.conformance("ATT-16")
 def test_the_misprinted_oid_of_rfc_9908_is_understood() -> None:
     right = CsrAttributes.decode(rfc_vector("DERIVED_rfc9908_3.4_csrattrs_with_template.b64"))
@@ -141,6 +143,7 @@ def test_open_extensions_are_asked_for_by_a_template_and_complete_ones_are_not()
     assert asking_for([complete, left_open]).oid == EXTENSION_TEMPLATE
 
 
+@pytest.mark.conformance("ATT-08", "ATT-10")
 @pytest.mark.conformance("ATT-08")
 def test_extensions_are_asked_for_once() -> None:
     wish = ExtensionTemplate(KEY_USAGE, True, bytes.fromhex("03020780"))

@@ -112,11 +112,23 @@ EXAMPLES = {
 }
 
 
+@pytest.mark.conformance(
+    "ATT-04",
+    "ATT-05",
+    "ATT-12",
+    "ATT-13",
+    "ATT-14",
+    "ATT-16",
+    "ATT-25",
+    "ATT-27",
+    "ATT-30",
+)
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_the_examples_of_the_rfcs_ask_for(name: str) -> None:
     assert read(CsrAttributes.decode(rfc_vector(name))) == EXAMPLES[name]
 
 
+@pytest.mark.conformance("ATT-05", "ATT-09")
 @pytest.mark.parametrize(
     "name",
     [
@@ -131,11 +143,13 @@ def test_a_malformed_part_is_noted_and_the_rest_holds(name: str) -> None:
     assert wishes.problems[0].startswith("extensions: ")
 
 
+@pytest.mark.conformance("ATT-15", "ATT-16", "ATT-17", "ATT-25")
 def test_the_template_of_rfc_9908_section_3_4_is_written_octet_for_octet() -> None:
     template = CsrAttributes.decode(rfc_vector("DERIVED_rfc9908_3.4_csrattrs_with_template.b64"))
     assert write(SECTION_3_4).elements[-1:] == template.elements
 
 
+@pytest.mark.conformance("ATT-07", "ATT-08", "ATT-26")
 def test_the_list_beside_a_template_says_what_it_can() -> None:
     """RFC 9908 section 4: for clients that know no templates."""
     assert write(SECTION_3_4).elements[:-1] == (
@@ -152,6 +166,7 @@ def test_the_list_beside_a_template_says_what_it_can() -> None:
     )
 
 
+@pytest.mark.conformance("ATT-04")
 def test_nothing_to_wish_for_is_an_empty_message() -> None:
     assert write(CsrWishes()).encode() == b"\x30\x00"
     assert not CsrWishes(problems=("something",))
@@ -162,6 +177,7 @@ def test_linking_alone_needs_no_template() -> None:
     assert write(CsrWishes(link=True)).elements == (CsrAttribute(CHALLENGE_PASSWORD),)
 
 
+@pytest.mark.conformance("POP-05")
 def test_linking_stands_in_the_template_too_where_there_is_one() -> None:
     """A client that knows templates ignores the list, and must not miss this."""
     wishes = CsrWishes(link=True, identity_linking=True, otp_challenge=True, key="ec")
@@ -175,6 +191,7 @@ def test_linking_stands_in_the_template_too_where_there_is_one() -> None:
     assert read(write(wishes)) == wishes
 
 
+@pytest.mark.conformance("ATT-18", "ATT-20")
 def test_the_size_of_an_rsa_key_is_a_placeholder_and_a_curve_needs_none() -> None:
     """RFC 9908 section 3.4."""
     rsa, ec = write(CsrWishes(key="rsa-3072")).template, write(CsrWishes(key="ec-p256")).template
@@ -187,6 +204,7 @@ def test_the_size_of_an_rsa_key_is_a_placeholder_and_a_curve_needs_none() -> Non
     assert ec.key == KeyTemplate(bytes.fromhex("301306072a8648ce3d020106082a8648ce3d030107"))
 
 
+@pytest.mark.conformance("ATT-23", "ATT-24")
 @pytest.mark.parametrize(
     ("value", "oid"),
     [
@@ -203,6 +221,7 @@ def test_only_what_is_left_open_takes_an_extension_template(value: bytes | None,
     assert [attribute.oid for attribute in template.attributes] == [oid]
 
 
+@pytest.mark.conformance("ATT-10")
 def test_what_no_client_could_read_is_not_written() -> None:
     twice = (ExtensionTemplate(KEY_USAGE, False, None),) * 2
     with pytest.raises(ValueError, match="twice"):
@@ -213,6 +232,7 @@ def test_what_no_client_could_read_is_not_written() -> None:
         write(CsrWishes(extensions=(ExtensionTemplate(SUBJECT_ALT_NAME, False, b"\x05\x00"),)))
 
 
+@pytest.mark.conformance("ATT-11")
 def test_two_kinds_of_key_are_none() -> None:
     rsa = CsrAttribute("1.2.840.113549.1.1.1", (b"\x02\x02\x10\x00",))
     wishes = read(CsrAttributes((CsrAttribute(EC_KEY, ()), rsa, CsrAttribute(CHALLENGE_PASSWORD))))
@@ -311,6 +331,7 @@ def _unordered(wished: CsrWishes) -> CsrWishes:
     return replace(wished, attributes=tuple(sorted(wished.attributes)))
 
 
+@pytest.mark.conformance("ATT-06", "ATT-11", "ATT-12", "ATT-13")
 @given(wishes)
 def test_what_is_written_reads_as_the_same(wished: CsrWishes) -> None:
     message = CsrAttributes.decode(write(wished).encode())

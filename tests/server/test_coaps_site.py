@@ -496,6 +496,7 @@ def asking(service: RecordingService) -> EstSite:
     return EstSite(service, SiteLimits(), now=Clock())
 
 
+@pytest.mark.conformance("CF-07", "ATT-28")
 @pytest.mark.parametrize("options", [{}, {"accept": CSR_ATTRIBUTES}])
 async def test_csr_attributes_have_a_content_format_of_their_own(
     asking: EstSite, service: RecordingService, remote: Remote, options: dict[str, int]
@@ -515,6 +516,7 @@ async def test_csr_attributes_are_to_be_had_in_no_other(
     assert not service.requests
 
 
+@pytest.mark.conformance("CR-03")
 async def test_no_csr_attributes_is_not_found(
     asking: EstSite, service: RecordingService, remote: Remote
 ) -> None:
@@ -524,6 +526,7 @@ async def test_no_csr_attributes_is_not_found(
     assert not service.refusals
 
 
+@pytest.mark.conformance("CU-05")
 async def test_csr_attributes_are_discovered_where_there_are_any(asking: EstSite) -> None:
     assert '</est/att>;rt="ace.est.att";ct=285' in await discover(asking)
 

@@ -194,6 +194,7 @@ async def test_cacerts_needs_no_client_certificate() -> None:
     assert clerk.requests[0][1].chain == ()
 
 
+@pytest.mark.conformance("ATT-02", "ATT-03", "AUTH-03")
 async def test_csr_attributes_over_the_wire() -> None:
     """RFC 8951 section 4: base64 of DER, and nobody has to be authenticated."""
     der = CsrAttributes((CsrAttribute(CHALLENGE_PASSWORD),)).encode()
@@ -213,6 +214,7 @@ async def test_csr_attributes_over_the_wire() -> None:
     assert peer.chain == ()
 
 
+@pytest.mark.conformance("ATT-02")
 async def test_no_csr_attributes_is_no_content() -> None:
     async def ask_nothing(request: EstRequest) -> EstResponse:
         return CsrAttributesResponse(None)
