@@ -36,7 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     try:
-        asyncio.run(options.command(options))
+        # None is success; what it is otherwise is the command's to know.
+        status: int | None = asyncio.run(options.command(options))
     except KeyboardInterrupt:
         print("est-client: interrupted", file=sys.stderr)
         return 130
@@ -51,7 +52,7 @@ def _run(options: argparse.Namespace) -> int:
             file=sys.stderr,
         )
         return 2
-    return 0
+    return status or 0
 
 
 def _report(error: EstError | OSError, options: argparse.Namespace) -> int:

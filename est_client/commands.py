@@ -77,6 +77,22 @@ async def csrattrs(options: argparse.Namespace) -> None:
         write_durably(Path(options.out), message.encode(), mode=0o644)
 
 
+async def conformance(options: argparse.Namespace) -> int:
+    """``est-client conformance``.
+
+    :return: the exit status: 1 if a MUST failed, else 0.
+    :raises EstError: it could not be run.
+    """
+    # Of no use to a device, so not imported for one.
+    from est_client.conformance.command import check_server
+
+    location, trust = _location(options), _trust(options)
+    if options.cert is not None and options.key is None:
+        raise ConfigurationError("--cert FILE needs --key FILE")
+    identity = _identity(options) if options.key else None
+    return await check_server(location, trust, identity, options)
+
+
 async def enroll(options: argparse.Namespace) -> None:
     """``est-client enroll``.
 

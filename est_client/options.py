@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from est_client.commands import cacerts, csrattrs, enroll, reenroll
+from est_client.commands import cacerts, conformance, csrattrs, enroll, reenroll
 from est_protocol.keys import KEY_KINDS
 
 _EXIT_STATUS = """\
@@ -50,6 +50,24 @@ example:
 """
 
 
+_CONFORMANCE = """\
+Check any EST or EST-coaps server from outside against the RFCs, row by row. Without --key: what
+anybody may ask. With --key, and --cert if there is one: what a device may, with nothing but
+enrollments and renewals of that device, dozens of them where the server grants each. Give it a
+test device. A server that has granted the device its one enrollment already gets everything else
+checked. Requests that are refused on purpose stand in the server's log and may raise its alarms."""
+
+_CONFORMANCE_EXAMPLES = """\
+examples:
+    est-client conformance --url https://est.example:8443 --ca-cert ca.pem
+    est-client conformance --url coaps://est.example --ca-cert ca.pem \\
+        --key test-device.key --json report.json --junit report.xml
+
+exit status of this command: 1 means that a MUST failed, or that its check came to no end.
+
+"""
+
+
 def parser() -> argparse.ArgumentParser:
     """The command line of ``est-client``; ``command`` is the coroutine function to run."""
     top = argparse.ArgumentParser(
@@ -63,6 +81,7 @@ def parser() -> argparse.ArgumentParser:
     _add_csrattrs(commands)
     _add_enroll(commands)
     _add_reenroll(commands)
+    _add_conformance(commands)
     return top
 
 
@@ -116,8 +135,49 @@ def _add_reenroll(commands: _Commands[argparse.ArgumentParser]) -> None:
     _add_out(parser, "the new certificate, which may be the file of --cert,")
 
 
+def _add_conformance(commands: _Commands[argparse.ArgumentParser]) -> None:
+    parser = _add_command(
+        commands,
+        "conformance",
+        "check any EST server against the RFCs from outside",
+        _CONFORMANCE_EXAMPLES,
+        talks_as_told=False,
+    )
+    parser.description = _CONFORMANCE
+    parser.set_defaults(command=conformance)
+    _add_identity(parser, key_required=False)
+    group = parser.add_argument_group("run and report")
+    group.add_argument(
+        "--rows",
+        action="append",
+        metavar="PREFIX",
+        help="only rows whose name begins so, such as POP or SE-03; may be repeated",
+    )
+    group.add_argument(
+        "--time-limit",
+        type=_seconds,
+        default=300.0,
+        metavar="SECONDS",
+        help="for the whole run; rows that are not reached are errors (default: 300)",
+    )
+    group.add_argument(
+        "--max-connections",
+        type=int,
+        default=500,
+        metavar="N",
+        help="connections to the server in all (default: 500)",
+    )
+    group.add_argument("--json", metavar="FILE", help="where the report goes as JSON")
+    group.add_argument("--junit", metavar="FILE", help="where the report goes as JUnit XML")
+
+
 def _add_command(
-    commands: _Commands[argparse.ArgumentParser], name: str, summary: str, example: str
+    commands: _Commands[argparse.ArgumentParser],
+    name: str,
+    summary: str,
+    example: str,
+    *,
+    talks_as_told: bool = True,
 ) -> argparse.ArgumentParser:
     parser = commands.add_parser(
         name,
@@ -126,15 +186,19 @@ def _add_command(
         epilog=example + _EXIT_STATUS,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    _add_server(parser)
-    _add_trust(parser)
+    if talks_as_told:
+        _add_server(parser)
+        _add_trust(parser)
+    else:
+        _add_location(parser)
+        _add_anchors(parser)
     talk = parser.add_argument_group("talking")
     talk.add_argument("--verbose", action="store_true", help="say what is done, step by step")
     talk.add_argument("--debug", action="store_true", help="log everything, with tracebacks")
     return parser
 
 
-def _add_server(parser: argparse.ArgumentParser) -> None:
+def _add_location(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     group = parser.add_argument_group("server")
     group.add_argument(
         "--url",
@@ -150,6 +214,11 @@ def _add_server(parser: argparse.ArgumentParser) -> None:
         metavar="SECONDS",
         help="for the handshake, and for each answer (default: 30)",
     )
+    return group
+
+
+def _add_server(parser: argparse.ArgumentParser) -> None:
+    group = _add_location(parser)
     group.add_argument(
         "--attempts",
         type=int,
@@ -173,7 +242,7 @@ def _add_server(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_trust(parser: argparse.ArgumentParser) -> None:
+def _add_anchors(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     group = parser.add_argument_group("trust in the server, one of")
     group.add_argument("--ca-cert", metavar="FILE", help="CA certificates in PEM, such as ca.pem")
     group.add_argument(
@@ -187,7 +256,11 @@ def _add_trust(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="whatever CA this machine trusts; the server's name is then all that is checked",
     )
-    group.add_argument(
+    return group
+
+
+def _add_trust(parser: argparse.ArgumentParser) -> None:
+    _add_anchors(parser).add_argument(
         "--keep-trust",
         action="store_true",
         help="do not replace the trust by what the server answers to /cacerts, for servers whose "

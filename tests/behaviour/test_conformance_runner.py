@@ -1,0 +1,111 @@
+"""The conformance runner at our own server: everything that binds passes."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+from aiohttp import web
+
+from est_client.conformance import Bench, BenchLimits, Outcome, Result, all_rows, run
+from est_client.location import ServerLocation
+from est_protocol.messages import Transport
+from est_protocol.secure_channel.context import LocalCredentials
+from est_server.coaps.server import CoapsEndpoint
+from est_server.coaps.server import serve as serve_coaps
+from est_server.https import HttpsEndpoint, est_application
+from est_server.https import serve as serve_https
+from tests.behaviour.world import LABEL, Device, World
+
+#: Recommendations that our server does not follow, each a decision.
+NOT_FOLLOWED = {
+    # Names would keep clients with a self-signed or birth certificate from presenting it.
+    "TLS-18",
+}
+BAD = (Outcome.FAIL, Outcome.ERROR)
+
+
+@asynccontextmanager
+async def serving(world: World, transport: Transport) -> AsyncIterator[str]:
+    credentials, anchors = world.server_credentials, world.server_anchors
+    if transport is Transport.COAPS:
+        endpoint = CoapsEndpoint(credentials=credentials, anchors=anchors, port=0)
+        async with await serve_coaps(world.service, endpoint) as coaps_server:
+            yield f"coaps://127.0.0.1:{coaps_server.port}"
+        return
+    app = web.Application()
+    app.add_subapp("/.well-known/est", est_application(world.service))
+    https_endpoint = HttpsEndpoint(credentials=credentials, anchors=anchors, port=0)
+    async with await serve_https(app, https_endpoint) as https_server:
+        yield f"https://localhost:{https_server.port}"
+
+
+async def results_of(
+    world: World,
+    device: Device | None,
+    transport: Transport = Transport.HTTPS,
+    *,
+    label: str | None = None,
+    limits: BenchLimits | None = None,
+) -> dict[str, Result]:
+    async with serving(world, transport) as url:
+        location = ServerLocation.parse(url)
+        bench = Bench(
+            location.with_label(label) if label else location,
+            world.client_anchors,
+            identity=LocalCredentials(device.key, device.chain) if device else None,
+            limits=limits or BenchLimits(seconds=50, patience=5),
+        )
+        results = await run(bench, all_rows(transport))
+    return {result.row.id: result for result in results}
+
+
+def passed(results: dict[str, Result]) -> int:
+    return sum(result.outcome is Outcome.PASS for result in results.values())
+
+
+def bad(results: dict[str, Result]) -> dict[str, str]:
+    return {r.row.id: r.evidence for r in results.values() if r.outcome in BAD}
+
+
+@pytest.mark.parametrize(("transport", "least"), [(Transport.HTTPS, 55)], ids=["https"])
+@pytest.mark.parametrize("born", [False, True], ids=["bare key", "birth certificate"])
+async def test_our_server_passes(
+    world: World, transport: Transport, least: int, born: bool
+) -> None:
+    device = await world.list_device("a", born=born)
+    results = await results_of(world, device, transport)
+    assert set(bad(results)) <= NOT_FOLLOWED, bad(results)
+    assert passed(results) >= least
+
+
+async def test_under_a_label(world: World) -> None:
+    results = await results_of(world, await world.list_device("a"), label=LABEL)
+    assert set(bad(results)) <= NOT_FOLLOWED, bad(results)
+    assert results["HTTP-04"].outcome is Outcome.PASS
+    assert results["CA-06"].outcome is Outcome.PASS
+
+
+async def test_anonymously(world: World) -> None:
+    results = await results_of(world, None)
+    assert set(bad(results)) <= NOT_FOLLOWED, bad(results)
+    assert passed(results) >= 25
+    assert results["SE-03"].outcome is Outcome.NOT_APPLICABLE
+    assert "needs a device key" in results["SE-03"].evidence
+    assert world.issued_count() == 0
+
+
+async def test_device_that_gets_nothing_has_the_rest_checked(world: World) -> None:
+    results = await results_of(world, world.unlisted_device("stranger"))
+    assert set(bad(results)) <= NOT_FOLLOWED, bad(results)
+    assert passed(results) >= 25
+    assert results["POP-03"].outcome is Outcome.NOT_APPLICABLE
+    assert "403" in results["POP-03"].evidence
+
+
+async def test_limit_of_connections_ends_the_checks(world: World) -> None:
+    limits = BenchLimits(connections=10, seconds=30, patience=5)
+    results = await results_of(world, await world.list_device("a"), limits=limits)
+    assert "10 connections" in results["STAT-12"].evidence
+    assert results["STAT-12"].outcome is Outcome.ERROR

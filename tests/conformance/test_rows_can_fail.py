@@ -1,0 +1,92 @@
+"""Every row of this list passes at a server that does things right, and fails at one that does
+not: a check that cannot fail says nothing."""
+
+from __future__ import annotations
+
+import pytest
+
+from est_client.conformance import Bench, BenchLimits, Outcome, Result, all_rows, run
+from est_client.location import ServerLocation
+from est_protocol.credentials import AnchorSet
+from est_protocol.messages import Transport
+from est_protocol.secure_channel.context import LocalCredentials, TrustAnchors
+from tests.conformance.faulty import DEVICE_KEY, ROOT, serving
+
+FAULTS = [
+    ("serves reserved labels", "HTTP-05"),
+    ("enrolls on GET", "HTTP-07"),
+    ("takes any media type", "HTTP-08"),
+    ("cacerts without base64", "HTTP-09"),
+    ("decodes anything", "HTTP-09"),
+    ("obeys Content-Transfer-Encoding", "HTTP-10"),
+    ("dislikes white space", "HTTP-11"),
+    ("cacerts in PEM", "HTTP-14"),
+    ("cacerts wants authentication", "AUTH-02"),
+    ("cacerts wants authentication", "TLS-19"),
+    ("grants strangers", "AUTH-01"),
+    ("cacerts wants authentication", "CA-02"),
+    ("cacerts with signers", "CA-03"),
+    ("wrong media type", "CA-04"),
+    ("cacerts without root", "CA-05"),
+    ("cacerts without root", "CA-06"),
+    ("csrattrs of no type", "ATT-02"),
+    ("csrattrs with two wishes", "ATT-08"),
+    ("answers with the chain", "SE-03"),
+    ("blames itself", "SE-11"),
+    ("refuses in silence", "SE-11"),
+    ("copies the CSR", "SE-13"),
+    ("certifies another key", "SE-13"),
+    ("ignores linking", "POP-01"),
+    ("ignores linking", "POP-03"),
+    ("compares the length only", "POP-03"),
+    ("ignores linking", "POP-09"),
+    ("does not explain", "POP-15"),
+    ("ignores linking", "POP-17"),
+    ("takes tampered CSRs", "POP-21"),
+    ("lets names change", "SR-03"),
+    ("renews for anybody", "SR-06"),
+]
+#: Rows about all answers of a run, with the rows that have such answers given.
+AFTERWARDS = [
+    ("says Content-Transfer-Encoding", "HTTP-13", "CA-01"),
+    ("cacerts wants authentication", "AUTH-07", "CA-01"),
+    ("401 without challenge", "AUTH-07", "AUTH-01"),
+    ("pending without Retry-After", "STAT-01", "AUTH-01"),
+]
+
+
+async def outcomes(fault: str, *ids: str) -> dict[str, Result]:
+    async with serving(fault) as url:
+        bench = Bench(
+            ServerLocation.parse(url),
+            TrustAnchors({AnchorSet.EXPLICIT: (ROOT.certificate,)}),
+            identity=LocalCredentials(DEVICE_KEY, ()),
+            limits=BenchLimits(seconds=30, patience=5),
+        )
+        rows = [row for row in all_rows(Transport.HTTPS) if row.id in ids]
+        return {result.row.id: result for result in await run(bench, rows)}
+
+
+@pytest.mark.parametrize(("fault", "row"), FAULTS, ids=[f"{r}-{f}" for f, r in FAULTS])
+async def test_row_fails_for_its_fault_alone(fault: str, row: str) -> None:
+    good = "csrattrs" if row.startswith("ATT") else ""
+    right = (await outcomes(good, row))[row]
+    assert right.outcome is Outcome.PASS, right.evidence
+    wrong = (await outcomes(fault, row))[row]
+    assert wrong.outcome is Outcome.FAIL, wrong.evidence
+
+
+@pytest.mark.parametrize(("fault", "row", "before"), AFTERWARDS)
+async def test_row_about_all_answers_fails_for_its_fault(fault: str, row: str, before: str) -> None:
+    right = (await outcomes("", row, before))[row]
+    assert right.outcome in (Outcome.PASS, Outcome.NOT_APPLICABLE), right.evidence
+    wrong = (await outcomes(fault, row, before))[row]
+    assert wrong.outcome is Outcome.FAIL, wrong.evidence
+
+
+async def test_whole_run_at_a_server_that_does_it_right() -> None:
+    ids = [row.id for row in all_rows(Transport.HTTPS)]
+    results = await outcomes("", *ids)
+    bad = (Outcome.FAIL, Outcome.ERROR)
+    bound = [r for r in results.values() if r.row.level.binds and r.outcome in bad]
+    assert {r.row.id: r.evidence for r in bound} == {}
