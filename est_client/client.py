@@ -25,7 +25,12 @@ from est_client.trust import TrustDatabase
 from est_protocol.credentials import AnchorSet
 from est_protocol.csr_attributes import CsrAttributes
 from est_protocol.csr_wishes import CsrWishes, read
-from est_protocol.errors import ConfigurationError, MessageError, ServerRefused
+from est_protocol.errors import (
+    ConfigurationError,
+    MessageError,
+    PeerNotTrusted,
+    ServerRefused,
+)
 from est_protocol.keys import SigningKey
 from est_protocol.messages import CertificatesResponse, CsrAttributesResponse
 from est_protocol.operations import Operation
@@ -53,7 +58,8 @@ class EstClient:
     :param identity: the key and certificate chain to authenticate with. An empty chain is a bare
         key: it authenticates by POP linking on HTTPS, by a self-signed certificate on CoAPS.
     :param label: the path segment that selects a CA (RFC 7030 section 3.2.2).
-    :param pop_linking: link each CSR to its channel (RFC 7030 section 3.5).
+    :param pop_linking: link each CSR to its channel (RFC 7030 section 3.5); a server whose
+        channel gives nothing to link to is then sent none.
     :param present_bare_key: present a self-signed certificate for a bare key on HTTPS too, which
         proves possession of it where another key is to be certified.
     :param adopt_trust: let the answer to /cacerts replace the trust anchors (RFC 7030 section
@@ -317,8 +323,15 @@ class EstClient:
             await self.cacerts()
 
         def body(connection: EstConnection) -> bytes:
-            links = self._pop_linking or contents.must_link
-            return contents.build(key, connection.server.channel_binding if links else None)
+            if not (self._pop_linking or contents.must_link):
+                return contents.build(key, None)
+            binding = connection.server.channel_binding
+            if binding is None:
+                raise PeerNotTrusted(
+                    "the request cannot be linked to the channel: the server speaks TLS 1.2 "
+                    "without the extended master secret (RFC 7627)"
+                )
+            return contents.build(key, binding)
 
         answer = await self._exchange.send(
             operation, body, expected=CertificatesResponse, wait=wait

@@ -67,7 +67,8 @@ class PeerCredentials:
     :param anchor_set: the set of the anchor at which the chain ended, or ``None``.
     :param failures: every verification failure, in the order in which it was found.
     :param channel_binding: the binding of this channel (RFC 7030 section 3.5), or ``None`` where
-        the channel ends at somebody else, such as a TLS-terminating proxy.
+        there is none to rely on: the channel ends at somebody else, such as a TLS-terminating
+        proxy, or is (D)TLS 1.2 without the extended master secret (RFC 7627).
     :param protocol: such as ``TLSv1.3`` or ``DTLSv1.2``.
     :param cipher: OpenSSL's name of the cipher suite.
     :param address: the peer's address and port, for logs.

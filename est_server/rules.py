@@ -123,7 +123,8 @@ def is_linked(csr: CertificationRequest, peer: PeerCredentials) -> bool:
     if binding is None:
         raise RequestRefused(
             RefusalReason.POP_LINKING_FAILED,
-            "the certification request is linked to a channel, but not to one that ends here",
+            "the certification request is linked to a channel, but not to this one: it ends "
+            "elsewhere, or is TLS 1.2 without the extended master secret (RFC 7627)",
         )
     for name, text in csr.challenges.linking.items():
         if not binding.matches(text):

@@ -127,6 +127,8 @@ def _configure(
     anchors: TrustAnchors,
     require_trust: bool,
 ) -> None:
+    # For the engine, which is made with the context alone.
+    context.set_app_data(policy)
     context.set_options(
         SSL.OP_NO_COMPRESSION
         | SSL.OP_NO_RENEGOTIATION

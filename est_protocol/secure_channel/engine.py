@@ -17,7 +17,9 @@ from est_protocol.channel_binding import (
 )
 from est_protocol.credentials import PeerCredentials, VerificationFailure
 from est_protocol.errors import ChannelError, HandshakeFailed, MessageError, PeerNotTrusted
+from est_protocol.secure_channel.bindings import has_extended_master_secret
 from est_protocol.secure_channel.context import TrustAnchors
+from est_protocol.secure_channel.policy import DtlsPolicy, TlsPolicy
 from est_protocol.x509_decoding import check_names_and_key, decoding_x509
 
 #: Largest plaintext of one TLS record (RFC 8446 section 5.1).
@@ -98,10 +100,17 @@ class Engine:
             except SSL.WantReadError:
                 return b"".join(chunks)
 
-    def _channel_binding(self) -> ChannelBinding:
+    def _channel_binding(self) -> ChannelBinding | None:
         if self._connection.get_protocol_version() == SSL.TLS1_3_VERSION:
             value = self._connection.export_keying_material(EXPORTER_LABEL, EXPORTER_LENGTH, b"")
             return ChannelBinding(ChannelBindingType.TLS_EXPORTER, value)
+        policy: TlsPolicy | DtlsPolicy = self._connection.get_context().get_app_data()
+        if not (
+            has_extended_master_secret(self._connection)
+            or policy.bind_without_extended_master_secret
+        ):
+            # RFC 7627 section 6.1: tls-unique may be that of another channel, too.
+            return None
         # RFC 5929 section 3.1: the first Finished message of the handshake, which in a full
         # handshake is the client's; there is no resumption here.
         connection = self._connection

@@ -39,6 +39,9 @@ class TlsPolicy:
     :param ciphersuites: TLS 1.3 suites.
     :param groups: key exchange groups, most wanted first.
     :param signature_algorithms: signature schemes, most wanted first.
+    :param bind_without_extended_master_secret: link requests to (D)TLS 1.2 channels too that were
+        made without RFC 7627, for peers that do not know it. On such channels tls-unique is no
+        safe binding: who sits between two of them can make it the same on both.
     """
 
     minimum_version: TlsVersion = TlsVersion.TLS1_2
@@ -47,6 +50,7 @@ class TlsPolicy:
     ciphersuites: str = "TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256"
     groups: str = "X25519:P-256:P-384:P-521"
     signature_algorithms: str = _SIGNATURE_ALGORITHMS
+    bind_without_extended_master_secret: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +68,9 @@ class DtlsPolicy:
         Handshake messages are fragmented to fit; at least 256.
     :param ccm8_forgery_limit: records that fail to decrypt before a session under the 64-bit tag
         of CCM_8 is closed (RFC 9147 section 4.5.3).
+    :param bind_without_extended_master_secret: link requests to (D)TLS 1.2 channels too that were
+        made without RFC 7627, for peers that do not know it. On such channels tls-unique is no
+        safe binding: who sits between two of them can make it the same on both.
     """
 
     ciphers: str = (
@@ -74,6 +81,7 @@ class DtlsPolicy:
     signature_algorithms: str = "ecdsa_secp256r1_sha256:ecdsa_secp384r1_sha384:ed25519"
     mtu: int = 1232
     ccm8_forgery_limit: int = 128
+    bind_without_extended_master_secret: bool = False
 
     def __post_init__(self) -> None:
         if not 256 <= self.mtu <= 16384:

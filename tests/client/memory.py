@@ -34,10 +34,15 @@ def handshake(
     *,
     policy: TlsPolicy,
     require_trust: bool,
+    options: int = 0,
 ) -> tuple[PeerCredentials, PeerCredentials]:
-    """Shake hands; the server as the client sees it, and the client as the server does."""
+    """Shake hands; the server as the client sees it, and the client as the server does.
+
+    :param options: OpenSSL's options that the server has on top.
+    """
     nobody = TrustAnchors()
     context = tls_context(policy, server=True, credentials=server, anchors=nobody)
+    context.set_options(options)
     ends = [
         Engine(
             tls_context(
@@ -102,6 +107,7 @@ class MemoryServer:
     host: str = "localhost"
     transport: Transport = Transport.HTTPS
     policy: TlsPolicy = field(default_factory=lambda: TlsPolicy(maximum_version=TlsVersion.TLS1_2))
+    options: int = 0
     ca_certificates: Sequence[x509.Certificate] | None = None
     handlers: list[Handler] = field(default_factory=list)
     connections: list[MemoryConnection] = field(default_factory=list)
@@ -117,7 +123,12 @@ class MemoryServer:
         """Shake hands for real."""
         self.attempts += 1
         server, client = handshake(
-            self.credentials, credentials, anchors, policy=self.policy, require_trust=require_trust
+            self.credentials,
+            credentials,
+            anchors,
+            policy=self.policy,
+            require_trust=require_trust,
+            options=self.options,
         )
         if require_trust and not server.is_verified:
             raise PeerNotTrusted("the handshake should have ended")

@@ -139,6 +139,16 @@ async def test_pop_linking_can_be_left_out(server: MemoryServer) -> None:
     assert csr.challenges.challenge_password is None
 
 
+async def test_a_request_that_cannot_be_linked_is_not_sent(server: MemoryServer) -> None:
+    server.options = 1  # SSL_OP_NO_EXTENDED_MASTER_SECRET, which pyOpenSSL does not name
+    async with client_of(server) as client:
+        with pytest.raises(PeerNotTrusted, match="RFC 7627"):
+            await client.simpleenroll()
+    assert server.enrollments == []
+    async with client_of(server, pop_linking=False) as client:
+        await client.simpleenroll()
+
+
 @pytest.mark.conformance("SE-10", "CD-15")
 async def test_gets_the_ca_certificates_before_it_enrolls_over_one_channel(
     server: MemoryServer,
