@@ -19,6 +19,9 @@ _HEADER_SIZE = 4
 _MAXIMUM_TOKEN = 8
 _MARKER = 0xFF
 _HIGHEST_NUMBER = 65535
+#: Options of one message: several times what EST needs, and far below the 16,000 that fit into a
+#: record and take 30 ms to look at.
+_MOST_OPTIONS = 64
 
 #: The options that are understood: shortest and longest value, and whether they may be repeated
 #: (RFC 7252 table 4, RFC 7959 table 1).
@@ -81,13 +84,16 @@ def decode_message(datagram: bytes) -> ReceivedMessage:
 
 def _options(datagram: bytes, at: int, message: ReceivedMessage) -> Iterator[tuple[int, bytes]]:
     """Walk the options (section 3.1), then leave what follows them in the message."""
-    number = 0
+    number = count = 0
     while at < len(datagram):
         if datagram[at] == _MARKER:
             message.payload = datagram[at + 1 :]
             if not message.payload:
                 raise MessageError("a payload marker without a payload")
             return
+        count += 1
+        if count > _MOST_OPTIONS:
+            raise MessageError(f"more than {_MOST_OPTIONS} options")
         head = datagram[at]
         delta, at = _extended(head >> 4, datagram, at + 1)
         length, at = _extended(head & 0x0F, datagram, at)

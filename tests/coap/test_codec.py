@@ -89,3 +89,10 @@ def test_any_octets_decode_or_raise_message_error(octets: bytes) -> None:
 def test_any_options_decode_or_raise_message_error(options: bytes, code: int) -> None:
     with contextlib.suppress(MessageError):
         decode_message(bytes([0x40, code, 0, 1]) + options)
+
+
+def test_a_message_of_nothing_but_options_is_dropped_early() -> None:
+    header, uri_path = b"\x40\x01\x00\x01", b"\xb0"
+    assert len(decode_message(header + uri_path + b"\0" * 63).opt.uri_path) == 64
+    with pytest.raises(MessageError, match="options"):
+        decode_message(header + uri_path + b"\0" * 64)
