@@ -35,6 +35,9 @@ _WORTH_RECORDING = frozenset(
     }
 )
 
+#: Characters of one value. A label comes from the network and may be as long as a request line.
+_LONGEST = 256
+
 
 class AuditTrail:
     """Writes the audit trail of one service."""
@@ -122,6 +125,6 @@ def _why(refused: RequestRefused) -> dict[str, str | None]:
 
 
 def _write(level: int, outcome: str, fields: dict[str, str | None]) -> None:
-    known = {"outcome": outcome} | {key: value for key, value in fields.items() if value}
+    known = {"outcome": outcome} | {key: value[:_LONGEST] for key, value in fields.items() if value}
     text = " ".join(f"{key}={value!r}" for key, value in known.items())
     _audit.log(level, "%s", text, extra={"audit": known})

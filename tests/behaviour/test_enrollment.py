@@ -10,9 +10,10 @@ from cryptography import x509
 from est_protocol.errors import RefusalReason, ServerRefused
 from est_protocol.keys import spki_sha256
 from est_protocol.operations import Operation
+from est_protocol.secure_channel.policy import TlsVersion
 from est_server.interfaces import CertificateState, DeviceState
-from tests.behaviour.roads import Road
-from tests.behaviour.world import LABEL, STRICT, Device, World
+from tests.behaviour.roads import Road, https
+from tests.behaviour.world import LABEL, STRICT, AuditRecords, Device, World
 from tests.pki import make_key, make_name
 
 ANY_NAME = make_name("whatever the device calls itself")
@@ -47,6 +48,17 @@ async def test_an_unknown_label_is_not_found(world: World, road: Road) -> None:
     assert refusal.value.status == road.not_found
     assert "label" in refusal.value.explanation
     assert world.last_refusal == RefusalReason.UNKNOWN_LABEL
+
+
+async def test_what_a_peer_chose_does_not_blow_up_the_audit_trail(
+    world: World, audit: AuditRecords
+) -> None:
+    async with https(world, TlsVersion.TLS1_3) as road:
+        async with road.connection(await world.list_device("a")) as connection:
+            with pytest.raises(ServerRefused):
+                await connection.get(Operation.CACERTS, label="\x1b" * 2500)
+    assert audit.entries[-1]["reason"] == RefusalReason.UNKNOWN_LABEL
+    assert sum(map(len, audit.entries[-1].values())) < 800
 
 
 # -- First enrollment --------------------------------------------------------------------------
