@@ -15,13 +15,14 @@ from est_protocol.messages import (
     CsrAttributesResponse,
     EstRequest,
     EstResponse,
+    GeneratedKeyResponse,
     Pending,
 )
 from est_protocol.operations import Operation
 
 _log = logging.getLogger(__name__)
 
-_Answer = TypeVar("_Answer", CertificatesResponse, CsrAttributesResponse)
+_Answer = TypeVar("_Answer", CertificatesResponse, CsrAttributesResponse, GeneratedKeyResponse)
 
 
 class Exchange:

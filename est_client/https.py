@@ -20,7 +20,7 @@ from est_client.http_answers import (
     printable,
     reason_phrase,
 )
-from est_protocol import base64_body, certs_only
+from est_protocol import base64_body, certs_only, key_delivery
 from est_protocol.credentials import PeerCredentials
 from est_protocol.errors import ChannelClosed, ConfigurationError, MessageError, ServerRefused
 from est_protocol.media_types import MediaType
@@ -238,7 +238,9 @@ class HttpsConnection:
     def _success(
         self, operation: Operation, answer: aiohttp.ClientResponse, body: bytes
     ) -> EstResponse:
-        _require_media_type(operation, answer)
+        media_type = _require_media_type(operation, answer)
+        if operation is Operation.SERVERKEYGEN:
+            return key_delivery.from_multipart_mixed(media_type, body)
         der = base64_body.decode(body)
         if operation is Operation.CSRATTRS:
             return CsrAttributesResponse(der)
@@ -295,7 +297,7 @@ async def _read(answer: aiohttp.ClientResponse, limit: int) -> tuple[bytes, bool
     return bytes(body), True
 
 
-def _require_media_type(operation: Operation, answer: aiohttp.ClientResponse) -> None:
+def _require_media_type(operation: Operation, answer: aiohttp.ClientResponse) -> MediaType:
     """Compare the type; smime-type only where it is given, for many servers leave it out."""
     expected = operation.response_type
     header = answer.headers.get("Content-Type", "")
@@ -306,6 +308,7 @@ def _require_media_type(operation: Operation, answer: aiohttp.ClientResponse) ->
             f"the answer to /{operation.path_segment} is {printable(header)!r}, "
             f"not {str(expected)!r}"
         )
+    return actual
 
 
 def _path_of(request: EstRequest) -> str:

@@ -118,6 +118,9 @@ class RefusalReason(StrEnum):
     POP_LINKING_FAILED = "pop-linking-failed"
     KEY_NOT_ALLOWED = "key-not-allowed"
     CSR_ATTRIBUTES_MISSING = "csr-attributes-missing"
+    KEY_PROTECTION_REQUIRED = "key-protection-required"
+    KEY_PROTECTION_IMPOSSIBLE = "key-protection-impossible"
+    DECRYPT_KEY_UNKNOWN = "decrypt-key-unknown"
     AUTHENTICATION_REQUIRED = "authentication-required"
     CREDENTIALS_WRONG = "credentials-wrong"
     TOO_MANY_ATTEMPTS = "too-many-attempts"
@@ -163,6 +166,9 @@ STATUS: dict[RefusalReason, Status] = {
     RefusalReason.POP_LINKING_FAILED: _FORBIDDEN,
     RefusalReason.KEY_NOT_ALLOWED: _FORBIDDEN,
     RefusalReason.CSR_ATTRIBUTES_MISSING: _BAD_REQUEST,
+    RefusalReason.KEY_PROTECTION_REQUIRED: _FORBIDDEN,
+    RefusalReason.KEY_PROTECTION_IMPOSSIBLE: _FORBIDDEN,
+    RefusalReason.DECRYPT_KEY_UNKNOWN: _FORBIDDEN,
     # HTTP 401 promises a WWW-Authenticate challenge (RFC 9110 section 15.5.2), so a refusal is
     # 401 exactly if it carries one; CoAP's 4.01 promises nothing.
     RefusalReason.AUTHENTICATION_REQUIRED: Status(403, (4, 1)),

@@ -84,4 +84,4 @@ class Pending:
     retry_after: int
 
 
-EstResponse = CertificatesResponse | CsrAttributesResponse | Pending
+EstResponse = CertificatesResponse | CsrAttributesResponse | GeneratedKeyResponse | Pending

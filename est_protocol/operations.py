@@ -43,6 +43,13 @@ class Operation(Enum):
         return _SHORT_NAMES.get(self)
 
     @property
+    def short_names(self) -> tuple[str, ...]:
+        """All path segments on CoAPS; server-side key generation has two."""
+        if self is Operation.SERVERKEYGEN:
+            return (_SHORT_NAMES[self], SERVERKEYGEN_BARE)
+        return () if self.short_name is None else (self.short_name,)
+
+    @property
     def method(self) -> str:
         """``GET`` or ``POST``, on both transports."""
         return "GET" if self in (Operation.CACERTS, Operation.CSRATTRS) else "POST"
@@ -73,7 +80,12 @@ _SHORT_NAMES = {
     Operation.SERVERKEYGEN: "skg",
 }
 
+#: The other path segment of SERVERKEYGEN on CoAPS: the certificate comes bare, as /skc has it,
+#: rather than in a certs-only message (RFC 9148 section 4.1).
+SERVERKEYGEN_BARE = "skc"
+
 #: Path segments that a label must not be (RFC 7030 section 3.2.2), on either transport.
 RESERVED_SEGMENTS = frozenset(
-    {operation.path_segment for operation in Operation} | {*_SHORT_NAMES.values(), "skc"}
+    {operation.path_segment for operation in Operation}
+    | {*_SHORT_NAMES.values(), SERVERKEYGEN_BARE}
 )

@@ -46,8 +46,13 @@ class AskedAttributes:
 
         :raises RequestRefused: it lacks something; the sentence says what.
         """
-        renews = operation is Operation.SIMPLEREENROLL
-        missing = unmet(self.enforced.without_names() if renews else self.enforced, csr)
+        wishes = self.enforced
+        if operation is Operation.SIMPLEREENROLL:
+            wishes = wishes.without_names()
+        if operation is Operation.SERVERKEYGEN:
+            # Key and signature are ignored (RFC 7030 section 4.4.1).
+            wishes = replace(wishes, key=None, signature_algorithms=())
+        missing = unmet(wishes, csr)
         if missing:
             raise RequestRefused(
                 RefusalReason.CSR_ATTRIBUTES_MISSING,

@@ -28,6 +28,7 @@ from est_protocol.keys import PublicKey
 from est_protocol.messages import Pending, Transport
 from est_protocol.operations import Operation
 from est_protocol.pkcs10 import CertificationRequest
+from est_server.key_protection import KeyGenerationPolicy
 from est_server.user_credentials import CredentialsVerifier, HttpAuthentication, VerifiedUser
 
 # ---------------------------------------------------------------------------------------------
@@ -102,7 +103,10 @@ class EnrollmentRequest:
     this server whose subject and subjectAltName the CSR repeats. Nothing else in the CSR is
     verified: it is a wish.
 
-    :param operation: ``SIMPLEENROLL`` or ``SIMPLEREENROLL``.
+    For ``SERVERKEYGEN`` the key and the signature of the CSR mean nothing (RFC 7030 section
+    4.4.1); the client authenticated with a certificate, as it has to.
+
+    :param operation: ``SIMPLEENROLL``, ``SIMPLEREENROLL`` or ``SERVERKEYGEN``.
     :param transport: how the request came.
     :param label: the label, or ``None`` for the default.
     :param csr: the certification request.
@@ -120,6 +124,11 @@ class EnrollmentRequest:
     profile: CertificateProfile
     received_at: datetime
 
+    @property
+    def key_sha256(self) -> bytes | None:
+        """SHA-256 (32 octets) of the key to certify; ``None`` if the server is to make it."""
+        return None if self.operation is Operation.SERVERKEYGEN else self.csr.key_sha256
+
 
 @dataclass(frozen=True, slots=True)
 class ClientIdentity:
@@ -132,8 +141,8 @@ class ClientIdentity:
         is worth, and the CSR's key if the CSR is linked to the channel.
     :param issued: the ledger's record of the client's certificate if this server issued it and
         it verified, else ``None``. Never a revoked one, and a superseded one only in
-        ``SIMPLEREENROLL``, where the ledger has the last word: what succeeded it is the answer
-        to a retry, anything else is refused.
+        ``SIMPLEREENROLL`` and ``SERVERKEYGEN``, where the ledger has the last word: a retry is
+        answered, anything else is refused.
     :param http_user: the user whose HTTP credentials the client has, where the label asks for
         them. It proves nothing about any key.
     :param otp_user: the user whose secret is the CSR's otpChallenge; likewise.
@@ -614,6 +623,7 @@ class LabelPolicy:
     :param http: HTTP authentication; ``None``: never asked for, and ignored.
     :param one_time_secrets: who knows the secrets in otpChallenges; ``None``: a CSR with one is
         refused.
+    :param key_generation: how keys are generated for clients; ``None``: not at all.
     """
 
     authority: CertificateAuthority
@@ -624,3 +634,4 @@ class LabelPolicy:
     enforce_csr_wishes: bool = True
     http: HttpAuthentication | None = None
     one_time_secrets: CredentialsVerifier | None = None
+    key_generation: KeyGenerationPolicy | None = None

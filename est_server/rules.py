@@ -19,11 +19,13 @@ from est_protocol.messages import EstRequest, Transport
 from est_protocol.operations import RESERVED_SEGMENTS, Operation
 from est_protocol.pkcs10 import CertificationRequest
 from est_server.interfaces import (
+    CertificateState,
     EnrollmentIntent,
     IssuanceGrant,
     IssuedCertificate,
     LabelPolicy,
 )
+from est_server.key_generation import check_policy
 from est_server.user_credentials import UserRequirement, VerifiedUser
 
 
@@ -45,6 +47,21 @@ class Exchange:
         """Whoever the client is by a secret that it knows."""
         return self.otp_user or self.http_user
 
+    @property
+    def key_sha256(self) -> bytes | None:
+        """The hash of the key to certify; ``None`` if it is yet to be generated."""
+        generates = self.request.operation is Operation.SERVERKEYGEN
+        return None if generates else self.csr.key_sha256
+
+    def predecessor(self, issued: IssuedCertificate | None) -> IssuedCertificate | None:
+        """The certificate that the answer supersedes: the client's, if it renews.
+
+        A generated key takes the place of the client's, where it is of the same label.
+        """
+        if issued is None or self.request.operation is Operation.SIMPLEENROLL:
+            return None
+        return issued if issued.label == self.request.label else None
+
 
 def check_labels(labels: Mapping[str | None, LabelPolicy]) -> None:
     if None not in labels:
@@ -54,6 +71,8 @@ def check_labels(labels: Mapping[str | None, LabelPolicy]) -> None:
             raise ConfigurationError(f"a label cannot be named {label!r}")
         if not callable(policy.authorizer):
             raise ConfigurationError(f"label {label!r} has no authorizer: refusing to start")
+        if policy.key_generation is not None:
+            check_policy(policy.key_generation, policy.profile)
 
 
 def decode_exchange(
@@ -64,12 +83,7 @@ def decode_exchange(
     :raises RequestRefused: the CSR is malformed, its key may not be certified, it proves no
         possession of its key, or it is not linked to the channel although it has to be.
     """
-    if not request.body:
-        raise RequestRefused(RefusalReason.MALFORMED_BODY, "the body is empty")
-    try:
-        csr = CertificationRequest.decode(request.body)
-    except MessageError as error:
-        raise RequestRefused(RefusalReason.MALFORMED_CSR, str(error)) from error
+    csr = _decode_csr(request)
     kind = key_kind(csr.public_key)
     if kind not in policy.profile.allowed_keys:
         allowed = ", ".join(sorted(policy.profile.allowed_keys))
@@ -82,6 +96,36 @@ def decode_exchange(
             RefusalReason.POP_FAILED,
             "the signature of the certification request does not verify with its key",
         )
+    linked = _check_linking(csr, peer, policy)
+    return Exchange(request, peer, policy, csr, linked, now)
+
+
+def decode_key_generation(
+    request: EstRequest, peer: PeerCredentials, policy: LabelPolicy, now: datetime
+) -> Exchange:
+    """Decode the CSR of a request for a generated key.
+
+    Its key and its signature are ignored (RFC 7030 section 4.4.1), so it proves nothing of its
+    sender, linked to the channel or not.
+
+    :raises RequestRefused: the CSR is malformed, or linked to another channel.
+    """
+    csr = _decode_csr(request)
+    _check_linking(csr, peer, policy)
+    return Exchange(request, peer, policy, csr, pop_linked=False, received_at=now)
+
+
+def _decode_csr(request: EstRequest) -> CertificationRequest:
+    if not request.body:
+        raise RequestRefused(RefusalReason.MALFORMED_BODY, "the body is empty")
+    try:
+        return CertificationRequest.decode(request.body)
+    except MessageError as error:
+        raise RequestRefused(RefusalReason.MALFORMED_CSR, str(error)) from error
+
+
+def _check_linking(csr: CertificationRequest, peer: PeerCredentials, policy: LabelPolicy) -> bool:
+    """Whether the CSR is linked to the channel, which the policy may require."""
     linked = is_linked(csr, peer)
     if policy.require_pop_linking and not linked:
         raise RequestRefused(
@@ -89,7 +133,7 @@ def decode_exchange(
             "linking of identity and proof of possession is required: put the channel "
             "binding into challengePassword or estIdentityLinking (RFC 7030 section 3.5)",
         )
-    return Exchange(request, peer, policy, csr, linked, now)
+    return linked
 
 
 def require_authentication(exchange: Exchange) -> None:
@@ -101,6 +145,12 @@ def require_authentication(exchange: Exchange) -> None:
     both = http is not None and http.required is UserRequirement.BOTH
     coaps = exchange.request.transport is Transport.COAPS
     if exchange.user is None or both or coaps:
+        if exchange.request.operation is Operation.SERVERKEYGEN:
+            raise RequestRefused(
+                RefusalReason.AUTHENTICATION_REQUIRED,
+                "authentication is required: where the server makes the key, the certification "
+                "request proves nothing, so present a client certificate",
+            )
         raise authentication_required(exchange.request.transport)
 
 
@@ -160,19 +210,29 @@ def require_same_names(csr: CertificationRequest, current: x509.Certificate) -> 
     )
 
 
+def refuse_superseded(issued: IssuedCertificate | None) -> None:
+    if issued is not None and issued.state is CertificateState.SUPERSEDED:
+        raise RequestRefused(
+            RefusalReason.CERTIFICATE_SUPERSEDED,
+            "the client certificate has been superseded by a later one",
+            detail=f"serial {issued.certificate.serial_number:x}",
+            device=issued.device,
+        )
+
+
 def check_grant(grant: IssuanceGrant, exchange: Exchange, issued: IssuedCertificate | None) -> None:
-    if grant.key_sha256 is not None and grant.key_sha256 != exchange.csr.key_sha256:
+    if grant.key_sha256 not in (None, exchange.key_sha256):
         raise RequestRefused(
             RefusalReason.KEY_NOT_ALLOWED,
             "this client may have a certificate for its listed key only",
             device=grant.device,
         )
-    renews = exchange.request.operation is Operation.SIMPLEREENROLL
-    if renews and issued is not None and grant.device != issued.device:
+    predecessor = exchange.predecessor(issued)
+    if predecessor is not None and grant.device != predecessor.device:
         raise RequestRefused(
             RefusalReason.IDENTITY_MISMATCH,
             "the certificate being renewed belongs to another device",
-            detail=f"granted for {grant.device}, certificate of {issued.device}",
+            detail=f"granted for {grant.device}, certificate of {predecessor.device}",
         )
 
 
@@ -180,8 +240,8 @@ def intent_of(
     exchange: Exchange, grant: IssuanceGrant, issued: IssuedCertificate | None
 ) -> EnrollmentIntent:
     request, csr = exchange.request, exchange.csr
-    renews = request.operation is Operation.SIMPLEREENROLL and issued is not None
-    predecessor = issued.sha256 if renews and issued is not None else None
+    renewed = exchange.predecessor(issued)
+    predecessor = renewed.sha256 if renewed else None
     # What stays the same when a client asks again over a new channel: its identity and its key.
     # Not the CSR's octets, which change with the channel binding.
     known = exchange.peer.key_sha256 or (csr.key_sha256 if exchange.pop_linked else None)
@@ -192,7 +252,7 @@ def intent_of(
         b"" if request.label is None else b"/" + request.label.encode(),
         grant.device.encode(),
         identity,
-        csr.key_sha256,
+        exchange.key_sha256 or b"",
     )
     digest = hashlib.sha256(b"".join(len(part).to_bytes(4, "big") + part for part in parts))
     return EnrollmentIntent(
@@ -200,11 +260,19 @@ def intent_of(
         operation=request.operation,
         label=request.label,
         device=grant.device,
-        spki_sha256=csr.key_sha256,
+        spki_sha256=exchange.key_sha256,
         predecessor=predecessor,
         transport=request.transport,
         peer=exchange.peer.address,
         reasons=grant.reasons,
         requested_at=exchange.received_at,
-        secret=None if renews else grant.secret,
+        secret=None if renewed else grant.secret,
+        lost_since=_lost_since(exchange),
     )
+
+
+def _lost_since(exchange: Exchange) -> datetime | None:
+    generation = exchange.policy.key_generation
+    if generation is None or exchange.request.operation is not Operation.SERVERKEYGEN:
+        return None
+    return exchange.received_at - generation.retry_window

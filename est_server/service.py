@@ -9,17 +9,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import NamedTuple
 from weakref import WeakValueDictionary
 
 from cryptography.hazmat.primitives import hashes
 
 from est_protocol.credentials import AnchorSet, PeerCredentials
 from est_protocol.errors import RefusalReason, RequestRefused
-from est_protocol.keys import spki_sha256
+from est_protocol.keys import PublicKey, spki_sha256
 from est_protocol.messages import (
     CertificatesResponse,
     CsrAttributesResponse,
@@ -45,13 +46,23 @@ from est_server.interfaces import (
     IssuedCertificate,
     LabelPolicy,
 )
+from est_server.key_generation import (
+    DeliveredKey,
+    Delivery,
+    KeyFactory,
+    plan_delivery,
+    read_wish,
+)
+from est_server.key_protection import KeyGenerationPolicy
 from est_server.rules import (
     Exchange,
     authentication_required,
     check_grant,
     check_labels,
     decode_exchange,
+    decode_key_generation,
     intent_of,
+    refuse_superseded,
     require_authentication,
     require_same_names,
 )
@@ -68,6 +79,23 @@ class SystemClock:
         return datetime.now(UTC)
 
 
+class _Outcome(NamedTuple):
+    """What became of a request, and its answer.
+
+    :param word: what the audit trail calls it.
+    """
+
+    word: str
+    issued: IssuedCertificate | None
+    answer: EstResponse
+
+    @classmethod
+    def of(cls, word: str, result: IssuedCertificate | Pending) -> _Outcome:
+        if isinstance(result, Pending):
+            return cls("pending", None, result)
+        return cls(word, result, CertificatesResponse((result.certificate,)))
+
+
 class EnrollmentService:
     """Answers EST requests.
 
@@ -80,6 +108,7 @@ class EnrollmentService:
     :param authorizer_timeout: seconds after which an authorizer that has not decided is taken to
         have refused; the same for a verifier of credentials.
     :param user_limits: bounds of HTTP authentication and otpChallenges.
+    :param key_generation_workers: how many slow keys are generated at once for clients.
     :raises ConfigurationError: no default label, a label that cannot be told from an operation,
         or a label without an authorizer.
     """
@@ -93,6 +122,7 @@ class EnrollmentService:
         clock: Clock | None = None,
         authorizer_timeout: float = 10.0,
         user_limits: UserLimits | None = None,
+        key_generation_workers: int = 1,
     ) -> None:
         check_labels(labels)
         self._labels = dict(labels)
@@ -106,23 +136,26 @@ class EnrollmentService:
         # Two copies of one request must not both get as far as the authority. Across processes
         # the ledger sees to that; within one process the second waits for the first.
         self._locks: WeakValueDictionary[bytes, asyncio.Lock] = WeakValueDictionary()
-        self._issuing: set[asyncio.Task[tuple[str, IssuedCertificate | Pending]]] = set()
+        self._issuing: set[asyncio.Task[_Outcome]] = set()
+        self._keys = KeyFactory(key_generation_workers)
 
     @property
     def labels(self) -> tuple[str | None, ...]:
         """The labels that are served, ``None`` for the default among them."""
         return tuple(self._labels)
 
-    @property
-    def operations(self) -> tuple[Operation, ...]:
-        """The operations that have something to offer.
+    def operations(self, label: str | None) -> tuple[Operation, ...]:
+        """The operations that have something to offer under ``label``, one of :attr:`labels`.
 
-        /csrattrs is answered in any case, but where no label asks for anything there is nothing
+        /csrattrs is answered in any case, but where the label asks for nothing there is nothing
         to discover (RFC 9148 section 4.1).
         """
-        operations = (Operation.CACERTS, Operation.SIMPLEENROLL, Operation.SIMPLEREENROLL)
-        asks = any(asked.der is not None for asked in self._asked.values())
-        return (*operations, Operation.CSRATTRS) if asks else operations
+        operations = [Operation.CACERTS, Operation.SIMPLEENROLL, Operation.SIMPLEREENROLL]
+        if self._asked[label].der is not None:
+            operations.append(Operation.CSRATTRS)
+        if self._labels[label].key_generation is not None:
+            operations.append(Operation.SERVERKEYGEN)
+        return tuple(operations)
 
     async def respond(self, request: EstRequest, peer: PeerCredentials) -> EstResponse:
         """Answer one request.
@@ -158,6 +191,7 @@ class EnrollmentService:
         """Wait until everything that is being issued is in the ledger."""
         if self._issuing:
             await asyncio.wait(self._issuing)
+        self._keys.close()
 
     async def _dispatch(self, request: EstRequest, peer: PeerCredentials) -> EstResponse:
         policy = self._labels.get(request.label)
@@ -173,6 +207,9 @@ class EnrollmentService:
             return await self._simpleenroll(await self._decode(request, peer, policy))
         if request.operation is Operation.SIMPLEREENROLL:
             return await self._simplereenroll(await self._decode(request, peer, policy))
+        if request.operation is Operation.SERVERKEYGEN and policy.key_generation is not None:
+            exchange = await self._decode(request, peer, policy)
+            return await self._serverkeygen(exchange, policy.key_generation)
         raise RequestRefused(
             RefusalReason.UNKNOWN_OPERATION, f"{request.operation.value} is not served here"
         )
@@ -186,7 +223,9 @@ class EnrollmentService:
         """
         async with self._in_time():
             http_user = await self._users.http_user(request, peer, policy)
-            exchange = decode_exchange(request, peer, policy, self._clock.now())
+            generates = request.operation is Operation.SERVERKEYGEN
+            decode = decode_key_generation if generates else decode_exchange
+            exchange = decode(request, peer, policy, self._clock.now())
             self._asked[request.label].require(exchange.csr, request.operation)
             otp_user = await self._users.otp_user(exchange.csr, request.label, peer, policy)
         exchange = replace(exchange, http_user=http_user, otp_user=otp_user)
@@ -253,13 +292,7 @@ class EnrollmentService:
 
     async def _simpleenroll(self, exchange: Exchange) -> EstResponse:
         issued = await self._find_issued(exchange.peer)
-        if issued is not None and issued.state is CertificateState.SUPERSEDED:
-            raise RequestRefused(
-                RefusalReason.CERTIFICATE_SUPERSEDED,
-                "the client certificate has been superseded by a later one",
-                detail=f"serial {issued.certificate.serial_number:x}",
-                device=issued.device,
-            )
+        refuse_superseded(issued)
         return await self._enroll(exchange, issued)
 
     async def _simplereenroll(self, exchange: Exchange) -> EstResponse:
@@ -287,6 +320,63 @@ class EnrollmentService:
             )
         require_same_names(exchange.csr, issued.certificate)
         return await self._enroll(exchange, issued)
+
+    # -- /serverkeygen -------------------------------------------------------------------------
+
+    async def _serverkeygen(
+        self, exchange: Exchange, generation: KeyGenerationPolicy
+    ) -> EstResponse:
+        """RFC 7030 section 4.4: the CSR is treated as that of an enrollment, but for its key.
+
+        A client that presents its operational certificate of this label has it superseded, as by
+        a renewal. A superseded one gets as far as the ledger, which knows a retry.
+        """
+        wish = read_wish(exchange.csr)
+        issued = await self._find_issued(exchange.peer)
+        if exchange.predecessor(issued) is None:
+            refuse_superseded(issued)
+        decision = await self._authorize(exchange, issued)
+        if isinstance(decision, Pending):
+            self._trail.answered("pending", exchange.request, exchange.peer)
+            return decision
+        check_grant(decision, exchange, issued)
+        async with self._in_time():
+            delivery = await plan_delivery(
+                generation, exchange.csr, wish, exchange.peer, decision.device
+            )
+        intent = intent_of(exchange, decision, issued)
+        return await self._bring_to_its_end(
+            exchange, self._generate_once(exchange, decision, intent, delivery)
+        )
+
+    async def _generate_once(
+        self,
+        exchange: Exchange,
+        grant: IssuanceGrant,
+        intent: EnrollmentIntent,
+        delivery: Delivery,
+    ) -> _Outcome:
+        """Make a key and issue its certificate; the key is in the answer and nowhere else."""
+        async with self._locks.setdefault(intent.request_key, asyncio.Lock()):
+            try:
+                ticket = await self._ledger.begin(intent)
+                if isinstance(ticket, IssuedCertificate):
+                    raise TypeError("the ledger repeats a certificate whose key is gone")
+                delivered = await self._make_key(delivery, ticket)
+                result = await self._issue(exchange, grant, ticket, delivered.public_key)
+            except RequestRefused as refused:
+                refused.device = refused.device or grant.device
+                raise
+        if isinstance(result, Pending):
+            return _Outcome.of("pending", result)
+        return _Outcome("generated", result, delivered.answer(result.certificate))
+
+    async def _make_key(self, delivery: Delivery, ticket: IssuanceTicket) -> DeliveredKey:
+        try:
+            return delivery.pack(await self._keys.make(delivery.kind))
+        except Exception as error:
+            await self._abandon(ticket, f"no key was made: {type(error).__name__}")
+            raise
 
     async def _find_issued(self, peer: PeerCredentials) -> IssuedCertificate | None:
         """The ledger's record of the client's certificate, if this CA issued it.
@@ -323,17 +413,22 @@ class EnrollmentService:
             return decision
         check_grant(decision, exchange, issued)
         intent = intent_of(exchange, decision, issued)
-        # The client may vanish while we issue; what has begun is brought to its end all the same,
-        # and the client's retry finds the certificate in the ledger.
-        task = asyncio.create_task(self._issue_once(exchange, decision, intent))
+        return await self._bring_to_its_end(exchange, self._issue_once(exchange, decision, intent))
+
+    async def _bring_to_its_end(
+        self, exchange: Exchange, work: Coroutine[None, None, _Outcome]
+    ) -> EstResponse:
+        """The client may vanish while we issue; what has begun is brought to its end all the
+        same, and the client's retry finds in the ledger what became of it."""
+        task = asyncio.create_task(work)
         self._issuing.add(task)
         task.add_done_callback(self._issuing.discard)
-        outcome, result = await asyncio.shield(task)
-        if isinstance(result, Pending):
-            self._trail.answered(outcome, exchange.request, exchange.peer)
-            return result
-        self._trail.issued(outcome, exchange.request, exchange.peer, result)
-        return CertificatesResponse((result.certificate,))
+        outcome = await asyncio.shield(task)
+        if outcome.issued is None:
+            self._trail.answered(outcome.word, exchange.request, exchange.peer)
+        else:
+            self._trail.issued(outcome.word, exchange.request, exchange.peer, outcome.issued)
+        return outcome.answer
 
     async def _authorize(
         self, exchange: Exchange, issued: IssuedCertificate | None
@@ -363,26 +458,30 @@ class EnrollmentService:
 
     async def _issue_once(
         self, exchange: Exchange, grant: IssuanceGrant, intent: EnrollmentIntent
-    ) -> tuple[str, IssuedCertificate | Pending]:
+    ) -> _Outcome:
         """Issue, or find what was issued to the same request before; say which it was."""
         async with self._locks.setdefault(intent.request_key, asyncio.Lock()):
             try:
                 begun = await self._ledger.begin(intent)
                 if isinstance(begun, IssuedCertificate):
-                    return "replayed", begun
-                result = await self._issue(exchange, grant, begun)
+                    return _Outcome.of("replayed", begun)
+                result = await self._issue(exchange, grant, begun, exchange.csr.public_key)
             except RequestRefused as refused:
                 refused.device = refused.device or grant.device
                 raise
-        return "pending" if isinstance(result, Pending) else "issued", result
+        return _Outcome.of("issued", result)
 
     async def _issue(
-        self, exchange: Exchange, grant: IssuanceGrant, ticket: IssuanceTicket
+        self,
+        exchange: Exchange,
+        grant: IssuanceGrant,
+        ticket: IssuanceTicket,
+        public_key: PublicKey,
     ) -> IssuedCertificate | Pending:
         profile = exchange.policy.profile
         validity = min(grant.validity or profile.validity, profile.validity)
         order = IssuanceOrder(
-            public_key=exchange.csr.public_key,
+            public_key=public_key,
             subject=grant.subject,
             subject_alt_names=grant.subject_alt_names,
             validity=validity,
@@ -396,7 +495,7 @@ class EnrollmentService:
             if isinstance(certificate, Pending):
                 await self._abandon(ticket, "the certificate authority is not ready")
                 return certificate
-            if spki_sha256(certificate.public_key()) != exchange.csr.key_sha256:
+            if spki_sha256(certificate.public_key()) != spki_sha256(public_key):
                 raise ValueError("the certificate authority certified another key")
         except Exception as error:
             await self._abandon(ticket, repr(error))

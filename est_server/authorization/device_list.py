@@ -34,7 +34,8 @@ class DeviceListAuthorizer:
     - bare key: a listed key, proved by a certificate of whatever worth (on CoAPS a self-signed
       one) or by a CSR that is linked to the channel; enrolls itself.
 
-    The profile's ``operational_key`` overrides which key may be enrolled.
+    A key that the server generates is never the listed one. The profile's ``operational_key``
+    overrides which key may be enrolled.
 
     :param registry: the devices.
     :param birth_certificates: accept birth certificates.
@@ -126,9 +127,10 @@ class DeviceListAuthorizer:
         self, request: EnrollmentRequest, device: Device
     ) -> None:
         """A key that is listed for one device must not end up in a certificate of another."""
-        if request.csr.key_sha256 == device.listed.spki_sha256:
+        key = request.key_sha256
+        if key is None or key == device.listed.spki_sha256:
             return
-        owner = await self._registry.find_by_key(request.csr.key_sha256)
+        owner = await self._registry.find_by_key(key)
         if owner is not None and owner.udid != device.udid:
             raise RequestRefused(
                 RefusalReason.IDENTITY_MISMATCH,
@@ -147,7 +149,7 @@ class DeviceListAuthorizer:
         wanted = request.profile.operational_key
         allowed = by_identity if wanted is OperationalKey.BY_IDENTITY else wanted
         listed = device.listed.spki_sha256
-        if allowed is OperationalKey.FRESH and request.csr.key_sha256 == listed:
+        if allowed is OperationalKey.FRESH and request.key_sha256 == listed:
             raise RequestRefused(
                 RefusalReason.KEY_NOT_ALLOWED,
                 "a fresh key is required; the listed key is not certified here",

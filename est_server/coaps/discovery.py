@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import quote
 
@@ -48,22 +48,24 @@ class Link:
 
 
 def links(
-    root: Sequence[str], labels: Iterable[str | None], operations: Iterable[Operation]
+    root: Sequence[str], operations: Mapping[str | None, Iterable[Operation]]
 ) -> tuple[Link, ...]:
-    """A link for each operation under each label, below ``root``."""
-    operations = tuple(operations)
+    """A link for each name of each operation, below ``root``.
+
+    :param operations: what is served, by label.
+    """
     return tuple(
         Link(
             "/" + "/".join(quote(segment, safe=_SEGMENT_SAFE) for segment in path),
             {
-                "rt": (f"ace.est.{operation.short_name}",),
+                "rt": (f"ace.est.{name}",),
                 "ct": tuple(str(number) for number in CONTENT_FORMATS[operation]),
             },
         )
-        for label in labels
-        for operation in operations
-        if operation.short_name is not None
-        for path in [(*root, *(() if label is None else (label,)), operation.short_name)]
+        for label, served in operations.items()
+        for operation in served
+        for name in operation.short_names
+        for path in [(*root, *(() if label is None else (label,)), name)]
     )
 
 

@@ -7,12 +7,19 @@ from typing import Any, Protocol
 from aiocoap.numbers import Code
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from est_protocol import certs_only
+from est_protocol import certs_only, key_delivery
 from est_protocol.credentials import PeerCredentials
 from est_protocol.errors import RefusalReason, RequestRefused
 from est_protocol.media_types import ContentFormat
-from est_protocol.messages import CsrAttributesResponse, EstRequest, EstResponse, Pending, Transport
-from est_protocol.operations import Operation
+from est_protocol.messages import (
+    CsrAttributesResponse,
+    EstRequest,
+    EstResponse,
+    GeneratedKeyResponse,
+    Pending,
+    Transport,
+)
+from est_protocol.operations import SERVERKEYGEN_BARE, Operation
 from est_server.coaps import discovery
 from est_server.coaps.blockwise import Body
 
@@ -25,9 +32,8 @@ class EstService(Protocol):
         """The labels that are served."""
         ...
 
-    @property
-    def operations(self) -> tuple[Operation, ...]:
-        """The operations that are served."""
+    def operations(self, label: str | None) -> tuple[Operation, ...]:
+        """The operations that are served under a label."""
         ...
 
     async def respond(self, request: EstRequest, peer: PeerCredentials) -> EstResponse:
@@ -108,10 +114,16 @@ class Discovery:
 
 
 class EstResource:
-    """One operation under one label."""
+    """One operation under one label.
 
-    def __init__(self, service: EstService, operation: Operation, label: str | None) -> None:
+    :param name: the path segment, where the operation has several.
+    """
+
+    def __init__(
+        self, service: EstService, operation: Operation, label: str | None, *, name: str
+    ) -> None:
         self._service = service
+        self._name = name
         self.operation = operation
         self.label = label
 
@@ -122,7 +134,7 @@ class EstResource:
         if request.opt.content_format != wanted:
             raise RequestRefused(
                 RefusalReason.UNSUPPORTED_MEDIA_TYPE,
-                f"{self.operation.short_name} takes "
+                f"{self._name} takes "
                 + (f"content-format {wanted} (application/pkcs10)" if wanted else "no body"),
             )
         _require_accept(request, *discovery.CONTENT_FORMATS[self.operation])
@@ -138,6 +150,10 @@ class EstResource:
             raise AnsweredByService(_not_yet(response))
         if isinstance(response, CsrAttributesResponse):
             return _csr_attributes(response)
+        if isinstance(response, GeneratedKeyResponse):
+            bare = self._name == SERVERKEYGEN_BARE
+            encoded = key_delivery.to_multipart_core(response, bare_certificate=bare)
+            return Body(int(Code.CHANGED), encoded, ContentFormat.MULTIPART_CORE)
         code = int(Code.CHANGED if self.operation.enrolls else Code.CONTENT)
         if request.opt.accept != ContentFormat.PKIX_CERT:
             encoded = certs_only.encode(response.certificates)

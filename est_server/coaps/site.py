@@ -30,7 +30,7 @@ from est_server.coaps.resources import (
 WELL_KNOWN_EST = (".well-known", "est")
 WELL_KNOWN_CORE = (".well-known", "core")
 
-_OPERATIONS = {operation.short_name: operation for operation in Operation}
+_OPERATIONS = {name: operation for operation in Operation for name in operation.short_names}
 
 #: Options that a request may carry (RFC 9148 section 4.4); an option with an odd number that is
 #: none of them, or that comes twice, is refused with 4.02 (RFC 7252 sections 5.4.1 and 5.4.5).
@@ -82,7 +82,8 @@ class EstSite:
         self._now = now or (lambda: asyncio.get_running_loop().time())
         short_root = tuple(part for part in self._limits.short_root.split("/") if part)
         self._roots = (WELL_KNOWN_EST, short_root) if short_root else (WELL_KNOWN_EST,)
-        links = discovery.links(self._roots[-1], service.labels, service.operations)
+        served = {label: service.operations(label) for label in service.labels}
+        links = discovery.links(self._roots[-1], served)
         self._discovery = Discovery(links)
         self.transfers = BlockwiseState(
             max_body=self._limits.max_body,
@@ -131,12 +132,15 @@ class EstSite:
     def _find_below(self, path: tuple[str, ...]) -> Resource:
         if not 1 <= len(path) <= 2:
             raise RequestRefused(RefusalReason.UNKNOWN_OPERATION, "there is nothing here")
-        operation = _OPERATIONS.get(path[-1])
-        if operation is None or operation not in self._service.operations:
+        name, label = path[-1], path[0] if len(path) == 2 else None
+        operation = _OPERATIONS.get(name)
+        # What an unknown label serves is for the service to say.
+        known = label in self._service.labels
+        if operation is None or (known and operation not in self._service.operations(label)):
             raise RequestRefused(
-                RefusalReason.UNKNOWN_OPERATION, f"there is no operation {path[-1]!r} here"
+                RefusalReason.UNKNOWN_OPERATION, f"there is no operation {name!r} here"
             )
-        return EstResource(self._service, operation, path[0] if len(path) == 2 else None)
+        return EstResource(self._service, operation, label, name=name)
 
     # -- Block-wise transfer -------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ from typing import Protocol as TypingProtocol
 
 from aiohttp import web
 
-from est_protocol import base64_body, certs_only
+from est_protocol import base64_body, certs_only, key_delivery
 from est_protocol.credentials import PeerCredentials
 from est_protocol.errors import ChannelError, MessageError, RefusalReason, RequestRefused
 from est_protocol.http_authentication import (
@@ -24,6 +24,7 @@ from est_protocol.messages import (
     CsrAttributesResponse,
     EstRequest,
     EstResponse,
+    GeneratedKeyResponse,
     Pending,
     Transport,
 )
@@ -281,6 +282,9 @@ def _encode(operation: Operation, response: EstResponse, *, wrap: bool) -> web.R
             body=base64_body.encode(response.der),
             headers={"Content-Type": str(operation.response_type)},
         )
+    if isinstance(response, GeneratedKeyResponse):
+        media_type, body = key_delivery.to_multipart_mixed(response)
+        return web.Response(body=body, headers={"Content-Type": str(media_type)})
     return web.Response(
         body=base64_body.encode(certs_only.encode(response.certificates), wrap=wrap),
         headers={"Content-Type": str(operation.response_type)},

@@ -23,6 +23,7 @@ from est_protocol.messages import (
     CsrAttributesResponse,
     EstRequest,
     EstResponse,
+    GeneratedKeyResponse,
     Transport,
 )
 from est_protocol.oid_names import CHALLENGE_PASSWORD
@@ -36,8 +37,8 @@ from est_server.coaps.server import serve as serve_coaps
 from est_server.https import HttpsEndpoint, est_application
 from est_server.https import serve as serve_https
 from est_server.service import EnrollmentService
-from tests.behaviour.world import Device, World
-from tests.pki import make_leaf
+from tests.behaviour.world import KEYS, Device, World
+from tests.pki import make_key, make_leaf
 
 Connect = Callable[[LocalCredentials | None], Awaitable[EstConnection]]
 
@@ -49,6 +50,11 @@ class Session:
         self._connection = connection
         self._transport = transport
         self._device = device
+
+    @property
+    def cipher(self) -> str:
+        """The cipher suite of the channel, in OpenSSL's words."""
+        return self._connection.server.cipher
 
     def csr(
         self,
@@ -122,6 +128,21 @@ class Session:
         wish = subject or self._device.certificate.subject
         csr = self.csr(key, wish, names=names)
         return await self.post(Operation.SIMPLEREENROLL, csr.der, label=label)
+
+    async def serverkeygen(
+        self,
+        csr: pkcs10.CertificationRequest | bytes | None = None,
+        *,
+        label: str | None = KEYS,
+    ) -> GeneratedKeyResponse:
+        """Ask for a key; with a CSR whose key is of no consequence unless told otherwise."""
+        if csr is None:
+            csr = self.csr(make_key("of no consequence"), x509.Name([]))
+        body = csr if isinstance(csr, bytes) else csr.der
+        request = EstRequest(Operation.SERVERKEYGEN, self._transport, label, body)
+        answer = await self._connection.request(request)
+        assert isinstance(answer, GeneratedKeyResponse)
+        return answer
 
     async def _certificates(
         self, operation: Operation, body: bytes, label: str | None

@@ -17,7 +17,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from est_protocol.credentials import AnchorSet
 from est_protocol.csr_attributes import ExtensionTemplate, NameAttributeTemplate
 from est_protocol.csr_wishes import CsrWishes
-from est_protocol.keys import spki_sha256
+from est_protocol.key_package import KeyGenerator
+from est_protocol.keys import PublicKey, spki_sha256
 from est_protocol.oid_names import KEY_USAGE, SUBJECT_ALT_NAME
 from est_protocol.secure_channel.context import LocalCredentials, TrustAnchors
 from est_server.authorities.local import LocalAuthority
@@ -29,6 +30,7 @@ from est_server.interfaces import (
     LabelPolicy,
     ListedDevice,
 )
+from est_server.key_protection import KeyGenerationPolicy
 from est_server.service import EnrollmentService
 from est_server.stores.sqlite import SqliteStore
 from tests.pki import Ca, make_ca, make_key, make_leaf, make_server
@@ -55,6 +57,30 @@ WISHES = CsrWishes(
         ExtensionTemplate(KEY_USAGE, True, b"\x03\x02\x07\x80"),
     ),
 )
+
+#: A label under which the server generates keys.
+KEYS = "keys"
+
+#: The same, but no key leaves without encryption of its own.
+SEALED_KEYS = "sealed-keys"
+
+
+class KnownKeys:
+    """Keys that were given to devices in advance."""
+
+    def __init__(self) -> None:
+        self.symmetric: dict[tuple[bytes, str], bytes] = {}
+        self.public: dict[tuple[bytes, str], x509.Certificate | PublicKey] = {}
+
+    async def symmetric_key(self, identifier: bytes, device: str, /) -> bytes | None:
+        """See :class:`est_server.key_protection.KeyProtection`."""
+        return self.symmetric.get((identifier, device))
+
+    async def recipient_key(
+        self, identifier: bytes, device: str, /
+    ) -> x509.Certificate | PublicKey | None:
+        """See :class:`est_server.key_protection.KeyProtection`."""
+        return self.public.get((identifier, device))
 
 
 @dataclass(frozen=True)
@@ -111,11 +137,23 @@ class World:
             }
         )
         self.client_anchors = TrustAnchors({AnchorSet.EXPLICIT: (self.authority_root,)})
+        self.known_keys = KnownKeys()
+        self.generator = make_leaf(self._default, "key generator")
+        generation = KeyGenerationPolicy(
+            kinds=("ec-p256", "ec-p384", "rsa-2048"),
+            generator=KeyGenerator(self.generator.key, self.generator.chain),
+            protection=self.known_keys,
+        )
         policies = {
             None: self._policy(self._default),
             LABEL: self._policy(self._labelled),
             STRICT: self._policy(self._labelled, require_pop_linking=True),
             WISHING: replace(self._policy(self._default), csr_wishes=WISHES),
+            KEYS: replace(self._policy(self._default), key_generation=generation),
+            SEALED_KEYS: replace(
+                self._policy(self._default),
+                key_generation=replace(generation, require_protected_key=True),
+            ),
         }
         self.service = EnrollmentService(policies, store, registry=store)
 
@@ -131,6 +169,11 @@ class World:
             DeviceListAuthorizer(self.store),
             require_pop_linking=require_pop_linking,
         )
+
+    def octets_at_rest(self) -> bytes:
+        """All that the store has written to the disk."""
+        files = self._database.parent.glob(f"{self._database.name}*")
+        return b"".join(path.read_bytes() for path in files)
 
     def issued_count(self) -> int:
         """How many certificates the ledger holds."""

@@ -47,7 +47,7 @@ class GrantingService:
     """Grants what is linked to its channel, and refuses the rest."""
 
     labels = (None, "factory")
-    operations = (
+    served = (
         Operation.CACERTS,
         Operation.CSRATTRS,
         Operation.SIMPLEENROLL,
@@ -57,6 +57,10 @@ class GrantingService:
     def __init__(self) -> None:
         self.answered: list[tuple[EstRequest, PeerCredentials]] = []
         self.wishes = CsrWishes()
+
+    def operations(self, label: str | None) -> tuple[Operation, ...]:
+        """The same under every label."""
+        return self.served
 
     async def respond(self, request: EstRequest, peer: PeerCredentials) -> EstResponse:
         self.answered.append((request, peer))

@@ -30,7 +30,7 @@ class IssuingService:
     """Issues to every client that has a certificate."""
 
     labels = (None, "plant")
-    operations = (Operation.CACERTS, Operation.SIMPLEENROLL, Operation.SIMPLEREENROLL)
+    served = (Operation.CACERTS, Operation.SIMPLEENROLL, Operation.SIMPLEREENROLL)
 
     def __init__(self) -> None:
         self.requests: list[EstRequest] = []
@@ -39,6 +39,10 @@ class IssuingService:
         self.answer: Callable[[EstRequest], EstResponse] | None = None
         #: Seconds, or an event, that each answer waits for.
         self.gate: asyncio.Event | None = None
+
+    def operations(self, label: str | None) -> tuple[Operation, ...]:
+        """The same under every label."""
+        return self.served
 
     async def respond(self, request: EstRequest, peer: PeerCredentials) -> EstResponse:
         """Answer as an EST server would."""

@@ -47,7 +47,7 @@ class RecordingService:
     """Answers every request and remembers it."""
 
     labels = (None, "a b/c")
-    operations: tuple[Operation, ...] = (
+    served: tuple[Operation, ...] = (
         Operation.CACERTS,
         Operation.SIMPLEENROLL,
         Operation.SIMPLEREENROLL,
@@ -57,6 +57,10 @@ class RecordingService:
         self.requests: list[EstRequest] = []
         self.refusals: list[RequestRefused] = []
         self.answer: EstResponse | RequestRefused | None = None
+
+    def operations(self, label: str | None) -> tuple[Operation, ...]:
+        """The same under every label."""
+        return self.served
 
     async def respond(self, request: EstRequest, peer: PeerCredentials) -> EstResponse:
         self.requests.append(request)
@@ -491,7 +495,7 @@ async def test_a_later_block_of_an_answer_that_is_gone(
 @pytest.fixture
 def asking(service: RecordingService) -> EstSite:
     """A site whose service asks for linking."""
-    service.operations = (*service.operations, Operation.CSRATTRS)
+    service.served = (*service.served, Operation.CSRATTRS)
     service.answer = CsrAttributesResponse(CSR_ATTRIBUTES_DER)
     return EstSite(service, SiteLimits(), now=Clock())
 
