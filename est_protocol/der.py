@@ -11,6 +11,7 @@ from est_protocol.errors import MessageError
 
 OBJECT_IDENTIFIER = 0x06
 INTEGER = 0x02
+BIT_STRING = 0x03
 SEQUENCE = 0x30
 SET = 0x31
 

@@ -16,9 +16,11 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from est_protocol import der
 from est_protocol.challenge_attributes import ChallengeAttributes
 from est_protocol.channel_binding import ChannelBinding
 from est_protocol.csr_attributes import ExtensionTemplate
+from est_protocol.der import DerReader
 from est_protocol.errors import MessageError
 from est_protocol.keys import PublicKey, SigningKey, spki_sha256
 from est_protocol.oid_names import (
@@ -72,7 +74,7 @@ class CertificationRequest:
             self.signature_algorithm = csr.signature_algorithm_oid.dotted_string
 
     @classmethod
-    def decode(cls, der: bytes) -> CertificationRequest:
+    def decode(cls, encoded: bytes) -> CertificationRequest:
         """Decode a DER CertificationRequest.
 
         The key may be anything that ``cryptography`` knows, weak or odd: which keys are certified
@@ -82,7 +84,8 @@ class CertificationRequest:
         :raises MessageError: the octets are not one, or its key is of an unknown kind.
         """
         with decoding_x509("the certification request"):
-            csr = x509.load_der_x509_csr(der)
+            csr = x509.load_der_x509_csr(encoded)
+        _require_whole_octets(encoded)
         return cls(csr)
 
     @property
@@ -125,6 +128,17 @@ class _Attribute(core.Sequence):  # type: ignore[misc]
 
 class _Attributes(core.SequenceOf):  # type: ignore[misc]
     _child_spec = _Attribute
+
+
+def _require_whole_octets(encoded: bytes) -> None:
+    """Every signature is whole octets, but ``cryptography`` reads over the count of unused bits,
+    so that one request would have several encodings with a valid signature."""
+    name = "the certification request"
+    request = DerReader(DerReader(encoded, name).read(der.SEQUENCE, "its body").content, name)
+    request.read(der.SEQUENCE, "certificationRequestInfo")
+    request.read(der.SEQUENCE, "signatureAlgorithm")
+    if request.read(der.BIT_STRING, "signature").content[:1] != b"\x00":
+        raise MessageError("the signature of the certification request is not whole octets")
 
 
 def _require_distinct_attributes(csr: x509.CertificateSigningRequest) -> None:

@@ -111,6 +111,16 @@ def test_a_changed_bit_anywhere_proves_nothing(position: int) -> None:
     assert not changed.proves_possession()
 
 
+def test_a_signature_of_broken_octets_is_refused() -> None:
+    octets = bytearray(request("ed25519").der)
+    unused_bits = len(octets) - len(x509.load_der_x509_csr(bytes(octets)).signature) - 1
+    assert octets[unused_bits] == 0
+    octets[unused_bits] = 1
+    octets[-1] &= 0xFE  # An unused bit has to be zero.
+    with pytest.raises(MessageError, match="whole octets"):
+        decode(bytes(octets))
+
+
 def test_a_key_that_cannot_sign_proves_nothing() -> None:
     spki = spki_der(x25519.X25519PrivateKey.generate().public_key())
     assert not decode(raw_csr.raw_csr(spki=spki)).proves_possession()
