@@ -8,6 +8,7 @@ from est_client.key_store import FileKeyStore
 from est_client.lifecycle import enroll_device, renew_device
 from est_client.renewal import RenewalPolicy
 from est_client.retry import RetryPolicy
+from est_client.secrets import HttpLogin
 from est_client.trust import TrustDatabase
 from est_protocol.keys import generate_key
 from est_protocol.secure_channel.context import LocalCredentials
@@ -17,6 +18,7 @@ __all__ = [
     "ConnectorOptions",
     "EstClient",
     "FileKeyStore",
+    "HttpLogin",
     "KeyStore",
     "LocalCredentials",
     "RenewalPolicy",

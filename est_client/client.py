@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Self
@@ -19,6 +20,7 @@ from est_client.exchange import Exchange
 from est_client.issued import accept_issued
 from est_client.location import ServerLocation
 from est_client.retry import RetryPolicy
+from est_client.secrets import ClientSecrets, HttpLogin
 from est_client.self_signed import udid_name
 from est_client.session import Session
 from est_client.trust import TrustDatabase
@@ -67,6 +69,12 @@ class EstClient:
         another CA than the one that issues.
     :param fetch_ca_certificates: get /cacerts before the first enrollment (RFC 7030 section
         4.2), so that the issued certificate can be verified.
+    :param http_credentials: what to answer a verified server with that asks for HTTP
+        authentication (RFC 7030 section 3.2.3); dropped after the first enrollment.
+    :param otp_challenge: a one-time secret to put into the CSR of the first enrollment (RFC 7894
+        section 3.1), on either transport; our server takes ``NAME:SECRET``.
+    :param secrets_over_implicit_trust: tell these two also to a server that only an Implicit
+        trust anchor verified (RFC 7030 section 6 advises against it).
     :param retry: what to do when an answer is lost.
     :param keep_connection: seconds from one request to the next within which both use the same
         channel.
@@ -87,6 +95,9 @@ class EstClient:
         present_bare_key: bool = False,
         adopt_trust: bool = True,
         fetch_ca_certificates: bool = True,
+        http_credentials: HttpLogin | None = None,
+        otp_challenge: str | None = None,
+        secrets_over_implicit_trust: bool = False,
         retry: RetryPolicy | None = None,
         keep_connection: float = 10.0,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
@@ -108,9 +119,13 @@ class EstClient:
             monotonic=monotonic,
             now=now,
         )
+        self._secrets = ClientSecrets(
+            http_credentials, otp_challenge, over_implicit_trust=secrets_over_implicit_trust
+        )
         self._exchange = Exchange(
             self._session,
             label=label,
+            secrets=self._secrets,
             retry=retry or RetryPolicy(),
             sleep=sleep,
             monotonic=monotonic,
@@ -241,7 +256,11 @@ class EstClient:
         wishes = await self._followed(follow_csr_attributes)
         if wishes is not None:
             contents = contents_as_wished(
-                wishes, key, subject=name, subject_alt_names=subject_alt_names, values=values
+                wishes,
+                key,
+                subject=name,
+                subject_alt_names=subject_alt_names,
+                values=self._secrets.values(values),
             )
         path = await self._enroll(Operation.SIMPLEENROLL, key, contents, wait)
         return path[0]
@@ -323,25 +342,33 @@ class EstClient:
             await self.cacerts()
 
         def body(connection: EstConnection) -> bytes:
+            attributes = self._secrets.csr_attributes(
+                contents.attributes,
+                self._session.verified_by,
+                first=operation is not Operation.SIMPLEREENROLL,
+            )
+            complete = replace(contents, attributes=attributes)
             if not (self._pop_linking or contents.must_link):
-                return contents.build(key, None)
+                return complete.build(key, None)
             binding = connection.server.channel_binding
             if binding is None:
                 raise PeerNotTrusted(
                     "the request cannot be linked to the channel: the server speaks TLS 1.2 "
                     "without the extended master secret (RFC 7627)"
                 )
-            return contents.build(key, binding)
+            return complete.build(key, binding)
 
         answer = await self._exchange.send(
             operation, body, expected=CertificatesResponse, wait=wait
         )
-        return accept_issued(
+        path = accept_issued(
             answer.certificates,
             key.public_key(),
             authority=self.authority,
             now=self._now(),
         )
+        self._secrets.forget()
+        return path
 
 
 def _subject_alt_names(certificate: x509.Certificate) -> tuple[x509.GeneralName, ...]:

@@ -23,6 +23,7 @@ from est_client.device_keys import (
 from est_client.durable_files import write_durably
 from est_client.location import ServerLocation
 from est_client.retry import RetryPolicy
+from est_client.secrets import HttpLogin
 from est_client.system_trust import system_trust_anchors
 from est_client.trust import TrustDatabase
 from est_client.wishes_text import lines_of
@@ -40,6 +41,8 @@ _ALT_NAMES: dict[str, Callable[[str], x509.GeneralName]] = {
     "uri": x509.UniformResourceIdentifier,
     "email": x509.RFC822Name,
 }
+#: As much as an otpChallenge can hold (RFC 7894 appendix A).
+_LONGEST_SECRET = 255
 
 
 async def cacerts(options: argparse.Namespace) -> None:
@@ -103,7 +106,13 @@ async def enroll(options: argparse.Namespace) -> None:
     identity = _identity(options)
     values, names = _values(options.value), _alt_names(options.alt_name)
     async with _client(
-        options, location, identity, trust, present_bare_key=bool(options.new_key)
+        options,
+        location,
+        identity,
+        trust,
+        present_bare_key=bool(options.new_key),
+        http_credentials=_http_credentials(options),
+        otp_challenge=_secret(options.otp_file) if options.otp_file else None,
     ) as client:
         wishes = await client.csrattrs() if options.follow_csrattrs else None
         key = identity.key
@@ -154,6 +163,8 @@ def _client(
     trust: TrustDatabase | CaFingerprint,
     *,
     present_bare_key: bool = False,
+    http_credentials: HttpLogin | None = None,
+    otp_challenge: str | None = None,
 ) -> EstClient:
     maximum = TlsVersion.TLS1_2 if options.tls_max == "1.2" else TlsVersion.TLS1_3
     connector = connector_for(
@@ -172,6 +183,8 @@ def _client(
         pop_linking=not getattr(options, "no_pop_linking", False),
         present_bare_key=present_bare_key,
         adopt_trust=not options.keep_trust,
+        http_credentials=http_credentials,
+        otp_challenge=otp_challenge,
         retry=RetryPolicy(attempts=options.attempts),
     )
 
@@ -193,6 +206,29 @@ def _trust(options: argparse.Namespace) -> TrustDatabase | CaFingerprint:
     if options.ca_fingerprint:
         return CaFingerprint.parse(options.ca_fingerprint)
     return TrustDatabase(implicit=system_trust_anchors())
+
+
+def _http_credentials(options: argparse.Namespace) -> HttpLogin | None:
+    if (options.user is None) != (options.password_file is None):
+        raise ConfigurationError("--user NAME and --password-file FILE go together")
+    if options.user is None:
+        return None
+    if ServerLocation.parse(options.url).transport is Transport.COAPS:
+        raise ConfigurationError("there is no HTTP authentication on CoAPS: use --otp-file FILE")
+    return HttpLogin(options.user, _secret(options.password_file), md5=options.allow_md5)
+
+
+def _secret(path: str) -> str:
+    """The one line of a file; not an option itself, which every user of a machine can read."""
+    try:
+        text = _read(path).decode("utf-8").removesuffix("\n").removesuffix("\r")
+    except UnicodeDecodeError:
+        raise ConfigurationError(f"{path} is not UTF-8") from None
+    if not text or len(text) > _LONGEST_SECRET or not text.isprintable():
+        raise ConfigurationError(
+            f"{path} has to hold one line of 1 to {_LONGEST_SECRET} printable characters"
+        )
+    return text
 
 
 def _subject(text: str | None) -> x509.Name | None:

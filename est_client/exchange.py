@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import TypeVar
 
 from est_client.connection import EstConnection
 from est_client.retry import Patience, RetryPolicy
+from est_client.secrets import ClientSecrets
 from est_client.session import Session
 from est_protocol.errors import ChannelError, PeerNotTrusted, ServerRefused, StillPending
 from est_protocol.messages import (
@@ -32,6 +34,7 @@ class Exchange:
     made for that channel.
 
     :param label: the label of every request.
+    :param secrets: what to answer a server with that asks for HTTP authentication.
     :param sleep: waits for a number of seconds.
     :param monotonic: seconds of a clock that never jumps.
     """
@@ -41,12 +44,14 @@ class Exchange:
         session: Session,
         *,
         label: str | None,
+        secrets: ClientSecrets,
         retry: RetryPolicy,
         sleep: Callable[[float], Awaitable[None]],
         monotonic: Callable[[], float],
     ) -> None:
         self._session = session
         self._label = label
+        self._secrets = secrets
         self._retry = retry
         self._sleep = sleep
         self._monotonic = monotonic
@@ -74,6 +79,7 @@ class Exchange:
                 asked = True
                 answer = await self._ask(connection, operation, body(connection))
             except PeerNotTrusted:
+                await self._session.close()
                 raise
             except ChannelError as error:
                 # Where nothing was ever sent there is no answer to be lost.
@@ -98,12 +104,32 @@ class Exchange:
     async def _ask(
         self, connection: EstConnection, operation: Operation, body: bytes
     ) -> EstResponse:
-        transport = self._session.connector.transport
+        request = EstRequest(operation, self._session.connector.transport, self._label, body)
         try:
-            return await connection.request(EstRequest(operation, transport, self._label, body))
-        except ServerRefused:
+            while True:
+                try:
+                    return await connection.request(request)
+                except ServerRefused as refused:
+                    request = self._answered(request, refused)
+        except ServerRefused as refused:
+            if refused.status == "401":
+                # RFC 7030 section 3.2.3: who cannot answer ends the connection.
+                await self._session.close()
             raise
         except BaseException:
             # Half an answer may still be on its way; no other request may meet it.
             await self._session.close()
             raise
+
+    def _answered(self, request: EstRequest, refused: ServerRefused) -> EstRequest:
+        """The request with the HTTP credentials that the server asks for.
+
+        Over this very connection, whose server is verified: there is no other that the body is
+        linked to, or that may be told.
+
+        :raises ServerRefused: there is no answer to that; it is ``refused`` itself.
+        """
+        credentials = self._secrets.answer(refused, request, self._session.verified_by)
+        if credentials is None:
+            raise refused
+        return replace(request, http_credentials=credentials)

@@ -7,7 +7,6 @@ import ipaddress
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from urllib.parse import quote
 
 import aiohttp
 from aiohttp.client_proto import ResponseHandler
@@ -20,9 +19,11 @@ from est_client.http_answers import (
     printable,
     reason_phrase,
 )
+from est_client.http_path import http_path
 from est_protocol import base64_body, certs_only, key_delivery
 from est_protocol.credentials import PeerCredentials
 from est_protocol.errors import ChannelClosed, ConfigurationError, MessageError, ServerRefused
+from est_protocol.http_authentication import format_credentials
 from est_protocol.media_types import MediaType
 from est_protocol.messages import (
     CertificatesResponse,
@@ -32,7 +33,7 @@ from est_protocol.messages import (
     Pending,
     Transport,
 )
-from est_protocol.operations import WELL_KNOWN_PATH, Operation
+from est_protocol.operations import Operation
 from est_protocol.secure_channel.context import LocalCredentials, TrustAnchors, tls_context
 from est_protocol.secure_channel.policy import TlsPolicy
 from est_protocol.secure_channel.stream import (
@@ -42,9 +43,6 @@ from est_protocol.secure_channel.stream import (
     TlsTransport,
 )
 from est_protocol.secure_channel.tls_endpoints import connect_tls
-
-#: Beside letters, digits and ``_.-~``, what may stand in a path segment (RFC 3986 section 3.3).
-_SEGMENT_CHARACTERS = "!$&'()*+,;=:@"
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +188,7 @@ class HttpsConnection:
 
         :raises ConfigurationError: the label cannot stand in a path.
         """
-        url = self._origin.with_path(_path_of(request), encoded=True)
+        url = self._origin.with_path(http_path(request.operation, request.label), encoded=True)
         try:
             async with asyncio.timeout(self._timeout):
                 return await self._exchange(request, url)
@@ -222,6 +220,8 @@ class HttpsConnection:
         if request.operation.request_type is not None:
             headers["Content-Type"] = str(request.operation.request_type)
             body = base64_body.encode(request.body)
+        if request.http_credentials is not None:
+            headers["Authorization"] = format_credentials(request.http_credentials)
         async with self._session.request(
             request.operation.method, url, headers=headers, data=body, allow_redirects=False
         ) as answer:
@@ -233,7 +233,10 @@ class HttpsConnection:
             retry_after = parse_retry_after(answer.headers.get("Retry-After"), now=self._now())
             if answer.status == 202:
                 return Pending(DEFAULT_RETRY_AFTER if retry_after is None else retry_after)
-            raise ServerRefused(str(answer.status), text, retry_after=retry_after)
+            asked = answer.headers.getall("WWW-Authenticate", []) if answer.status == 401 else []
+            raise ServerRefused(
+                str(answer.status), text, retry_after=retry_after, challenges=tuple(asked)
+            )
 
     def _success(
         self, operation: Operation, answer: aiohttp.ClientResponse, body: bytes
@@ -309,15 +312,6 @@ def _require_media_type(operation: Operation, answer: aiohttp.ClientResponse) ->
             f"not {str(expected)!r}"
         )
     return actual
-
-
-def _path_of(request: EstRequest) -> str:
-    operation = request.operation.path_segment
-    if request.label is None:
-        return f"{WELL_KNOWN_PATH}/{operation}"
-    if request.label in ("", ".", ".."):
-        raise ConfigurationError(f"{request.label!r} cannot be a label")
-    return f"{WELL_KNOWN_PATH}/{quote(request.label, safe=_SEGMENT_CHARACTERS)}/{operation}"
 
 
 def _server_name(host: str) -> str | None:

@@ -27,6 +27,9 @@ examples:
   A device with a birth certificate, for a new operational key, over CoAP:
     est-client enroll --url coaps://est.example --ca-cert ca.pem \\
         --key birth.key --cert birth.pem --new-key device.key --out device.pem
+  A device with a one-time secret:
+    est-client enroll --url coaps://est.example --ca-cert ca.pem \\
+        --key device.key --otp-file secret.txt --out device.pem
 
 """
 
@@ -112,6 +115,7 @@ def _add_enroll(commands: _Commands[argparse.ArgumentParser]) -> None:
     parser = _add_command(commands, "enroll", "get a certificate for a key", _ENROLL_EXAMPLES)
     parser.set_defaults(command=enroll)
     _add_identity(parser, key_required=True)
+    _add_secrets(parser)
     _add_request(parser, "CN= and the UDID of the key, its SHA-256")
     _add_following(parser)
     parser.add_argument(
@@ -286,6 +290,29 @@ def _add_identity(parser: argparse.ArgumentParser, *, key_required: bool) -> Non
         "--key-type",
         choices=KEY_KINDS,
         help="what to make where a key is made (default: ec-p256, or what the server asks for)",
+    )
+
+
+def _add_secrets(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("secrets, if the server asks for one")
+    group.add_argument(
+        "--user",
+        metavar="NAME",
+        help="user name for HTTP authentication; may be empty, as in --user ''",
+    )
+    group.add_argument(
+        "--password-file", metavar="FILE", help="the password of --user, in one line of UTF-8"
+    )
+    group.add_argument(
+        "--allow-md5",
+        action="store_true",
+        help="answer HTTP Digest with MD5 too, for servers that know nothing better",
+    )
+    group.add_argument(
+        "--otp-file",
+        metavar="FILE",
+        help="a one-time secret to put into the request as otpChallenge (RFC 7894), in one line; "
+        "for est-server it is NAME:SECRET, as `est-server secrets add` prints",
     )
 
 

@@ -39,13 +39,22 @@ class ServerRefused(EstError):
     :param status: the HTTP status or CoAP code as it is written, such as ``403`` or ``4.03``.
     :param explanation: the server's words, sanitized to printable characters; may be empty.
     :param retry_after: seconds after which the server invites a repeat, if it said so.
+    :param challenges: the values of WWW-Authenticate that came with it.
     """
 
-    def __init__(self, status: str, explanation: str, *, retry_after: int | None = None) -> None:
+    def __init__(
+        self,
+        status: str,
+        explanation: str,
+        *,
+        retry_after: int | None = None,
+        challenges: tuple[str, ...] = (),
+    ) -> None:
         super().__init__(f"{status}: {explanation}" if explanation else status)
         self.status = status
         self.explanation = explanation
         self.retry_after = retry_after
+        self.challenges = challenges
 
 
 class StillPending(EstError):

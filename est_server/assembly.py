@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -21,6 +22,7 @@ from est_server.authorities.signers.file import (
     passphrase_from_environment,
     read_private_key,
 )
+from est_server.authorization.secret_hashes import SlowChecks
 from est_server.authorizers import DEVICE_LIST, make_authorizer
 from est_server.coaps.server import CoapsEndpoint
 from est_server.config import ServerConfig, label_table, load_config
@@ -33,6 +35,7 @@ from est_server.config.settings import (
 )
 from est_server.https import HttpsEndpoint
 from est_server.interfaces import Authorizer, LabelPolicy
+from est_server.label_users import LabelUsers
 from est_server.pem_files import load_certificates
 from est_server.service import EnrollmentService, SystemClock
 from est_server.stores.sqlite import SqliteStore
@@ -77,6 +80,7 @@ async def open_service(
                 store,
                 registry=store if authorizer is None and _goes_by_list(config) else None,
                 authorizer_timeout=config.service.authorizer_timeout,
+                user_limits=config.service.users,
             )
             try:
                 yield Assembly(service, https, coaps)
@@ -183,17 +187,37 @@ def _label_policies(
     store: SqliteStore,
     authorizer: Authorizer | None,
 ) -> dict[str | None, LabelPolicy]:
+    checks = cache(SlowChecks)
     return {
-        label: LabelPolicy(
-            authority=authorities[settings.authority],
-            authorizer=authorizer or _authorizer(config, label, store),
-            profile=settings.profile,
-            require_pop_linking=settings.require_pop_linking,
-            csr_wishes=settings.csr_attributes.wishes(),
-            enforce_csr_wishes=settings.csr_attributes.enforce,
-        )
-        for label, settings in config.policies.items()
+        label: _label_policy(config, label, authorities, store, authorizer, checks)
+        for label in config.policies
     }
+
+
+def _label_policy(
+    config: ServerConfig,
+    label: str | None,
+    authorities: Mapping[str, LocalAuthority],
+    store: SqliteStore,
+    authorizer: Authorizer | None,
+    checks: Callable[[], SlowChecks],
+) -> LabelPolicy:
+    settings = config.policies[label]
+    try:
+        users = LabelUsers(settings, store, checks)
+    except ConfigurationError as error:
+        place = Place(config.file, label_table(label))
+        raise ConfigurationError(f"{place}: {error}") from error
+    return LabelPolicy(
+        authority=authorities[settings.authority],
+        authorizer=authorizer or _authorizer(config, label, store, users),
+        profile=settings.profile,
+        require_pop_linking=settings.require_pop_linking,
+        csr_wishes=settings.csr_attributes.wishes(),
+        enforce_csr_wishes=settings.csr_attributes.enforce,
+        http=users.http,
+        one_time_secrets=users.one_time_secrets,
+    )
 
 
 def _goes_by_list(config: ServerConfig) -> bool:
@@ -208,9 +232,11 @@ def _goes_by_list(config: ServerConfig) -> bool:
     )
 
 
-def _authorizer(config: ServerConfig, label: str | None, store: SqliteStore) -> Authorizer:
+def _authorizer(
+    config: ServerConfig, label: str | None, store: SqliteStore, users: LabelUsers
+) -> Authorizer:
     place = Place(config.file, label_table(label), "authorizers")
     try:
-        return make_authorizer(config.policies[label], store)
+        return make_authorizer(config.policies[label], store, users)
     except ConfigurationError as error:
         place.fail(str(error))

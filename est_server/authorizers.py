@@ -10,12 +10,17 @@ from est_server.authorization.combinators import all_of, first_of
 from est_server.authorization.device_list import DeviceListAuthorizer
 from est_server.config.settings import Combination, LabelSettings
 from est_server.interfaces import Authorizer, DeviceRegistry
+from est_server.label_users import HTTP_USER, ONE_TIME_SECRET, LabelUsers
 
 DEVICE_LIST = "device-list"
 
 
-def make_authorizer(settings: LabelSettings, registry: DeviceRegistry) -> Authorizer:
+def make_authorizer(
+    settings: LabelSettings, registry: DeviceRegistry, users: LabelUsers
+) -> Authorizer:
     """The authorizer that ``settings`` describes.
+
+    :param users: who knows the users of the label.
 
     :raises ConfigurationError: none is named, or one that does not exist.
     """
@@ -24,13 +29,15 @@ def make_authorizer(settings: LabelSettings, registry: DeviceRegistry) -> Author
             f'none is named, and there is no default; ["{DEVICE_LIST}"] grants to the devices of '
             "imported lists"
         )
-    named = [_make_one(name, settings, registry) for name in settings.authorizers]
+    named = [_make_one(name, settings, registry, users) for name in settings.authorizers]
     if len(named) == 1:
         return named[0]
     return (all_of if settings.combination is Combination.ALL_OF else first_of)(*named)
 
 
-def _make_one(name: str, settings: LabelSettings, registry: DeviceRegistry) -> Authorizer:
+def _make_one(
+    name: str, settings: LabelSettings, registry: DeviceRegistry, users: LabelUsers
+) -> Authorizer:
     if name == DEVICE_LIST:
         proof = settings.device_list
         return DeviceListAuthorizer(
@@ -39,9 +46,16 @@ def _make_one(name: str, settings: LabelSettings, registry: DeviceRegistry) -> A
             bare_keys=proof.bare_keys,
             expired_birth_certificates=proof.expired_birth_certificates,
         )
+    if name == ONE_TIME_SECRET:
+        return users.secrets_authorizer()
+    if name == HTTP_USER:
+        return users.http_user_authorizer()
     if ":" in name:
         return _import(name)
-    raise ConfigurationError(f"no authorizer {name!r}: neither {DEVICE_LIST} nor module:function")
+    raise ConfigurationError(
+        f"no authorizer {name!r}: neither {DEVICE_LIST}, {ONE_TIME_SECRET}, {HTTP_USER} nor "
+        "module:function"
+    )
 
 
 def _import(name: str) -> Authorizer:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import secrets
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -220,4 +221,12 @@ async def _is_right_digest(
 
 
 def _host(peer: PeerCredentials) -> str:
-    return peer.address.rpartition(":")[0] or peer.address
+    """Whose guess it is: an address, or the /64 of IPv6 that one subscriber has at least."""
+    host = peer.address.rpartition(":")[0].strip("[]") or peer.address
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return host
+    if address.version == 6:
+        return str(ipaddress.ip_network((address, 64), strict=False))
+    return host

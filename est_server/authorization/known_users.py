@@ -11,6 +11,7 @@ from est_server.interfaces import (
     DeviceRegistry,
     EnrollmentRequest,
     IssuanceGrant,
+    IssuedCertificate,
     OperationalKey,
 )
 
@@ -62,9 +63,8 @@ async def grant_renewal(
     :return: ``None`` if this is no renewal.
     :raises RequestRefused: the device is not active, or not listed although it has to be.
     """
-    if request.operation is not Operation.SIMPLEREENROLL:
+    if client.issued is None or not _renews(request, client.issued):
         return None
-    assert client.issued is not None
     device = await registry.find_by_udid(client.issued.device)
     owner = await registry.find_by_key(request.csr.key_sha256)
     if owner is not None and owner.udid != client.issued.device:
@@ -84,6 +84,12 @@ async def grant_renewal(
             device=client.issued.device,
         )
     return grant_for(request, device=client.issued.device, reasons=("operational certificate",))
+
+
+def _renews(request: EnrollmentRequest, issued: IssuedCertificate) -> bool:
+    if request.operation is Operation.SERVERKEYGEN:
+        return issued.label == request.label
+    return request.operation is Operation.SIMPLEREENROLL
 
 
 def _grant_listed(request: EnrollmentRequest, device: Device, reason: str) -> IssuanceGrant:

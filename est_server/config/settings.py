@@ -8,6 +8,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from est_protocol.coap.parameters import TransmissionParameters
+from est_protocol.http_authentication import DigestAlgorithm
 from est_protocol.secure_channel.policy import DtlsPolicy, TlsPolicy
 from est_server.coaps.limits import CoapsLimits
 from est_server.config.csr_attributes import CsrAttributesSettings
@@ -15,6 +16,8 @@ from est_server.config.reader import NOT_A_SETTING, InputDirectory, InputFile, P
 from est_server.https import HttpsLimits
 from est_server.interfaces import CertificateProfile
 from est_server.stores.sqlite import StoreOptions
+from est_server.user_credentials import UserRequirement
+from est_server.users import UserLimits
 
 
 class Combination(StrEnum):
@@ -63,17 +66,52 @@ class DeviceListSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class HttpAuthenticationSettings:
+    """HTTP authentication (RFC 7030 section 3.2.3); without this table nobody is asked for it.
+
+    :param verifier: who knows the users: ``one-time-secret`` for those of ``est-server secrets``,
+        by Basic; or ``package.module:object``, an object of your own with the methods of
+        ``est_server.user_credentials.CredentialsVerifier``, in an installed package.
+    :param required: ``http``: HTTP credentials are necessary and enough; ``both``: necessary
+        beside a client certificate or a CSR that is linked to its channel; ``either``: each is
+        enough.
+    :param realm: shown to clients, and part of what Digest hashes.
+    :param basic: take Basic.
+    :param digest: take Digest with these algorithms, the best first; ``["SHA-256"]`` where it is
+        left out and the verifier can do it. ``MD5`` is for clients that know nothing else.
+    :param renewals: ask at renewals too.
+    """
+
+    verifier: str
+    required: UserRequirement = UserRequirement.EITHER
+    realm: str = "EST"
+    basic: bool = True
+    digest: tuple[DigestAlgorithm, ...] | None = None
+    renewals: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class LabelSettings:
     """What requests under one label get.
 
     :param authorizers: who decides; there is no default, and a label without one keeps the
         server from starting. ``device-list`` grants to the devices of imported lists;
+        ``one-time-secret`` grants for the secrets of ``est-server secrets``; ``http-user`` grants
+        to the users in ``http_users``;
         ``package.module:function`` is an ``async def`` of your own, in an installed package.
     :param combination: what several authorizers decide together: ``all-of`` them have to grant,
         or the ``first-of`` them that grants decides.
     :param authority: name of the table under ``authorities`` that issues for this label.
     :param require_pop_linking: refuse requests that are not linked to their channel (RFC 7030
-        section 3.5). Without a client certificate linking is required in any case.
+        section 3.5). Without a client certificate linking is required in any case, unless the
+        client knows a secret.
+    :param http_authentication: ask for HTTP authentication.
+    :param otp_challenge: take the secrets of ``est-server secrets`` in the otpChallenge of a CSR
+        (RFC 7894), on both transports; a CSR with one is refused otherwise.
+    :param http_users: for ``http-user``: the UDID of each user's device, or ``*`` for any listed
+        one.
+    :param unlisted_devices: let ``one-time-secret`` and ``http-user`` grant to devices too that
+        are not on the list.
     :param device_list: what ``device-list`` takes for proof.
     :param csr_attributes: what CSRs should have in them.
     :param profile: what the certificates look like.
@@ -83,6 +121,10 @@ class LabelSettings:
     combination: Combination = Combination.ALL_OF
     authority: str = "default"
     require_pop_linking: bool = False
+    http_authentication: HttpAuthenticationSettings | None = None
+    otp_challenge: bool = False
+    http_users: Mapping[str, str] = field(default_factory=dict)
+    unlisted_devices: bool = False
     device_list: DeviceListSettings = field(default_factory=DeviceListSettings)
     csr_attributes: CsrAttributesSettings = field(default_factory=CsrAttributesSettings)
     profile: CertificateProfile = field(default_factory=CertificateProfile)
@@ -165,9 +207,11 @@ class ServiceSettings:
     """Bounds that hold for both transports.
 
     :param authorizer_timeout: seconds that an authorizer may take; longer means refused.
+    :param users: bounds of HTTP authentication and one-time secrets.
     """
 
     authorizer_timeout: float = 10.0
+    users: UserLimits = field(default_factory=UserLimits)
 
 
 @dataclass(frozen=True, slots=True)

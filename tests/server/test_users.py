@@ -323,6 +323,27 @@ async def test_guesses_are_bounded_by_address(tmp_path: Path) -> None:
         await server.enroll("device", credentials=ALICE, peer=peer)
 
 
+@pytest.mark.parametrize(
+    ("addresses", "one_guesser"),
+    [
+        (["[2001:db8::1]:1", "[2001:db8::2]:2", "[2001:db8::3]:3"], True),
+        (["[2001:db8::1]:1", "[2001:db8:0:1::1]:2", "[2001:db8:0:2::1]:3"], False),
+        (["somewhere", "somewhere", "somewhere"], True),
+        (["192.0.2.1:1", "192.0.2.1:2", "192.0.2.1:3"], True),
+    ],
+)
+async def test_who_counts_as_one_address(
+    tmp_path: Path, addresses: list[str], one_guesser: bool
+) -> None:
+    limits = UserLimits(guesses=GuessLimits(per_address=2))
+    async with clerk(tmp_path, http=http(), limits=limits) as server:
+        for number, address in enumerate(addresses):
+            guess = BasicCredentials(f"user {number}", "x")
+            peer = replace(ANONYMOUS, address=address)
+            refusal = await refused(server.enroll("device", credentials=guess, peer=peer))
+    assert (refusal.reason is RefusalReason.TOO_MANY_ATTEMPTS) is one_guesser
+
+
 async def test_many_guesses_at_one_time_are_bounded_too(tmp_path: Path) -> None:
     class Slow(Users):
         async def check_password(self, user: str, password: str) -> bool:

@@ -13,6 +13,7 @@ from cryptography import x509
 from est_protocol import digest_authentication, pkcs10
 from est_protocol.channel_binding import ChannelBinding, ChannelBindingType
 from est_protocol.credentials import PeerCredentials
+from est_protocol.csr_wishes import CsrWishes
 from est_protocol.errors import RequestRefused
 from est_protocol.http_authentication import DigestAlgorithm, HttpCredentials
 from est_protocol.keys import spki_sha256
@@ -111,6 +112,7 @@ async def clerk(
     http: HttpAuthentication | None = None,
     secret_http: bool = False,
     otp: bool = False,
+    wishes: CsrWishes | None = None,
     unlisted: bool = False,
     authorizer: Authorizer | None = None,
     limits: UserLimits | None = None,
@@ -134,6 +136,7 @@ async def clerk(
             authorizer,
             http=http,
             one_time_secrets=secrets if otp else None,
+            csr_wishes=wishes or CsrWishes(),
         )
         service = EnrollmentService(
             {None: policy}, store, registry=store, clock=clock, user_limits=limits
