@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Coroutine, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -136,7 +136,7 @@ class EnrollmentService:
         # Two copies of one request must not both get as far as the authority. Across processes
         # the ledger sees to that; within one process the second waits for the first.
         self._locks: WeakValueDictionary[bytes, asyncio.Lock] = WeakValueDictionary()
-        self._issuing: set[asyncio.Task[_Outcome]] = set()
+        self._answering: set[asyncio.Task[EstResponse]] = set()
         self._keys = KeyFactory(key_generation_workers)
 
     @property
@@ -160,8 +160,23 @@ class EnrollmentService:
     async def respond(self, request: EstRequest, peer: PeerCredentials) -> EstResponse:
         """Answer one request.
 
+        A client that vanishes, which may cancel this, gets its request decided, recorded and
+        audited all the same: what was issued is there for its retry, and nobody probes unseen.
+
         :raises RequestRefused: the answer is no; nothing else is ever raised.
         """
+        task = asyncio.create_task(self._answer(request, peer))
+        self._answering.add(task)
+        task.add_done_callback(self._answered)
+        return await asyncio.shield(task)
+
+    def _answered(self, task: asyncio.Task[EstResponse]) -> None:
+        self._answering.discard(task)
+        if not task.cancelled():
+            # A refusal is in the audit trail, whether or not somebody still waits for it.
+            task.exception()
+
+    async def _answer(self, request: EstRequest, peer: PeerCredentials) -> EstResponse:
         try:
             return await self._dispatch(request, peer)
         except RequestRefused as refused:
@@ -188,9 +203,9 @@ class EnrollmentService:
         self._trail.refused_by_transport(refused, operation, label, transport, peer)
 
     async def close(self) -> None:
-        """Wait until everything that is being issued is in the ledger."""
-        if self._issuing:
-            await asyncio.wait(self._issuing)
+        """Wait until every request is decided, and what is issued is in the ledger."""
+        if self._answering:
+            await asyncio.wait(self._answering)
         self._keys.close()
 
     async def _dispatch(self, request: EstRequest, peer: PeerCredentials) -> EstResponse:
@@ -345,9 +360,8 @@ class EnrollmentService:
                 generation, exchange.csr, wish, exchange.peer, decision.device
             )
         intent = intent_of(exchange, decision, issued)
-        return await self._bring_to_its_end(
-            exchange, self._generate_once(exchange, decision, intent, delivery)
-        )
+        outcome = await self._generate_once(exchange, decision, intent, delivery)
+        return self._noted(exchange, outcome)
 
     async def _generate_once(
         self,
@@ -413,17 +427,10 @@ class EnrollmentService:
             return decision
         check_grant(decision, exchange, issued)
         intent = intent_of(exchange, decision, issued)
-        return await self._bring_to_its_end(exchange, self._issue_once(exchange, decision, intent))
+        return self._noted(exchange, await self._issue_once(exchange, decision, intent))
 
-    async def _bring_to_its_end(
-        self, exchange: Exchange, work: Coroutine[None, None, _Outcome]
-    ) -> EstResponse:
-        """The client may vanish while we issue; what has begun is brought to its end all the
-        same, and the client's retry finds in the ledger what became of it."""
-        task = asyncio.create_task(work)
-        self._issuing.add(task)
-        task.add_done_callback(self._issuing.discard)
-        outcome = await asyncio.shield(task)
+    def _noted(self, exchange: Exchange, outcome: _Outcome) -> EstResponse:
+        """The answer, once it is in the audit trail."""
         if outcome.issued is None:
             self._trail.answered(outcome.word, exchange.request, exchange.peer)
         else:

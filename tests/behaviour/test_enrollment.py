@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 
 import pytest
 from cryptography import x509
@@ -12,7 +13,7 @@ from est_protocol.keys import spki_sha256
 from est_protocol.operations import Operation
 from est_protocol.secure_channel.policy import TlsVersion
 from est_server.interfaces import CertificateState, DeviceState
-from tests.behaviour.roads import Road, https
+from tests.behaviour.roads import Road, https, in_process
 from tests.behaviour.world import LABEL, STRICT, AuditRecords, Device, World
 from tests.pki import make_key, make_name
 
@@ -59,6 +60,24 @@ async def test_what_a_peer_chose_does_not_blow_up_the_audit_trail(
                 await connection.get(Operation.CACERTS, label="\x1b" * 2500)
     assert audit.entries[-1]["reason"] == RefusalReason.UNKNOWN_LABEL
     assert sum(map(len, audit.entries[-1].values())) < 800
+
+
+async def test_a_client_that_vanishes_is_in_the_audit_trail_all_the_same(
+    world: World, audit: AuditRecords, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with in_process(world) as road:
+        for device in (await world.list_device("a"), world.unlisted_device("b")):
+            async with road.connection(device) as connection:
+                asking = asyncio.create_task(connection.simpleenroll(device.key))
+                await asyncio.sleep(0)
+                asking.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await asking
+    await world.service.close()
+    assert {entry["outcome"] for entry in audit.entries} == {"issued", "refused"}
+    assert world.issued_count() == 1
+    gc.collect()
+    assert [record for record in caplog.records if record.name == "asyncio"] == []
 
 
 # -- First enrollment --------------------------------------------------------------------------
