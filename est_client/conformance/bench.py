@@ -14,7 +14,7 @@ from aiocoap import Message
 from aiocoap.numbers import Code
 from cryptography import x509
 
-from est_client.conformance.coap_channel import CoapChannel, reply_of
+from est_client.conformance.coap_channel import CoapChannel, Received, reply_of
 from est_client.conformance.http_channel import HttpChannel
 from est_client.conformance.reply import Reply
 from est_client.conformance.requests import CsrMaker, Wish, linked
@@ -258,6 +258,11 @@ class Bench:
         """One CoAP request and its whole answer."""
         return self.note(reply_of(*await channel.fetch(message)))
 
+    async def complete(self, channel: CoapChannel, operation: Operation, first: Received) -> Reply:
+        """The whole answer to a CSR that a check has sent by itself."""
+        message = self.coap_post(operation, b"")
+        return self.note(reply_of(first, await channel.download(message, first)))
+
     async def get(self, channel: Channel, operation: Operation) -> Reply:
         """Ask for /cacerts or /csrattrs."""
         if isinstance(channel, HttpChannel):
@@ -316,7 +321,7 @@ class Bench:
         refusals = []
         for wish in self._candidates():
             try:
-                reply = await self._submit(wish, linked, None, None)
+                reply = await self._submit(wish)
                 if reply.accepted:
                     self._keep(wish.key, reply)
                     self._wish, self.granted = wish, reply
@@ -352,6 +357,7 @@ class Bench:
         *,
         wish: Wish | None = None,
         tls: TlsPolicy | None = None,
+        dtls: DtlsPolicy | None = None,
     ) -> Reply:
         """Send the request that the server granted, with a change.
 
@@ -360,12 +366,19 @@ class Bench:
         :param wish: another request than the granted one.
         :raises NotApplicable: the server grants this device nothing.
         """
-        return await self._submit(wish or await self.wish(), csr, send, tls)
+        wish = wish or await self.wish()
+        return await self._submit(wish, csr, send, tls=tls, dtls=dtls)
 
     async def _submit(
-        self, wish: Wish, csr: CsrMaker, send: Sender | None, tls: TlsPolicy | None
+        self,
+        wish: Wish,
+        csr: CsrMaker = linked,
+        send: Sender | None = None,
+        *,
+        tls: TlsPolicy | None = None,
+        dtls: DtlsPolicy | None = None,
     ) -> Reply:
-        async with self.channel(wish.credentials, tls=tls) as channel:
+        async with self.channel(wish.credentials, tls=tls, dtls=dtls) as channel:
             der = csr(channel.server, wish)
             reply = await (send or self.post)(channel, wish.operation, der)
         if reply.accepted and wish.operation is Operation.SIMPLEREENROLL:
@@ -391,13 +404,14 @@ class Bench:
         send: Sender | None = None,
         *,
         tls: TlsPolicy | None = None,
+        dtls: DtlsPolicy | None = None,
     ) -> Reply:
         """Check that a request is granted, changed in a way that makes no difference.
 
         :raises Failed: it is refused, while the same one without the change is granted.
         :raises NotApplicable: that one is refused too.
         """
-        reply = await self.submit(csr, send, tls=tls)
+        reply = await self.submit(csr, send, tls=tls, dtls=dtls)
         if reply.accepted:
             return reply
         control = await self.submit()

@@ -31,17 +31,20 @@ def _like(change: bytes) -> CsrMaker:
     """Of the right length, and not the right value."""
 
     def make(server: PeerCredentials, wish: Wish) -> bytes:
-        assert server.channel_binding is not None
-        value = server.channel_binding.value
+        value = base64.b64decode(binding_text(server))
         wrong = bytes(a ^ b for a, b in zip(value, change * len(value), strict=False))
         return challenge(base64.b64encode(wrong).decode())(server, wish)
 
     return make
 
 
+def _linked(server: PeerCredentials, wish: Wish) -> bytes:
+    return challenge(binding_text(server))(server, wish)
+
+
 @row("POP-01", Level.MUST, "RFC 7030 3.3, 3.5", "linking is implemented: right yes, wrong no")
 async def implemented(bench: Bench) -> str:
-    await bench.require_granted("a CSR linked to its channel")
+    await bench.require_granted("a CSR linked to its channel", _linked)
     reply = await bench.require_refused("a CSR linked to nothing that is", _like(b"\x01"))
     return f"the right value is granted, a wrong one {reply}"
 
@@ -94,7 +97,7 @@ async def encodings(bench: Bench) -> str:
 
 @row("POP-08", Level.MUST, "RFC 5929 3.1", "TLS 1.2: tls-unique of the handshake", HTTPS)
 async def tls_unique(bench: Bench) -> str:
-    await bench.require_granted("tls-unique on TLS 1.2", tls=TLS_1_2)
+    await bench.require_granted("tls-unique on TLS 1.2", _linked, tls=TLS_1_2)
     reply = await bench.require_refused("another value on TLS 1.2", _like(b"\x80"), tls=TLS_1_2)
     return f"tls-unique is granted, another value {reply.status}"
 
@@ -149,5 +152,5 @@ async def signature(bench: Bench) -> str:
 
 @row("CD-11", Level.MAY, "RFC 9148 3", "POP linking over DTLS", Transport.COAPS)
 async def dtls_linking(bench: Bench) -> str:
-    reply = await bench.require_granted("tls-unique on DTLS 1.2")
+    reply = await bench.require_granted("tls-unique on DTLS 1.2", _linked)
     return f"tls-unique on DTLS 1.2: {reply.status}"

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from cryptography import x509
 from cryptography.x509.name import _ASN1Type
 
+from est_client.conformance.rows import NotApplicable
 from est_protocol import pkcs10
 from est_protocol.credentials import PeerCredentials
 from est_protocol.csr_attributes import ExtensionTemplate
@@ -40,7 +41,9 @@ CsrMaker = Callable[[PeerCredentials, Wish], bytes]
 
 
 def linked(server: PeerCredentials, wish: Wish) -> bytes:
-    """As RFC 7030 section 3.5 wants it: linked to the channel."""
+    """As RFC 7030 section 3.5 wants it: linked to the channel, if that has a binding."""
+    if server.channel_binding is None:
+        return unlinked(server, wish)
     return challenge(binding_text(server))(server, wish)
 
 
@@ -57,8 +60,12 @@ def tampered(server: PeerCredentials, wish: Wish) -> bytes:
 
 
 def binding_text(server: PeerCredentials) -> str:
-    """The base64 of the binding of a channel."""
-    assert server.channel_binding is not None
+    """The base64 of the binding of a channel.
+
+    :raises NotApplicable: it has none that is safe to link to.
+    """
+    if server.channel_binding is None:
+        raise NotApplicable("the server does not negotiate extended master secret")
     return server.channel_binding.challenge_password()
 
 

@@ -58,6 +58,11 @@ class Engine:
         """Whether the handshake is complete."""
         return self.peer is not None
 
+    @property
+    def extended_master_secret(self) -> bool:
+        """Whether RFC 7627 binds the keys to the handshake; TLS 1.3 does so by itself."""
+        return has_extended_master_secret(self._connection)
+
     def _continue_handshake(self) -> None:
         """Take the handshake as far as the octets that have arrived allow.
 

@@ -69,7 +69,7 @@ def bad(results: dict[str, Result]) -> dict[str, str]:
     return {r.row.id: r.evidence for r in results.values() if r.outcome in BAD}
 
 
-@pytest.mark.parametrize(("transport", "least"), [(Transport.HTTPS, 55)], ids=["https"])
+@pytest.mark.parametrize(("transport", "least"), [(Transport.HTTPS, 55), (Transport.COAPS, 60)])
 @pytest.mark.parametrize("born", [False, True], ids=["bare key", "birth certificate"])
 async def test_our_server_passes(
     world: World, transport: Transport, least: int, born: bool
@@ -80,10 +80,12 @@ async def test_our_server_passes(
     assert passed(results) >= least
 
 
-async def test_under_a_label(world: World) -> None:
-    results = await results_of(world, await world.list_device("a"), label=LABEL)
+@pytest.mark.parametrize("transport", Transport)
+async def test_under_a_label(world: World, transport: Transport) -> None:
+    results = await results_of(world, await world.list_device("a"), transport, label=LABEL)
     assert set(bad(results)) <= NOT_FOLLOWED, bad(results)
-    assert results["HTTP-04"].outcome is Outcome.PASS
+    row = "HTTP-04" if transport is Transport.HTTPS else "CU-10"
+    assert results[row].outcome is Outcome.PASS
     assert results["CA-06"].outcome is Outcome.PASS
 
 

@@ -11,6 +11,7 @@ from est_protocol.credentials import AnchorSet
 from est_protocol.messages import Transport
 from est_protocol.secure_channel.context import LocalCredentials, TrustAnchors
 from tests.conformance.faulty import DEVICE_KEY, ROOT, serving
+from tests.conformance.faulty_coap import serving_coaps
 
 FAULTS = [
     ("serves reserved labels", "HTTP-05"),
@@ -46,6 +47,26 @@ FAULTS = [
     ("lets names change", "SR-03"),
     ("renews for anybody", "SR-06"),
 ]
+COAP_FAULTS = [
+    ("has no CCM_8", "CD-01"),
+    ("serves anybody", "CD-07"),
+    ("answers in base64", "CF-01"),
+    ("answers 287 unasked", "CF-03"),
+    ("answers 287 unasked", "CF-05"),
+    ("ignores Accept", "CF-06"),
+    ("says Created", "CR-02"),
+    ("says nothing is bad", "CR-03"),
+    ("says nothing is bad", "CR-04"),
+    ("ignores options", "CR-11"),
+    ("forgets messages", "CR-12"),
+    ("forgets messages and blocks", "CR-13"),
+    ("forgets links", "CU-04"),
+    ("ignores queries", "CU-07"),
+    ("forgets Block1", "BW-06"),
+    ("forgets Block1", "BW-07"),
+    ("calls gaps bad", "BW-09"),
+    ("changes its mind", "BW-12"),
+]
 #: Rows about all answers of a run, with the rows that have such answers given.
 AFTERWARDS = [
     ("says Content-Transfer-Encoding", "HTTP-13", "CA-01"),
@@ -55,15 +76,18 @@ AFTERWARDS = [
 ]
 
 
-async def outcomes(fault: str, *ids: str) -> dict[str, Result]:
-    async with serving(fault) as url:
+async def outcomes(
+    fault: str, *ids: str, transport: Transport = Transport.HTTPS
+) -> dict[str, Result]:
+    serve = serving if transport is Transport.HTTPS else serving_coaps
+    async with serve(fault) as url:
         bench = Bench(
             ServerLocation.parse(url),
             TrustAnchors({AnchorSet.EXPLICIT: (ROOT.certificate,)}),
             identity=LocalCredentials(DEVICE_KEY, ()),
             limits=BenchLimits(seconds=30, patience=5),
         )
-        rows = [row for row in all_rows(Transport.HTTPS) if row.id in ids]
+        rows = [row for row in all_rows(transport) if row.id in ids]
         return {result.row.id: result for result in await run(bench, rows)}
 
 
@@ -73,6 +97,14 @@ async def test_row_fails_for_its_fault_alone(fault: str, row: str) -> None:
     right = (await outcomes(good, row))[row]
     assert right.outcome is Outcome.PASS, right.evidence
     wrong = (await outcomes(fault, row))[row]
+    assert wrong.outcome is Outcome.FAIL, wrong.evidence
+
+
+@pytest.mark.parametrize(("fault", "row"), COAP_FAULTS, ids=[f"{r}-{f}" for f, r in COAP_FAULTS])
+async def test_row_about_coap_fails_for_its_fault_alone(fault: str, row: str) -> None:
+    right = (await outcomes("", row, transport=Transport.COAPS))[row]
+    assert right.outcome is Outcome.PASS, right.evidence
+    wrong = (await outcomes(fault, row, transport=Transport.COAPS))[row]
     assert wrong.outcome is Outcome.FAIL, wrong.evidence
 
 
