@@ -69,6 +69,7 @@ def client_of(url: str, **secrets: object) -> EstClient:
     ("digest", "basic"),
     [((), True), ((DigestAlgorithm.SHA_256,), False), ((DigestAlgorithm.MD5,), False)],
 )
+@pytest.mark.conformance("AUTH-06")
 async def test_our_client_answers(
     tmp_path: Path, digest: tuple[DigestAlgorithm, ...], basic: bool
 ) -> None:
@@ -107,6 +108,7 @@ async def test_a_one_time_secret_over_coaps_and_https(tmp_path: Path) -> None:
         assert secret.uses == 1
 
 
+@pytest.mark.conformance("POP-18")
 async def test_a_server_may_ask_for_a_one_time_secret_and_for_linking(tmp_path: Path) -> None:
     wishes = CsrWishes(otp_challenge=True, identity_linking=True)
     async with clerk(tmp_path, otp=True, wishes=wishes) as server:
@@ -162,6 +164,7 @@ def certificate_in(body: bytes) -> x509.Certificate:
         (("--anyauth",), (DigestAlgorithm.SHA_256,)),
     ],
 )
+@pytest.mark.conformance("AUTH-04", "AUTH-07")
 async def test_curl_enrolls(
     tmp_path: Path, options: tuple[str, ...], digest: tuple[DigestAlgorithm, ...]
 ) -> None:
@@ -175,6 +178,7 @@ async def test_curl_enrolls(
 @pytest.mark.parametrize(
     "options", [(), ("--basic", "--user", "alice:x"), ("--digest", "--user", "a:b")]
 )
+@pytest.mark.conformance("AUTH-07")
 async def test_curl_is_asked(tmp_path: Path, options: tuple[str, ...]) -> None:
     async with with_users(tmp_path, DigestAlgorithm.SHA_256) as (_, url):
         status, body, challenges = await curl(tmp_path, url, *options)

@@ -81,6 +81,7 @@ def chosen(login: HttpLogin, *challenges: str) -> HttpCredentials | None:
     return answer(challenges, login, method="POST", uri="/x", cnonce="c")
 
 
+@pytest.mark.conformance("AUTH-06")
 def test_the_strongest_challenge_is_answered() -> None:
     best = chosen(HttpLogin("alice", "s3cret", md5=True), BASIC, MD5, SHA_256)
     assert isinstance(best, DigestCredentials)
@@ -132,6 +133,7 @@ def test_no_password_is_shown() -> None:
 # -- To whom, and when ----------------------------------------------------------------------------
 
 
+@pytest.mark.conformance("AUTH-13")
 async def test_a_verified_server_that_asks_is_told_over_the_same_connection(
     server: MemoryServer,
 ) -> None:
@@ -148,6 +150,7 @@ async def test_a_server_that_does_not_ask_is_not_told(server: MemoryServer) -> N
     assert told(server) == [None]
 
 
+@pytest.mark.conformance("AUTH-11")
 async def test_secrets_are_forgotten_after_the_first_enrollment(server: MemoryServer) -> None:
     server.handlers = [ask(BASIC), grant, ask(BASIC)]
     async with client_of(server, otp="n:s") as client:
@@ -171,6 +174,7 @@ async def test_secrets_outlive_a_lost_answer(server: MemoryServer) -> None:
 
 
 @pytest.mark.parametrize("login", [None, LOGIN])
+@pytest.mark.conformance("AUTH-08")
 async def test_a_question_without_an_answer_ends_the_connection(
     server: MemoryServer, login: HttpLogin | None
 ) -> None:
@@ -199,6 +203,7 @@ async def test_a_stale_nonce_is_answered_again(server: MemoryServer) -> None:
 
 
 @pytest.mark.parametrize("otp", [None, "n:s"])
+@pytest.mark.conformance("AUTH-12")
 async def test_a_server_of_an_implicit_anchor_is_told_nothing(
     server: MemoryServer, otp: str | None
 ) -> None:
@@ -221,6 +226,7 @@ async def test_unless_it_is_wanted(server: MemoryServer) -> None:
     assert told(server)[-1] is not None
 
 
+@pytest.mark.conformance("AUTH-09", "CL-04")
 async def test_the_provisional_connection_is_told_nothing(
     server: MemoryServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

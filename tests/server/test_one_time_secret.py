@@ -141,6 +141,7 @@ async def test_a_suspended_device_has_no_use_of_a_secret(tmp_path: Path) -> None
         assert await uses(server) == 0
 
 
+@pytest.mark.conformance("POP-19")
 async def test_every_challenge_has_to_be_right(tmp_path: Path) -> None:
     """RFC 7894 section 4."""
     async with clerk(tmp_path, secret_http=True, otp=True, unlisted=True) as server:
@@ -158,6 +159,7 @@ async def test_every_challenge_has_to_be_right(tmp_path: Path) -> None:
         await server.enroll("device", credentials=SECRET, otp="batch:open sesame", linked=True)
 
 
+@pytest.mark.conformance("POP-19")
 async def test_a_challenge_that_nobody_judges_is_refused(tmp_path: Path) -> None:
     async with clerk(tmp_path) as server:
         await server.list_device("device")

@@ -110,6 +110,7 @@ def digest(
         (UserRequirement.EITHER, True, True, 200),
     ],
 )
+@pytest.mark.conformance("AUTH-01", "AUTH-04", "AUTH-05")
 async def test_the_policies(
     tmp_path: Path,
     required: UserRequirement | None,
@@ -148,6 +149,7 @@ async def test_wrong_credentials_are_never_as_good_as_none(
     assert not recorder.seen
 
 
+@pytest.mark.conformance("AUTH-07")
 async def test_what_a_client_is_asked(tmp_path: Path) -> None:
     policy = http(realm='the "plant"', digest=(DigestAlgorithm.SHA_256, DigestAlgorithm.MD5))
     async with clerk(tmp_path, http=policy) as server:
@@ -169,12 +171,14 @@ async def test_an_empty_body_is_a_question_where_http_is_offered(tmp_path: Path)
         assert refusal.status.http == 400
 
 
+@pytest.mark.conformance("AUTH-02")
 async def test_nobody_is_asked_for_the_ca_certificates(tmp_path: Path) -> None:
     async with clerk(tmp_path, http=http(UserRequirement.HTTP)) as server:
         request = EstRequest(Operation.CACERTS, Transport.HTTPS)
         assert await server.service.respond(request, ANONYMOUS)
 
 
+@pytest.mark.conformance("CD-09")
 async def test_coaps_has_no_http_authentication(tmp_path: Path) -> None:
     recorder = Recorder()
     async with clerk(tmp_path, http=http(), authorizer=recorder) as server:
@@ -395,6 +399,7 @@ async def test_a_verifier_that_takes_too_long_refuses(tmp_path: Path) -> None:
 # -- Users and their devices ----------------------------------------------------------------------
 
 
+@pytest.mark.conformance("AUTH-10")
 async def test_users_enroll_their_devices(tmp_path: Path) -> None:
     users = Users({"line": "p", "a": "p", "ghost": "p", "": "p", "new": "p"})
     policy = HttpAuthentication(users)
