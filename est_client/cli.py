@@ -9,6 +9,7 @@ import sys
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 from est_client.options import parser
 from est_protocol.errors import (
@@ -36,6 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     try:
+        _require_keys_apart(options)
         # None is success; what it is otherwise is the command's to know.
         status: int | None = asyncio.run(options.command(options))
     except KeyboardInterrupt:
@@ -53,6 +55,18 @@ def _run(options: argparse.Namespace) -> int:
         )
         return 2
     return status or 0
+
+
+def _require_keys_apart(options: argparse.Namespace) -> None:
+    """Refuse to write a certificate over a private key, which exists nowhere else.
+
+    :raises ConfigurationError: two options name one file.
+    """
+    out = getattr(options, "out", None)
+    for name in ("key", "new_key", "key_out"):
+        key = getattr(options, name, None)
+        if out is not None and key is not None and Path(out).resolve() == Path(key).resolve():
+            raise ConfigurationError(f"--out and --{name.replace('_', '-')} are one file, {out}")
 
 
 def _report(error: EstError | OSError, options: argparse.Namespace) -> int:

@@ -119,6 +119,17 @@ def test_enroll_makes_the_key_and_certifies_it(
         assert part in line
 
 
+@pytest.mark.parametrize("option", ["--key", "--new-key"])
+def test_a_key_is_never_overwritten_by_a_certificate(
+    run: Run, capsys: pytest.CaptureFixture[str], option: str
+) -> None:
+    keys = {"--key": "device.key", option: "device.pem"}
+    arguments = [text for pair in keys.items() for text in pair]
+    assert run("enroll", *arguments, "--out", "device.pem") == 2
+    assert f"--out and {option} are one file" in capsys.readouterr().err
+    assert not (run.folder / "device.pem").exists()
+
+
 def test_enroll_uses_the_key_that_is_there(run: Run) -> None:
     (run.folder / "device.key").write_bytes(key_to_pem(make_key("device")))
     assert run("enroll", "--key", "device.key", "--out", "out.pem") == 0
