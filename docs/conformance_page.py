@@ -1,4 +1,7 @@
-"""The page ``docs/conformance.md``: each requirement, and the tests that say they check it."""
+"""The page ``docs/conformance.md``: each requirement, and the tests that say they check it.
+
+A requirement that no test checks has its reason in ``docs/conformance_gaps.csv``.
+"""
 
 from __future__ import annotations
 
@@ -12,17 +15,27 @@ from pathlib import Path
 
 MARKER = "conformance"
 
+#: Why a requirement may have no test: it is not built, or not checked; it says SHOULD and we do
+#: otherwise; there is nothing here that it speaks of.
+KINDS = ("not yet", "by choice", "not applicable")
+
 _HEAD = """\
 # Conformance
 
 {generated}
 Requirements of RFC 7030, 8951, 9908, 9148 and what they rest on, and the tests that check them. A
 test names its requirements with `@pytest.mark.conformance("HTTP-09")`; the list of requirements is
-[requirements.csv](requirements.csv). Level is the RFC's keyword, or ours where its sentence has
-none. Who: S server, C client, B both, R registrar. A row without a test is either not built yet or
-built and not checked; it is not a promise.
+[requirements.csv](requirements.csv), and where none of our tests checks one,
+[conformance_gaps.csv](conformance_gaps.csv) has the reason. Level is the RFC's keyword, or ours
+where its sentence has none. Who: S server, C client, B both, R registrar. A requirement about the
+form of a message counts as tested where its encoder and its decoder are.
 
-**{covered} of {total} requirements have a test.**
+- *not yet*: not built, or built and not checked; it is not a promise.
+- *by choice*: a SHOULD or a MAY that we know and do not follow.
+- *not applicable*: it speaks of something that there is not here.
+
+| | tested | not yet | by choice | not applicable |
+|---|---|---|---|---|
 """
 
 
@@ -42,6 +55,24 @@ def load_requirements(docs: Path) -> list[Requirement]:
     """All requirements, in their order."""
     with (docs / "requirements.csv").open(newline="") as file:
         return [Requirement(**row) for row in csv.DictReader(file)]
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """One row of ``conformance_gaps.csv``: why no test checks a requirement.
+
+    :param kind: one of :data:`KINDS`.
+    """
+
+    id: str
+    kind: str
+    reason: str
+
+
+def load_gaps(docs: Path) -> list[Gap]:
+    """All gaps, in their order."""
+    with (docs / "conformance_gaps.csv").open(newline="") as file:
+        return [Gap(**row) for row in csv.DictReader(file)]
 
 
 def coverage(root: Path) -> dict[str, list[str]]:
@@ -70,25 +101,48 @@ def conformance_page(root: Path, generated: str) -> str:
     """The whole page."""
     requirements = load_requirements(root / "docs")
     tests = coverage(root)
-    covered = sum(requirement.id in tests for requirement in requirements)
-    lines = [_HEAD.format(generated=generated, covered=covered, total=len(requirements))]
-    for group, rows in groupby(requirements, lambda requirement: requirement.group):
-        lines += [
-            f"## {group}",
-            "",
-            "| | level | who | requirement | tests |",
-            "|---|---|---|---|---|",
-        ]
-        lines += [_row(requirement, tests.get(requirement.id, [])) for requirement in rows]
-        lines.append("")
-    return "\n".join(lines)
+    gaps = {gap.id: gap for gap in load_gaps(root / "docs")}
+    groups = [(name, list(rows)) for name, rows in groupby(requirements, lambda row: row.group)]
+    text = _HEAD.format(generated=generated)
+    text += _counts_row("**all**", requirements, tests, gaps)
+    for name, rows in groups:
+        text += _counts_row(name, rows, tests, gaps)
+    for name, rows in groups:
+        text += f"\n## {name}\n\n{_counts_line(rows, tests, gaps)}\n\n"
+        text += "| | level | who | requirement | tests |\n|---|---|---|---|---|\n"
+        text += "".join(_row(row, tests.get(row.id, []), gaps.get(row.id)) for row in rows)
+    return text
 
 
-def _row(row: Requirement, tests: list[str]) -> str:
+def _counts(
+    rows: list[Requirement], tests: dict[str, list[str]], gaps: dict[str, Gap]
+) -> dict[str, int]:
+    found = dict.fromkeys(("tested", *KINDS), 0)
+    for row in rows:
+        # What has neither test nor reason is not yet checked.
+        found[
+            "tested" if row.id in tests else gaps[row.id].kind if row.id in gaps else KINDS[0]
+        ] += 1
+    return found
+
+
+def _counts_row(
+    name: str, rows: list[Requirement], tests: dict[str, list[str]], gaps: dict[str, Gap]
+) -> str:
+    return f"| {name} | {' | '.join(map(str, _counts(rows, tests, gaps).values()))} |\n"
+
+
+def _counts_line(rows: list[Requirement], tests: dict[str, list[str]], gaps: dict[str, Gap]) -> str:
+    counts = _counts(rows, tests, gaps)
+    return ", ".join(f"{count} {kind}" for kind, count in counts.items() if count) + "."
+
+
+def _row(row: Requirement, tests: list[str], gap: Gap | None) -> str:
     links = ", ".join(f"[{_words(test)}](../{test.partition('::')[0]})" for test in tests)
+    why_not = f"*{gap.kind}*: {gap.reason}" if gap else "none yet"
     return (
         f"| {row.id} | {row.level} | {row.who} | {row.requirement} ({row.reference}) "
-        f"| {links or 'none yet'} |"
+        f"| {links or why_not} |\n"
     )
 
 

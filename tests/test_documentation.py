@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from docs.conformance_page import coverage, load_requirements
+from docs.conformance_page import KINDS, coverage, load_gaps, load_requirements
 from docs.generate import ROOT, pages
 
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -28,3 +28,22 @@ def test_every_link_leads_somewhere(page: Path) -> None:
 def test_tests_name_requirements_that_exist() -> None:
     known = {requirement.id for requirement in load_requirements(ROOT / "docs")}
     assert set(coverage(ROOT)) <= known
+
+
+def test_every_requirement_has_a_test_or_the_reason_why_not() -> None:
+    requirements = {requirement.id for requirement in load_requirements(ROOT / "docs")}
+    gaps = [gap.id for gap in load_gaps(ROOT / "docs")]
+    tested = coverage(ROOT)
+    assert len(gaps) == len(set(gaps)), "a gap is listed twice"
+    assert set(gaps) <= requirements, "a gap is none of the requirements"
+    assert set(gaps).isdisjoint(tested), "tested: take it out of docs/conformance_gaps.csv"
+    assert requirements - set(gaps) <= set(tested), "neither tested nor in conformance_gaps.csv"
+
+
+def test_a_gap_has_a_kind_and_a_reason() -> None:
+    level = {requirement.id: requirement.level for requirement in load_requirements(ROOT / "docs")}
+    for gap in load_gaps(ROOT / "docs"):
+        assert gap.kind in KINDS, gap.id
+        assert gap.reason.strip(), gap.id
+        assert "|" not in gap.reason, gap.id
+        assert not (gap.kind == "by choice" and level[gap.id].startswith("MUST")), gap.id

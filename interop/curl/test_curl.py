@@ -79,6 +79,7 @@ def operator(openssl: OpenSsl, checks: Checks) -> Operator:
 # -- CA certificates and enrollment ---------------------------------------------------------------
 
 
+@pytest.mark.conformance("CA-01", "CA-04")
 def test_ca_certificates(curl: Curl, openssl: OpenSsl, checks: Checks) -> None:
     answer = curl.get("/.well-known/est/cacerts")
     assert (answer.status, answer.headers["Content-Type"]) == (200, CERTS_ONLY)
@@ -93,6 +94,7 @@ def test_curl_speaks_the_version_that_it_was_told(
     assert curl.get("/.well-known/est/cacerts").protocol == f"TLSv{version}"
 
 
+@pytest.mark.conformance("SE-02", "SE-03", "SR-05", "SR-08", "AUTH-05")
 def test_a_birth_certificate_enrolls_a_fresh_key_and_renews_it(
     curl: Curl, device: Device, born: Credentials, operator: Operator
 ) -> None:
@@ -136,6 +138,7 @@ def test_fresh_keys_of_other_kinds(
     operator.certificate(renewed, udid=device.udid, key=fresh)
 
 
+@pytest.mark.conformance("STAT-05", "STAT-14")
 def test_the_same_request_again_brings_the_same_certificate(
     curl13: Curl, born: Credentials, operator: Operator
 ) -> None:
@@ -163,6 +166,7 @@ def test_a_chunked_body(
     operator.certificate(answer, udid=device.udid, key=fresh)
 
 
+@pytest.mark.conformance("HTTP-11")
 @pytest.mark.parametrize(
     ("line_end", "columns"), [(b"", 10_000), (b"\n", 64), (b"\r\n", 76), (b"\t ", 4)]
 )
@@ -185,6 +189,7 @@ def test_base64_with_any_white_space(
     operator.certificate(answer, udid=device.udid, key=fresh)
 
 
+@pytest.mark.conformance("HTTP-08")
 @pytest.mark.parametrize(
     "content_type",
     ["APPLICATION/PKCS10", "application/pkcs10; charset=us-ascii", "application/pkcs10;a=b"],
@@ -212,6 +217,7 @@ def refused(answer: Answer, status: int, words: str) -> None:
     assert answer.explanation.endswith("\n")
 
 
+@pytest.mark.conformance("AUTH-01")
 def test_no_client_certificate_is_refused(curl: Curl, device: Device, operator: Operator) -> None:
     # 403, since 401 would have to offer an HTTP authentication that there is not.
     answer = curl.post(ENROLL, None, operator.body(device.key))
@@ -253,6 +259,7 @@ def test_a_listed_key_of_another_device_is_refused(
     operator.checks.refused("identity-mismatch")
 
 
+@pytest.mark.conformance("SR-03")
 def test_a_renewal_under_another_name_is_refused(
     curl13: Curl, device: Device, born: Credentials, operator: Operator
 ) -> None:
@@ -285,6 +292,7 @@ def test_a_superseded_certificate_renews_no_further(
     operator.checks.refused("certificate-superseded")
 
 
+@pytest.mark.conformance("POP-03", "POP-15")
 def test_a_challenge_password_of_another_channel_is_refused(
     curl: Curl, device: Device, born: Credentials, openssl: OpenSsl, operator: Operator
 ) -> None:
@@ -294,6 +302,7 @@ def test_a_challenge_password_of_another_channel_is_refused(
     operator.checks.refused("pop-linking-failed")
 
 
+@pytest.mark.conformance("POP-21", "SE-11")
 def test_a_tampered_request_is_refused(
     curl13: Curl, device: Device, born: Credentials, operator: Operator
 ) -> None:
@@ -306,6 +315,7 @@ def test_a_tampered_request_is_refused(
     operator.certificate(answer, udid=device.udid, key=device.key)
 
 
+@pytest.mark.conformance("HTTP-09", "HTTP-14", "SE-11")
 @pytest.mark.parametrize(
     ("body", "words"),
     [
@@ -326,6 +336,7 @@ def test_a_body_that_is_no_request_is_refused(
     assert checks.outcomes() == ["refused"]
 
 
+@pytest.mark.conformance("HTTP-09")
 def test_the_der_itself_is_refused(curl13: Curl, born: Credentials, operator: Operator) -> None:
     csr = operator.openssl.make_csr(born.key)
     refused(curl13.post(ENROLL, born, csr), 400, "it looks like the DER itself")
@@ -346,6 +357,7 @@ def test_another_media_type_is_refused(
     operator.checks.refused("unsupported-media-type")
 
 
+@pytest.mark.conformance("HTTP-17")
 @pytest.mark.parametrize("options", [(), ("--header", "Transfer-Encoding: chunked")])
 def test_a_body_beyond_the_bound_is_refused(
     curl13: Curl, born: Credentials, options: tuple[str, ...], tmp_path: Path, checks: Checks
@@ -369,6 +381,7 @@ def test_an_unknown_label_is_refused(curl13: Curl, checks: Checks) -> None:
     checks.refused("unknown-label")
 
 
+@pytest.mark.conformance("HTTP-07")
 def test_the_wrong_method_is_refused(curl13: Curl, born: Credentials, checks: Checks) -> None:
     answer = curl13.get(ENROLL, born)
     refused(answer, 405, "asked for with POST")

@@ -53,6 +53,7 @@ def ccm8_only(directory: Path) -> dict[str, str]:
 # -- Discovery and CA certificates ----------------------------------------------------------------
 
 
+@pytest.mark.conformance("CU-03", "CU-04", "CU-06", "CU-13")
 def test_discovery_needs_no_client_certificate(coap: CoapClient, checks: Checks) -> None:
     answer = coap.get("/.well-known/core", None)
     assert (answer.code, answer.content_format) == ("2.05", "application/link-format")
@@ -61,11 +62,13 @@ def test_discovery_needs_no_client_certificate(coap: CoapClient, checks: Checks)
         assert f'</est/{name}>;rt="ace.est.{name}";ct="281 287"' in links
 
 
+@pytest.mark.conformance("CU-07")
 def test_discovery_by_resource_type(coap: CoapClient, checks: Checks) -> None:
     answer = coap.get("/.well-known/core?rt=ace.est.sen", None)
     assert answer.payload.read_text() == '</est/sen>;rt="ace.est.sen";ct="281 287"'
 
 
+@pytest.mark.conformance("CU-01", "CU-02", "CR-01", "CF-03")
 @pytest.mark.parametrize("root", ["/est", "/.well-known/est"])
 def test_ca_certificates(
     coap: CoapClient, bare: Credentials, root: str, openssl: OpenSsl, checks: Checks
@@ -75,6 +78,7 @@ def test_ca_certificates(
     checks.ca_certificates(openssl.unpack(answer.payload))
 
 
+@pytest.mark.conformance("BW-01")
 @pytest.mark.parametrize("block", BLOCK_SIZES)
 def test_ca_certificates_in_blocks(
     coap: CoapClient, bare: Credentials, block: int, openssl: OpenSsl, checks: Checks
@@ -88,6 +92,7 @@ def test_ca_certificates_in_blocks(
 # -- Enrollment -----------------------------------------------------------------------------------
 
 
+@pytest.mark.conformance("CU-02", "CR-02", "CF-05")
 @pytest.mark.parametrize("root", ["/est", "/.well-known/est"])
 def test_a_bare_listed_key_enrolls_itself(
     coap: CoapClient,
@@ -110,6 +115,7 @@ def test_a_birth_certificate_enrolls_a_fresh_key(
     checks.issued_alone(issued_to(answer), udid=device.udid, key=fresh)
 
 
+@pytest.mark.conformance("BW-01", "BW-08")
 @pytest.mark.parametrize("block", BLOCK_SIZES)
 def test_enrollment_in_blocks_both_ways(
     coap: CoapClient,
@@ -129,6 +135,7 @@ def test_enrollment_in_blocks_both_ways(
     assert answer.messages >= blocks
 
 
+@pytest.mark.conformance("CD-01")
 def test_enrollment_under_the_mandatory_suite_alone(
     server: ServerUnderTest,
     transcript: Transcript,
@@ -154,6 +161,7 @@ def test_enrollment_under_the_mandatory_suite_alone(
     checks.issued_alone(issued_to(answer), udid=device.udid, key=fresh)
 
 
+@pytest.mark.conformance("CF-04")
 def test_one_certificate_without_cms_around_it(
     coap: CoapClient, device: Device, born: Credentials, openssl: OpenSsl, checks: Checks
 ) -> None:
@@ -171,6 +179,7 @@ def test_certs_only_asked_for_by_name(
     checks.issued_alone(issued_to(answer), udid=device.udid, key=fresh)
 
 
+@pytest.mark.conformance("STAT-05")
 def test_the_same_request_again_brings_the_same_certificate(
     coap: CoapClient, device: Device, born: Credentials, openssl: OpenSsl, checks: Checks
 ) -> None:
@@ -182,6 +191,7 @@ def test_the_same_request_again_brings_the_same_certificate(
     assert checks.outcomes() == ["issued", "replayed"]
 
 
+@pytest.mark.conformance("SR-05", "CR-02")
 @pytest.mark.parametrize("block", [64, 1024])
 def test_renewal_with_a_fresh_key(
     coap: CoapClient,
@@ -236,6 +246,7 @@ def test_a_second_claim_with_another_key_is_refused(
     checks.refused("already-claimed")
 
 
+@pytest.mark.conformance("CD-06", "CD-07")
 def test_no_client_certificate_is_refused(
     coap: CoapClient, device: Device, openssl: OpenSsl, checks: Checks
 ) -> None:
@@ -249,6 +260,7 @@ def test_no_client_certificate_is_refused(
     checks.refused("authentication-required")
 
 
+@pytest.mark.conformance("POP-21")
 def test_a_tampered_request_is_refused(
     coap: CoapClient, device: Device, bare: Credentials, openssl: OpenSsl, checks: Checks
 ) -> None:
@@ -262,6 +274,7 @@ def test_a_tampered_request_is_refused(
     checks.issued_alone(issued_to(answer), udid=device.udid, key=device.key)
 
 
+@pytest.mark.conformance("CF-02")
 @pytest.mark.parametrize("content_format", [None, 0, 281])
 def test_another_content_format_is_refused(
     coap: CoapClient,
@@ -290,6 +303,7 @@ def test_an_unknown_label_is_refused(coap: CoapClient, bare: Credentials, checks
     checks.refused("unknown-label")
 
 
+@pytest.mark.conformance("CR-04", "CF-17")
 def test_the_wrong_method_is_refused(
     coap: CoapClient, device: Device, bare: Credentials, openssl: OpenSsl, checks: Checks
 ) -> None:
@@ -298,6 +312,7 @@ def test_the_wrong_method_is_refused(
     checks.refused("method-not-allowed")
 
 
+@pytest.mark.conformance("CF-06")
 def test_an_answer_that_is_not_to_be_had_is_refused(
     coap: CoapClient, bare: Credentials, checks: Checks
 ) -> None:

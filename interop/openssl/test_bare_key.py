@@ -52,6 +52,7 @@ def enroll_over(channel: Conversation, csr: Path) -> tuple[int, bytes]:
     return int(header.split()[1]), rest[:length]
 
 
+@pytest.mark.conformance("POP-01", "POP-10")
 def test_tls_exporter_links_a_listed_key(
     tls13: OpenSslClient, device: Device, openssl: OpenSsl, checks: Checks, tmp_path: Path
 ) -> None:
@@ -64,6 +65,7 @@ def test_tls_exporter_links_a_listed_key(
     checks.issued_alone(certs_only, udid=device.udid, key=device.key)
 
 
+@pytest.mark.conformance("POP-01", "POP-08")
 def test_tls_unique_links_a_listed_key(
     tls12: GnuTlsClient, device: Device, openssl: OpenSsl, checks: Checks, tmp_path: Path
 ) -> None:
@@ -78,6 +80,7 @@ def test_tls_unique_links_a_listed_key(
     checks.issued_alone(certs_only, udid=device.udid, key=device.key)
 
 
+@pytest.mark.conformance("POP-03")
 def test_the_binding_of_another_channel_is_refused(
     tls13: OpenSslClient, device: Device, openssl: OpenSsl, checks: Checks
 ) -> None:

@@ -72,6 +72,7 @@ def offered_suites() -> list[str]:
 # -- TLS ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.conformance("TLS-02")
 @pytest.mark.parametrize(("option", "name"), [("-tls1_2", "TLSv1.2"), ("-tls1_3", "TLSv1.3")])
 def test_tls_is_spoken(tls: OpenSslClient, option: str, name: str, checks: Checks) -> None:
     assert tls.handshake(option).protocol == name
@@ -84,18 +85,21 @@ def test_tls_is_spoken_with_gnutls(gnutls: GnuTlsClient, name: str, checks: Chec
     assert "The certificate is trusted" in found.text
 
 
+@pytest.mark.conformance("TLS-01")
 @pytest.mark.parametrize("option", ["-tls1", "-tls1_1"])
 def test_older_tls_is_refused(tls: OpenSslClient, option: str, checks: Checks) -> None:
     found = tls.handshake(option, "-cipher", "ALL:@SECLEVEL=0")
     assert (found.protocol, found.alert) == ("", PROTOCOL_VERSION)
 
 
+@pytest.mark.conformance("TLS-01")
 @pytest.mark.parametrize("name", ["TLS1.0", "TLS1.1"])
 def test_older_tls_is_refused_with_gnutls(gnutls: GnuTlsClient, name: str, checks: Checks) -> None:
     found = gnutls.handshake(f"NORMAL:-VERS-ALL:+VERS-{name}")
     assert (found.cipher, found.alert) == ("", PROTOCOL_VERSION)
 
 
+@pytest.mark.conformance("TLS-13")
 def test_of_all_suites_only_the_good_ones_are_taken(tls: OpenSslClient, checks: Checks) -> None:
     """One handshake for each: NULL, anonymous, CBC, static RSA and the rest are refused."""
     taken, alerts = set(), set()
@@ -109,6 +113,7 @@ def test_of_all_suites_only_the_good_ones_are_taken(tls: OpenSslClient, checks: 
     assert alerts == {HANDSHAKE_FAILURE}
 
 
+@pytest.mark.conformance("TLS-13")
 @pytest.mark.parametrize(
     "weak", ["-CIPHER-ALL:+3DES-CBC:+SHA1", "-CIPHER-ALL:+NULL:+SHA1", "-KX-ALL:+ANON-ECDH"]
 )
@@ -119,12 +124,14 @@ def test_weak_suites_are_refused_with_gnutls(
     assert (found.cipher, found.alert) == ("", HANDSHAKE_FAILURE)
 
 
+@pytest.mark.conformance("TLS-15")
 def test_a_pre_shared_key_alone_is_refused(tls: OpenSslClient, checks: Checks) -> None:
     psk = ("-psk", "1a2b", "-psk_identity", "me")
     found = tls.handshake("-tls1_2", *psk, "-cipher", "PSK:@SECLEVEL=0")
     assert (found.cipher, found.alert) == ("", HANDSHAKE_FAILURE)
 
 
+@pytest.mark.conformance("TLS-12")
 def test_renegotiation_is_refused(tls: OpenSslClient, checks: Checks) -> None:
     found = tls.handshake("-tls1_2", stdin=b"R\n")
     assert found.protocol == "TLSv1.2"
@@ -132,6 +139,7 @@ def test_renegotiation_is_refused(tls: OpenSslClient, checks: Checks) -> None:
     assert "no renegotiation" in found.text
 
 
+@pytest.mark.conformance("TLS-12")
 def test_renegotiation_is_refused_with_gnutls(gnutls: GnuTlsClient, checks: Checks) -> None:
     found = gnutls.handshake("NORMAL:-VERS-ALL:+VERS-TLS1.2", "--rehandshake")
     assert found.alert == NO_RENEGOTIATION
@@ -140,12 +148,14 @@ def test_renegotiation_is_refused_with_gnutls(gnutls: GnuTlsClient, checks: Chec
 # -- DTLS -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.conformance("CD-01")
 @pytest.mark.parametrize("suite", sorted(DTLS_SUITES))
 def test_good_suites_are_taken_on_dtls(dtls: OpenSslClient, suite: str, checks: Checks) -> None:
     found = dtls.handshake("-dtls1_2", "-cipher", f"{suite}:@SECLEVEL=0")
     assert (found.protocol, found.cipher) == ("DTLSv1.2", suite)
 
 
+@pytest.mark.conformance("CD-24")
 def test_all_other_suites_are_refused_on_dtls(dtls: OpenSslClient, checks: Checks) -> None:
     """All in one handshake: the client takes half a second to end a DTLS session."""
     others = set(offered_suites()) - DTLS_SUITES
@@ -154,6 +164,7 @@ def test_all_other_suites_are_refused_on_dtls(dtls: OpenSslClient, checks: Check
     assert (found.cipher, found.alert) == ("", HANDSHAKE_FAILURE)
 
 
+@pytest.mark.conformance("CD-01")
 def test_dtls_with_the_mandatory_suite_alone_with_gnutls(
     gnutls_dtls: GnuTlsClient, checks: Checks
 ) -> None:
@@ -169,6 +180,7 @@ def test_older_dtls_is_refused(dtls: OpenSslClient, checks: Checks) -> None:
     assert (found.protocol, found.alert) == ("", PROTOCOL_VERSION)
 
 
+@pytest.mark.conformance("CD-05")
 def test_a_pre_shared_key_alone_is_refused_on_dtls(dtls: OpenSslClient, checks: Checks) -> None:
     psk = ("-psk", "1a2b", "-psk_identity", "me")
     found = dtls.handshake("-dtls1_2", *psk, "-cipher", "PSK:@SECLEVEL=0")

@@ -49,10 +49,12 @@ def current(
     return Credentials(checks.issued_alone(certs_only, udid=device.udid, key=key), key)
 
 
+@pytest.mark.conformance("CA-01")
 def test_ca_certificates(pki: Pki, checks: Checks) -> None:
     checks.ca_certificates(pki.estca())
 
 
+@pytest.mark.conformance("SR-05")
 def test_renewal_with_a_fresh_key(
     pki: Pki, device: Device, current: Credentials, openssl: OpenSsl, checks: Checks
 ) -> None:
@@ -76,6 +78,7 @@ def test_renewal_after_renewal(
     assert checks.outcomes() == ["issued"] * 3
 
 
+@pytest.mark.conformance("SR-03")
 def test_renewal_under_another_name_is_refused(
     pki: Pki, current: Credentials, openssl: OpenSsl, checks: Checks
 ) -> None:

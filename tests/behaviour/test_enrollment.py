@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import gc
+from dataclasses import replace
 
 import pytest
 from cryptography import x509
 
 from est_protocol.errors import RefusalReason, ServerRefused
 from est_protocol.keys import spki_sha256
+from est_protocol.messages import EstRequest, Pending
 from est_protocol.operations import Operation
 from est_protocol.secure_channel.policy import TlsVersion
-from est_server.interfaces import CertificateState, DeviceState
+from est_server.interfaces import (
+    CertificateState,
+    ClientIdentity,
+    DeviceState,
+    EnrollmentRequest,
+    IssuanceOrder,
+)
 from tests.behaviour.roads import Road, https, in_process
 from tests.behaviour.world import LABEL, STRICT, AuditRecords, Device, World
 from tests.pki import make_key, make_name
@@ -23,7 +31,7 @@ ANY_NAME = make_name("whatever the device calls itself")
 # -- /cacerts ----------------------------------------------------------------------------------
 
 
-@pytest.mark.conformance("CA-01", "CA-05", "CA-06")
+@pytest.mark.conformance("CA-01", "CA-05", "CA-06", "HTTP-03")
 async def test_ca_certificates_lead_from_the_issuing_ca_to_the_root(
     world: World, road: Road
 ) -> None:
@@ -83,6 +91,7 @@ async def test_a_client_that_vanishes_is_in_the_audit_trail_all_the_same(
 # -- First enrollment --------------------------------------------------------------------------
 
 
+@pytest.mark.conformance("SE-13")
 async def test_a_bare_listed_key_enrolls_itself(world: World, road: Road) -> None:
     device = await world.list_device("a")
     async with road.connection(device) as connection:
@@ -110,7 +119,7 @@ async def test_nothing_of_the_csr_but_its_key_gets_into_the_certificate(
     assert not constraints.value.ca
 
 
-@pytest.mark.conformance("AUTH-22")
+@pytest.mark.conformance("AUTH-22", "AUTH-05", "HTTP-03")
 async def test_a_birth_certificate_enrolls_a_fresh_key(world: World, road: Road) -> None:
     device = await world.list_device("a", born=True)
     fresh = make_key("fresh")
@@ -123,6 +132,7 @@ async def test_a_birth_certificate_enrolls_a_fresh_key(world: World, road: Road)
     assert found.state is DeviceState.ENROLLED
 
 
+@pytest.mark.conformance("AUTH-01", "STAT-07")
 async def test_an_unlisted_key_is_refused(world: World, road: Road) -> None:
     stranger = world.unlisted_device("stranger")
     async with road.connection(stranger) as connection:
@@ -148,6 +158,7 @@ async def test_an_overproduced_device_with_a_genuine_birth_certificate_is_refuse
     assert world.issued_count() == 0
 
 
+@pytest.mark.conformance("TLS-05")
 async def test_a_birth_certificate_of_a_forged_manufacturer_is_refused(
     world: World, road: Road
 ) -> None:
@@ -235,6 +246,7 @@ async def test_each_label_is_claimed_for_itself(world: World, road: Road) -> Non
     assert world.issued_count() == 2
 
 
+@pytest.mark.conformance("STAT-14")
 async def test_many_first_enrollments_at_once_give_one_certificate_for_each_key(
     world: World, road: Road
 ) -> None:
@@ -254,6 +266,24 @@ async def test_many_first_enrollments_at_once_give_one_certificate_for_each_key(
     assert world.issued_count() == 1
 
 
+@pytest.mark.conformance("AUTH-18", "STAT-01", "CR-06")
+async def test_a_request_may_wait_for_a_person(world: World, road: Road) -> None:
+    async def later(request: EnrollmentRequest, client: ClientIdentity, /) -> Pending:
+        return Pending(30)
+
+    policy = world.service._labels[None]
+    world.service._labels[None] = replace(policy, authorizer=later)
+    device = await world.list_device("a")
+    async with road.connection(device) as connection:
+        body = connection.csr(device.key, ANY_NAME).der
+        wish = EstRequest(Operation.SIMPLEENROLL, road.transport, None, body)
+        assert await connection._connection.request(wish) == Pending(30)
+        assert world.issued_count() == 0
+        world.service._labels[None] = policy
+        await connection.post(Operation.SIMPLEENROLL, body)
+    assert world.issued_count() == 1
+
+
 # -- Proof of possession -----------------------------------------------------------------------
 
 
@@ -270,7 +300,7 @@ async def test_a_tampered_csr_is_refused(world: World, road: Road) -> None:
     assert world.issued_count() == 0
 
 
-@pytest.mark.conformance("POP-01", "POP-03", "CD-11")
+@pytest.mark.conformance("POP-01", "POP-03", "CD-11", "POP-15")
 async def test_a_csr_that_is_linked_to_another_channel_is_refused(world: World, road: Road) -> None:
     device = await world.list_device("a")
     async with road.connection(device) as other:
@@ -284,7 +314,7 @@ async def test_a_csr_that_is_linked_to_another_channel_is_refused(world: World, 
     assert world.issued_count() == 0
 
 
-@pytest.mark.conformance("POP-04")
+@pytest.mark.conformance("POP-04", "POP-15")
 async def test_linking_can_be_required(world: World, road: Road) -> None:
     device = await world.list_device("a", born=True)
     async with road.connection(device) as connection:
@@ -294,6 +324,27 @@ async def test_linking_can_be_required(world: World, road: Road) -> None:
         assert world.last_refusal == RefusalReason.POP_LINKING_REQUIRED
         await connection.simpleenroll(device.key, label=STRICT)
     assert world.issued_count() == 1
+
+
+@pytest.mark.conformance("POP-16")
+async def test_the_ca_is_told_whether_a_request_was_linked(world: World, road: Road) -> None:
+    policy = world.service._labels[None]
+    orders: list[IssuanceOrder] = []
+
+    class Noting:
+        async def ca_certificates(self, label: str | None) -> tuple[x509.Certificate, ...]:
+            return await policy.authority.ca_certificates(label)
+
+        async def issue(self, order: IssuanceOrder) -> x509.Certificate | Pending:
+            orders.append(order)
+            return await policy.authority.issue(order)
+
+    world.service._labels[None] = replace(policy, authority=Noting())
+    for name, linked in (("a", True), ("b", False)):
+        device = await world.list_device(name, born=True)
+        async with road.connection(device) as connection:
+            await connection.simpleenroll(device.key, linked=linked)
+    assert [order.pop_linked for order in orders] == [True, False]
 
 
 @pytest.mark.conformance("AUTH-01")
@@ -310,7 +361,7 @@ async def test_a_listed_key_that_nobody_proved_to_hold_is_refused(world: World, 
 # -- Renewal -----------------------------------------------------------------------------------
 
 
-@pytest.mark.conformance("SR-05")
+@pytest.mark.conformance("SR-05", "HTTP-03")
 @pytest.mark.parametrize("rekey", [False, True], ids=["same-key", "new-key"])
 async def test_a_device_renews(world: World, road: Road, rekey: bool) -> None:
     device = await enrolled(world, road)
@@ -326,6 +377,7 @@ async def test_a_device_renews(world: World, road: Road, rekey: bool) -> None:
     assert after.state is CertificateState.ACTIVE
 
 
+@pytest.mark.conformance("STAT-05", "STAT-14")
 async def test_a_renewal_whose_answer_was_lost_gives_the_same_certificate(
     world: World, road: Road
 ) -> None:

@@ -82,6 +82,7 @@ def recipient(device: Device, *, usable: bool = True) -> tuple[Device, bytes]:
 # -- In the clear ------------------------------------------------------------------------------
 
 
+@pytest.mark.conformance("SKG-01")
 async def test_no_key_is_generated_where_nobody_said_so(world: World, road: Road) -> None:
     device = await world.list_device("a", born=True)
     async with road.connection(device) as session:
@@ -90,6 +91,7 @@ async def test_no_key_is_generated_where_nobody_said_so(world: World, road: Road
     assert world.last_refusal == RefusalReason.UNKNOWN_OPERATION
 
 
+@pytest.mark.conformance("SKG-03", "SKG-06", "SKG-09", "CF-13")
 async def test_a_device_gets_a_key_and_its_certificate(world: World, road: Road) -> None:
     device = await world.list_device("a", born=True)
     async with road.connection(device) as session:
@@ -103,6 +105,7 @@ async def test_a_device_gets_a_key_and_its_certificate(world: World, road: Road)
     assert found.state is DeviceState.ENROLLED
 
 
+@pytest.mark.conformance("SKG-04", "CF-16")
 async def test_the_key_and_the_signature_of_the_csr_mean_nothing(world: World, road: Road) -> None:
     device = await world.list_device("a", born=True)
     async with road.connection(device) as session:
@@ -140,6 +143,7 @@ async def test_two_devices_never_get_the_same_key(world: World, road: Road) -> N
     assert len(keys) == 2
 
 
+@pytest.mark.conformance("SKG-05")
 async def test_a_bare_listed_key_gets_a_certificate_for_itself_only(
     world: World, road: Road
 ) -> None:
@@ -155,6 +159,7 @@ async def test_a_bare_listed_key_gets_a_certificate_for_itself_only(
     assert world.issued_count() == 0
 
 
+@pytest.mark.conformance("SKG-05")
 async def test_an_unlisted_device_is_refused(world: World, road: Road) -> None:
     stranger = world.unlisted_device("stranger", born=True)
     async with road.connection(stranger) as session:
@@ -163,6 +168,7 @@ async def test_an_unlisted_device_is_refused(world: World, road: Road) -> None:
     assert world.issued_count() == 0
 
 
+@pytest.mark.conformance("POP-03")
 async def test_a_csr_that_is_linked_to_another_channel_is_refused(world: World, road: Road) -> None:
     device = await world.list_device("a", born=True)
     async with road.connection(device) as one, road.connection(device) as other:
@@ -170,6 +176,7 @@ async def test_a_csr_that_is_linked_to_another_channel_is_refused(world: World, 
     assert world.last_refusal == RefusalReason.POP_LINKING_FAILED
 
 
+@pytest.mark.conformance("SKG-22")
 async def test_a_malformed_csr_is_refused(world: World, road: Road) -> None:
     device = await world.list_device("a", born=True)
     async with road.connection(device) as session:
@@ -254,6 +261,7 @@ async def test_an_operational_certificate_gives_way_to_a_generated_key(
 # -- Encrypted -----------------------------------------------------------------------------------
 
 
+@pytest.mark.conformance("SKG-14", "SKG-15", "CF-14", "CF-15")
 async def test_encryption_with_a_shared_key(world: World, road: Road) -> None:
     device = await world.list_device("a", born=True)
     world.known_keys.symmetric[SHARED.identifier, device.udid] = SHARED.key
@@ -267,6 +275,7 @@ async def test_encryption_with_a_shared_key(world: World, road: Road) -> None:
     assert opened.signer == world.generator.chain[0]
 
 
+@pytest.mark.conformance("SKG-17", "CF-15")
 async def test_encryption_for_the_key_of_the_client_certificate(world: World, road: Road) -> None:
     device, identifier = recipient(await world.list_device("a", born=True))
     request = ProtectionRequest(None, identifier, CAPABILITIES)
@@ -287,6 +296,7 @@ async def test_encryption_for_a_key_that_the_server_was_given(world: World, road
     unseal(answer.key, own)
 
 
+@pytest.mark.conformance("SKG-19")
 async def test_a_key_whose_use_is_restricted_is_refused(world: World, road: Road) -> None:
     device, identifier = recipient(await world.list_device("a", born=True), usable=False)
     request = ProtectionRequest(None, identifier, CAPABILITIES)
@@ -297,6 +307,7 @@ async def test_a_key_whose_use_is_restricted_is_refused(world: World, road: Road
     assert world.issued_count() == 0
 
 
+@pytest.mark.conformance("SKG-13")
 @pytest.mark.parametrize("symmetric", [True, False])
 async def test_an_unknown_key_identifier_is_no_reason_for_the_clear(
     world: World, road: Road, symmetric: bool
@@ -326,6 +337,7 @@ async def test_nothing_in_common_is_no_reason_for_the_clear(world: World, road: 
     assert world.issued_count() == 0
 
 
+@pytest.mark.conformance("SKG-21")
 async def test_where_encryption_is_required_the_clear_is_refused(world: World, road: Road) -> None:
     device = await world.list_device("a", born=True)
     async with road.connection(device) as session:
@@ -335,6 +347,7 @@ async def test_where_encryption_is_required_the_clear_is_refused(world: World, r
     assert world.issued_count() == 0
 
 
+@pytest.mark.conformance("TLS-14")
 async def test_a_stronger_key_wants_a_stronger_suite_or_encryption(
     world: World, road: Road
 ) -> None:
@@ -356,6 +369,7 @@ async def test_a_stronger_key_wants_a_stronger_suite_or_encryption(
 # -- Never written down --------------------------------------------------------------------------
 
 
+@pytest.mark.conformance("SKG-24")
 async def test_the_key_is_neither_logged_nor_stored(
     world: World, road: Road, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -89,6 +89,7 @@ async def vanish(connection: MemoryConnection, request: EstRequest) -> EstRespon
     raise ChannelClosed("the server went away")
 
 
+@pytest.mark.conformance("CA-14")
 def test_cacerts_writes_all_of_them(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("cacerts", "--out", "out.pem") == 0
     assert set(run.certificates("out.pem")) == {ROOT.certificate, CA.certificate}
@@ -139,6 +140,7 @@ def test_enroll_uses_the_key_that_is_there(run: Run) -> None:
     assert csr.challenges.challenge_password is not None
 
 
+@pytest.mark.conformance("SE-09")
 def test_enroll_a_new_key_under_a_birth_certificate(run: Run) -> None:
     run.put_identity()
     arguments = ("--key", "device.key", "--cert", "device.pem", "--new-key", "new.key")
@@ -165,6 +167,7 @@ def test_coaps_presents_a_self_signed_certificate(run: Run) -> None:
     assert run.location.transport is Transport.COAPS
 
 
+@pytest.mark.conformance("SR-01", "SR-02")
 def test_reenroll_repeats_the_names(run: Run) -> None:
     run.put_identity()
     arguments = ("--key", "device.key", "--cert", "device.pem", "--out", "device.pem")
@@ -202,6 +205,7 @@ def test_options_reach_the_connector(run: Run) -> None:
     assert {request.label for _, request in run.server.requests} == {"a"}
 
 
+@pytest.mark.conformance("CL-02")
 def test_trust_by_fingerprint(run: Run) -> None:
     fingerprint = ROOT.certificate.fingerprint(hashes.SHA256()).hex(":")
     assert run("cacerts", "--ca-fingerprint", fingerprint, trust=False) == 0
@@ -274,6 +278,7 @@ def test_local_errors_are_one_line(
     assert run.server.attempts == 0
 
 
+@pytest.mark.conformance("AUTH-19")
 def test_nothing_is_trusted_unasked(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("enroll", "--key", "device.key", trust=False) == 2
     assert "--system-trust" in capsys.readouterr().err

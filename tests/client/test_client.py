@@ -113,7 +113,7 @@ def put_off(seconds: int) -> Handler:
     return handler
 
 
-@pytest.mark.conformance("POP-02", "SE-01")
+@pytest.mark.conformance("POP-02", "SE-01", "CL-06", "POP-06")
 @pytest.mark.parametrize("policy", [TlsPolicy(), None], ids=["TLS 1.3", "TLS 1.2"])
 async def test_enrolls_a_bare_key_linked_to_its_channel(
     server: MemoryServer, policy: TlsPolicy | None
@@ -139,6 +139,7 @@ async def test_pop_linking_can_be_left_out(server: MemoryServer) -> None:
     assert csr.challenges.challenge_password is None
 
 
+@pytest.mark.conformance("TLS-16")
 async def test_a_request_that_cannot_be_linked_is_not_sent(server: MemoryServer) -> None:
     server.options = 1  # SSL_OP_NO_EXTENDED_MASTER_SECRET, which pyOpenSSL does not name
     async with client_of(server) as client:
@@ -149,7 +150,7 @@ async def test_a_request_that_cannot_be_linked_is_not_sent(server: MemoryServer)
         await client.simpleenroll()
 
 
-@pytest.mark.conformance("SE-10", "CD-15")
+@pytest.mark.conformance("SE-10", "CD-15", "CA-14")
 async def test_gets_the_ca_certificates_before_it_enrolls_over_one_channel(
     server: MemoryServer,
 ) -> None:
@@ -196,6 +197,7 @@ async def test_rekey_goes_on_under_the_new_key(server: MemoryServer) -> None:
     assert first.public_key() == new_key.public_key()
 
 
+@pytest.mark.conformance("CL-09")
 async def test_a_failed_renewal_keeps_the_old_identity(server: MemoryServer) -> None:
     identity = make_leaf(CA, "pump 7", usage=CLIENT_AUTH)
     server.handlers = [refuse("403")]
@@ -247,15 +249,25 @@ async def test_an_absent_server_is_reported_at_once(time: FakeTime) -> None:
     assert (server.attempts, time.slept) == (1, [])
 
 
-@pytest.mark.conformance("STAT-02")
+@pytest.mark.conformance("STAT-02", "STAT-04", "STAT-06", "CR-08")
+@pytest.mark.parametrize("transport", Transport)
 async def test_a_pending_request_is_repeated_after_the_time_that_the_server_says(
-    server: MemoryServer, time: FakeTime
+    server: MemoryServer, time: FakeTime, transport: Transport, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level("INFO", "est_client")
+    server.transport = transport
     server.handlers = [put_off(30), put_off(0)]
     async with client_of(server, time) as client:
         await client.simpleenroll(wait=60)
     assert time.slept == [30.0, 1.0]
-    assert len({csr.challenges.challenge_password for _, csr in server.enrollments}) == 3
+    assert "asking again in 30.0 s" in caplog.text
+    connections, requests = zip(*server.enrollments, strict=True)
+    for connection, csr in server.enrollments:
+        binding = connection.client.channel_binding
+        assert binding is not None
+        assert csr.challenges.challenge_password == binding.challenge_password()
+    assert len({id(connection) for connection in connections}) == 3
+    assert len({csr.key_sha256 for csr in requests}) == 1
 
 
 async def test_waiting_for_a_pending_request_ends(server: MemoryServer, time: FakeTime) -> None:
@@ -267,6 +279,7 @@ async def test_waiting_for_a_pending_request_ends(server: MemoryServer, time: Fa
     assert time.slept == [30.0, 30.0]
 
 
+@pytest.mark.conformance("STAT-13")
 async def test_a_busy_server_is_a_refusal_unless_there_is_time(
     server: MemoryServer, time: FakeTime
 ) -> None:
@@ -284,6 +297,15 @@ async def test_a_refusal_is_final(server: MemoryServer, time: FakeTime) -> None:
         with pytest.raises(ServerRefused, match="403"):
             await client.simpleenroll(wait=1000)
     assert time.slept == []
+
+
+@pytest.mark.conformance("AUTH-08")
+async def test_a_challenge_that_nobody_can_answer_ends_the_connection(server: MemoryServer) -> None:
+    server.handlers = [refuse("401")]
+    async with client_of(server) as client:
+        with pytest.raises(ServerRefused, match="401"):
+            await client.simpleenroll()
+        assert server.connections[0].closed
 
 
 @pytest.mark.conformance("SE-04")
@@ -327,7 +349,7 @@ async def test_a_certificate_of_another_ca_is_rejected(server: MemoryServer) -> 
         assert client.identity is identity
 
 
-@pytest.mark.conformance("AUTH-13")
+@pytest.mark.conformance("AUTH-13", "TLS-03")
 async def test_an_untrusted_server_gets_no_request(server: MemoryServer) -> None:
     trust = TrustDatabase(explicit=(make_ca("somebody").certificate,))
     async with client_of(server, trust=trust) as client:
@@ -344,6 +366,7 @@ async def test_a_client_without_anchors_does_not_connect(server: MemoryServer) -
     assert server.attempts == 0
 
 
+@pytest.mark.conformance("AUTH-13", "AUTH-14")
 async def test_a_server_of_another_name_gets_no_request(server: MemoryServer) -> None:
     server.host = "other.example"
     async with client_of(server) as client:
@@ -366,7 +389,7 @@ async def test_cacerts_makes_the_database_explicit(server: MemoryServer) -> None
     assert databases == [AnchorSet.IMPLICIT, AnchorSet.EXPLICIT]
 
 
-@pytest.mark.conformance("CA-07", "CA-08")
+@pytest.mark.conformance("CA-08")
 async def test_a_roll_over_of_the_root_needs_nobodys_help(server: MemoryServer) -> None:
     old, new = make_ca("old root"), make_ca("new root")
     name = old.certificate.subject
@@ -446,6 +469,7 @@ async def test_bootstrap_with_another_fingerprint_ends_there(server: MemoryServe
     assert server.enrollments == []
 
 
+@pytest.mark.conformance("CL-02")
 async def test_bootstrap_by_the_fingerprint_of_a_leaf_is_refused(server: MemoryServer) -> None:
     leaf = server.credentials.chain[0]
     server.ca_certificates = (ROOT.certificate, CA.certificate, leaf)
@@ -530,7 +554,7 @@ async def test_coaps_bootstrap_is_not_fooled_by_a_certificate_along_the_chain() 
     assert server.requests == []
 
 
-@pytest.mark.conformance("CD-17", "CD-18")
+@pytest.mark.conformance("CD-17", "CD-18", "CD-19")
 async def test_coaps_session_ends_if_the_server_is_outside_the_new_trust_anchor(
     server: MemoryServer,
 ) -> None:
@@ -552,6 +576,7 @@ async def test_trust_stays_as_configured_when_it_is_not_to_be_adopted(server: Me
         await client.cacerts()
 
 
+@pytest.mark.conformance("HTTP-01", "CL-07")
 async def test_a_url_will_do() -> None:
     trust = TrustDatabase(explicit=(ROOT.certificate,))
     async with EstClient("https://localhost:1/.well-known/est/a", trust=trust) as client:
@@ -569,6 +594,7 @@ async def test_nothing_to_certify_is_a_local_error(server: MemoryServer) -> None
     assert server.attempts == 0
 
 
+@pytest.mark.conformance("CD-06")
 async def test_coaps_needs_a_key(server: MemoryServer) -> None:
     async with EstClient(coaps(server), trust=TRUST) as client:
         with pytest.raises(ConfigurationError, match="9148"):
@@ -576,6 +602,7 @@ async def test_coaps_needs_a_key(server: MemoryServer) -> None:
     assert server.attempts == 0
 
 
+@pytest.mark.conformance("CA-02")
 async def test_bootstrap_does_not_wait_for_anybody(server: MemoryServer) -> None:
     class Lazy(MemoryServer):
         async def answer(self, connection: MemoryConnection, request: EstRequest) -> EstResponse:
@@ -612,6 +639,7 @@ async def test_the_newest_of_several_certificates_for_the_key_counts(server: Mem
         assert await client.simpleenroll() == newest
 
 
+@pytest.mark.conformance("CL-08")
 async def test_an_expired_certificate_is_rejected(server: MemoryServer) -> None:
     expired = make_leaf(CA, "device", not_after=PRESENT - timedelta(minutes=1)).chain[0]
 

@@ -1,18 +1,21 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from aiocoap import Message
 from aiocoap.numbers import Code
+from aiocoap.numbers.types import ACK, NON
 
 from est_client.blockwise import BlockwiseClient, CoapRequest
 from est_client.client import EstClient
 from est_client.coaps import CoapsClientLimits, CoapsConnector
 from est_client.connectors import connector_for
 from est_client.trust import TrustDatabase
-from est_protocol import pkcs10
+from est_protocol import certs_only, pkcs10
+from est_protocol.coap.codec import decode_message
 from est_protocol.coap.parameters import TransmissionParameters
 from est_protocol.errors import (
     ChannelClosed,
@@ -24,12 +27,22 @@ from est_protocol.errors import (
     RequestRefused,
     ServerRefused,
 )
-from est_protocol.messages import CertificatesResponse, EstRequest, Pending, Transport
+from est_protocol.key_package import encode_private_key
+from est_protocol.messages import (
+    CertificatesResponse,
+    EstRequest,
+    GeneratedKeyResponse,
+    Pending,
+    Transport,
+)
 from est_protocol.operations import Operation
 from est_protocol.secure_channel.context import LocalCredentials, TrustAnchors
+from est_protocol.secure_channel.datagram import DtlsServer
+from est_protocol.secure_channel.dtls_channel import DtlsChannel
 from est_protocol.secure_channel.policy import DtlsPolicy
 from tests import pki
 from tests.lossy import LossyNetwork
+from tests.secure_channel.dtls_ends import make_listener
 from tests.server.coaps_ends import (
     ANCHORS,
     DEVICE,
@@ -50,7 +63,7 @@ def enrollment(label: str | None = None) -> EstRequest:
     return EstRequest(Operation.SIMPLEENROLL, Transport.COAPS, label, csr.der)
 
 
-@pytest.mark.conformance("BW-01", "BW-02", "BW-03")
+@pytest.mark.conformance("BW-01", "BW-02", "BW-03", "BW-14")
 @pytest.mark.parametrize("block_size", [16, 64, 256, 1024])
 async def test_both_directions_in_blocks(block_size: int) -> None:
     service = IssuingService()
@@ -78,6 +91,7 @@ async def test_small_mtu(mtu: int) -> None:
         assert isinstance(await connection.request(enrollment()), CertificatesResponse)
 
 
+@pytest.mark.conformance("CR-10", "CR-12", "CR-13", "BW-05")
 async def test_a_fifth_of_all_datagrams_lost_each_way() -> None:
     service = IssuingService()
     network = LossyNetwork(0.0, seed=1)
@@ -93,6 +107,22 @@ async def test_a_fifth_of_all_datagrams_lost_each_way() -> None:
         network.loss = 0.0
     assert network.lost > 10
     assert len(service.requests) == 4, "nothing was enrolled twice"
+
+
+@pytest.mark.conformance("PA-02")
+async def test_one_request_of_a_connection_is_under_way_at_a_time() -> None:
+    service = IssuingService()
+    service.gate = asyncio.Event()
+    async with serving(service) as server, connected(server) as connection:
+        requests = [asyncio.create_task(connection.request(CACERTS)) for _ in range(2)]
+        while not service.requests:  # noqa: ASYNC110 - until it has arrived
+            await asyncio.sleep(0)
+        # Longer than a second request would take.
+        await asyncio.sleep(0.05)
+        assert len(service.requests) == 1
+        service.gate.set()
+        await asyncio.gather(*requests)
+    assert len(service.requests) == 2
 
 
 async def test_requests_of_one_connection_take_turns() -> None:
@@ -116,6 +146,7 @@ async def test_refusal_with_its_words() -> None:
     assert refused.value.explanation == "not [31mlisted here"
 
 
+@pytest.mark.conformance("CR-06")
 async def test_pending_with_max_age() -> None:
     service = IssuingService()
     service.answer = lambda _: Pending(37)
@@ -135,6 +166,7 @@ async def test_pending_without_max_age_is_a_minute() -> None:
         assert await connection.request(enrollment()) == Pending(60)
 
 
+@pytest.mark.conformance("CD-06")
 @pytest.mark.parametrize("credentials", [None, LocalCredentials(DEVICE.key, ())])
 async def test_without_a_certificate_there_is_no_connection(
     credentials: LocalCredentials | None,
@@ -226,6 +258,52 @@ def test_block_size_that_is_none() -> None:
         CoapsConnector("h", block_size=48)
 
 
+@pytest.mark.conformance("CF-11", "CF-12", "CR-02")
+@pytest.mark.parametrize("bare", [False, True], ids=["skg", "skc"])
+async def test_generated_key_comes_with_either_form_of_its_certificate(bare: bool) -> None:
+    service = IssuingService()
+    service.served = (*service.served, Operation.SERVERKEYGEN)
+    generated = GeneratedKeyResponse(DEVICE.chain[:1], encode_private_key(DEVICE.key), False)
+    service.answer = lambda _: generated
+    request = replace(enrollment(), operation=Operation.SERVERKEYGEN)
+    async with serving(service) as server, connected(server, bare_certificates=bare) as connection:
+        assert await connection.request(request) == generated
+    assert service.requests == [request]
+
+
+class Muddler:
+    """A server that answers every request twice: under another token first."""
+
+    def __init__(self, channel: DtlsChannel) -> None:
+        self.channel = channel
+        self.busy = False
+
+    def datagram_received(self, plaintext: bytes) -> None:
+        request = decode_message(plaintext)
+        for mtype, mid, token, issuer in (
+            (NON, 1, b"another", ISSUER),
+            (ACK, request.mid, request.token, ROOT),
+        ):
+            body = certs_only.encode([issuer.certificate])
+            message = Message(code=Code.CONTENT, payload=body, content_format=281)
+            message.mtype, message.mid, message.token = mtype, mid, token
+            self.channel.send(message.encode())
+
+    def channel_lost(self, reason: ChannelError) -> None:
+        self.busy = False
+
+
+@pytest.mark.conformance("CR-14")
+async def test_an_answer_under_another_token_is_none() -> None:
+    server = DtlsServer(make_listener(), Muddler)
+    await server.listen("127.0.0.1", 0)
+    connector = CoapsConnector("127.0.0.1", server.address[1])
+    connection = await connector.connect(credentials=DEVICE, anchors=ANCHORS)
+    assert await connection.request(CACERTS) == CertificatesResponse((ROOT.certificate,))
+    await connection.close()
+    await server.close()
+
+
 # -- Block-wise transfer against answers that are made by hand ---------------------------------
 
 
@@ -252,6 +330,7 @@ UPLOAD = CoapRequest(Code.POST, ("est", "sen"), 281, bytes(range(100)), 286)
 FETCH = CoapRequest(Code.GET, ("est", "crts"), 281)
 
 
+@pytest.mark.conformance("BW-10")
 async def test_server_that_wants_smaller_blocks_is_followed() -> None:
     script = Script(
         answer(Code.CONTINUE, block1=(0, True, 0)),
@@ -295,6 +374,7 @@ async def test_answer_that_changes_while_it_is_fetched_is_fetched_anew() -> None
     assert (await script.client(0).request(FETCH)).payload == b"whole"
 
 
+@pytest.mark.conformance("BW-10")
 @pytest.mark.parametrize(
     "answers",
     [

@@ -32,6 +32,7 @@ def test_understands(url: str, location: tuple[str, str, int, str | None, tuple[
     assert ServerLocation.parse(url) == ServerLocation(Transport(transport), *rest)  # type: ignore[arg-type]
 
 
+@pytest.mark.conformance("HTTP-01", "CU-12")
 @pytest.mark.parametrize(
     "url",
     [

@@ -91,6 +91,7 @@ def test_the_strongest_challenge_is_answered() -> None:
     assert digest_authentication.is_right(best, secret, method="POST")
 
 
+@pytest.mark.conformance("AUTH-06")
 def test_md5_is_answered_where_it_is_allowed_and_before_basic() -> None:
     assert chosen(LOGIN, MD5, BASIC) == BasicCredentials("alice", "s3cret")
     allowed = chosen(HttpLogin("alice", "s3cret", md5=True), f"{BASIC}, {MD5}")
@@ -173,6 +174,7 @@ async def test_secrets_outlive_a_lost_answer(server: MemoryServer) -> None:
     assert {csr.challenges.otp_challenge for _, csr in server.enrollments} == {"n:s"}
 
 
+@pytest.mark.conformance("AUTH-08")
 @pytest.mark.parametrize("login", [None, LOGIN])
 @pytest.mark.conformance("AUTH-08")
 async def test_a_question_without_an_answer_ends_the_connection(
@@ -185,6 +187,7 @@ async def test_a_question_without_an_answer_ends_the_connection(
         assert all(connection.closed for connection in server.connections)
 
 
+@pytest.mark.conformance("AUTH-08")
 async def test_wrong_credentials_are_not_repeated(server: MemoryServer) -> None:
     server.handlers = [ask(BASIC, SHA_256), ask(BASIC, SHA_256)]
     async with client_of(server) as client:
@@ -202,6 +205,7 @@ async def test_a_stale_nonce_is_answered_again(server: MemoryServer) -> None:
     assert nonces == ["n", "m"]
 
 
+@pytest.mark.conformance("AUTH-12")
 @pytest.mark.parametrize("otp", [None, "n:s"])
 @pytest.mark.conformance("AUTH-12")
 async def test_a_server_of_an_implicit_anchor_is_told_nothing(

@@ -45,6 +45,7 @@ def test_takes_a_server_of_the_name(name: x509.GeneralName, host: str, database:
     assert verify_server(server(name, database=database), host) is database
 
 
+@pytest.mark.conformance("AUTH-14", "AUTH-15", "CL-05")
 @BOTH
 @pytest.mark.parametrize(
     ("name", "host"),

@@ -15,6 +15,7 @@ from tests.pki import make_ca
 ONE, OTHER = make_ca("one").certificate, make_ca("other").certificate
 
 
+@pytest.mark.conformance("AUTH-19")
 def test_the_explicit_anchors_survive_a_file(tmp_path: Path) -> None:
     path = tmp_path / "anchors.pem"
     database = TrustDatabase(explicit=(ONE, OTHER), implicit=(make_ca("web").certificate,))
@@ -40,5 +41,6 @@ def test_an_anchor_in_both_databases_is_explicit() -> None:
     assert anchors.kind_of(OTHER) is AnchorSet.IMPLICIT
 
 
+@pytest.mark.conformance("AUTH-19", "CA-12")
 def test_what_is_learned_takes_the_place_of_everything() -> None:
     assert TrustDatabase((ONE,), (OTHER,)).learned([OTHER]) == TrustDatabase(explicit=(OTHER,))

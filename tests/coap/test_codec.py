@@ -35,6 +35,12 @@ def test_round_trip() -> None:
     assert message.bad_option is None
 
 
+@pytest.mark.conformance("CF-18")
+def test_content_formats_are_numbers_without_leading_zeros() -> None:
+    assert b"\xc2\x01\x1e\x52\x01\x19" in encode(content_format=286, accept=281)
+    assert b"\xc1\x28" in encode(content_format=40)
+
+
 @pytest.mark.parametrize(
     "octets",
     [
@@ -57,6 +63,7 @@ def test_message_format_errors(octets: str) -> None:
         decode_message(bytes.fromhex(octets))
 
 
+@pytest.mark.conformance("CR-11")
 @pytest.mark.parametrize(
     ("options", "bad"),
     [

@@ -7,6 +7,7 @@ from est_protocol.coap.recent import RecentRequests
 from est_protocol.errors import ConfigurationError
 
 
+@pytest.mark.conformance("CR-12")
 def test_a_duplicate_is_known_until_its_lifetime_is_over() -> None:
     recent = RecentRequests(count=4, octets=100, lifetime=10.0)
     recent.begin(7, now=0.0)
@@ -41,8 +42,12 @@ def test_octets_are_bounded() -> None:
     assert recent.octets == 20
 
 
+@pytest.mark.conformance("PA-01", "PA-04")
 def test_derived_parameters_follow_from_the_base_values() -> None:
     defaults = TransmissionParameters()
+    assert (defaults.ack_timeout, defaults.ack_random_factor) == (2.0, 1.5)
+    assert defaults.max_retransmit == 4
+    assert (defaults.tuning.NSTART, defaults.tuning.DEFAULT_LEISURE) == (1, 5.0)
     assert defaults.max_transmit_span == 45.0
     assert defaults.max_transmit_wait == 93.0
     assert defaults.max_rtt == 202.0

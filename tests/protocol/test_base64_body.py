@@ -24,6 +24,7 @@ def test_lines_have_at_most_64_columns_and_end_in_lf(octets: bytes) -> None:
     assert 0 < len(lines[-2]) <= 64
 
 
+@pytest.mark.conformance("HTTP-12")
 @given(st.binary(min_size=1, max_size=500))
 def test_without_wrapping_there_is_one_line(octets: bytes) -> None:
     body = base64_body.encode(octets, wrap=False)
@@ -51,6 +52,7 @@ def test_white_space_means_nothing_wherever_it_is(
     assert base64_body.decode(bytes(body)) == octets
 
 
+@pytest.mark.conformance("HTTP-11")
 @pytest.mark.parametrize("ending", [b"\n", b"\r\n", b""])
 def test_any_line_ending_will_do(ending: bytes) -> None:
     octets = bytes(range(200))

@@ -106,12 +106,14 @@ def test_an_indefinite_length_is_refused() -> None:
         certs_only.decode(b"\x30\x80" + content + b"\x00\x00")
 
 
+@pytest.mark.conformance("HTTP-15")
 def test_a_length_that_is_not_minimal_is_refused() -> None:
     size = len(message()) - 4
     with pytest.raises(MessageError, match="not minimal"):
         certs_only.decode(b"\x30\x83" + size.to_bytes(3, "big") + message()[4:])
 
 
+@pytest.mark.conformance("HTTP-17")
 def test_deep_nesting_costs_nothing() -> None:
     with pytest.raises(MessageError):
         certs_only.decode(b"\x30\x80" * 100_000)
@@ -136,6 +138,7 @@ def test_a_message_without_certificates_is_refused() -> None:
         certs_only.decode(empty)
 
 
+@pytest.mark.conformance("CL-06", "CA-16")
 @pytest.mark.parametrize(
     ("name", "count"),
     [

@@ -49,6 +49,7 @@ def test_no_secret_is_shown() -> None:
     assert "hunter2" not in repr(OneTimeSecret.parse("n:hunter2"))
 
 
+@pytest.mark.conformance("POP-06")
 @pytest.mark.parametrize("attribute", ["challenge", "otp", "revocation", "linking"])
 @pytest.mark.parametrize("text", ["", "x" * 256])
 def test_the_bounds_of_rfc_7894(attribute: str, text: str) -> None:
@@ -72,6 +73,7 @@ def test_a_binding_in_either_attribute_links() -> None:
     assert not is_linked(csr(otp=RIGHT), PEER)
 
 
+@pytest.mark.conformance("POP-03", "POP-17", "POP-19")
 @pytest.mark.parametrize(
     ("attributes", "named"),
     [

@@ -122,6 +122,7 @@ EXAMPLES = {
     "ATT-25",
     "ATT-27",
     "ATT-30",
+    "ATT-07",
 )
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_the_examples_of_the_rfcs_ask_for(name: str) -> None:

@@ -75,6 +75,7 @@ def test_the_examples_of_rfc_7617(header: str, credentials: BasicCredentials) ->
     assert format_credentials(credentials) == header
 
 
+@pytest.mark.conformance("AUTH-10")
 def test_the_user_name_may_be_empty_and_the_password_have_colons() -> None:
     assert parse_credentials(basic(b":a:b")) == BasicCredentials("", "a:b")
 

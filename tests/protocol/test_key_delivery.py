@@ -34,6 +34,7 @@ KEY = encode_private_key(LEAF.key)
 ANSWERS = [GeneratedKeyResponse(LEAF.chain[:1], KEY, protected) for protected in (False, True)]
 
 
+@pytest.mark.conformance("CF-13")
 @pytest.mark.parametrize("answer", ANSWERS, ids=["clear", "protected"])
 def test_what_is_encoded_decodes_to_the_same(answer: GeneratedKeyResponse) -> None:
     assert from_multipart_mixed(*to_multipart_mixed(answer)) == answer
@@ -41,6 +42,7 @@ def test_what_is_encoded_decodes_to_the_same(answer: GeneratedKeyResponse) -> No
     assert from_multipart_core(to_multipart_core(answer, bare_certificate=True)) == answer
 
 
+@pytest.mark.conformance("SKG-08", "SKG-18", "CF-11", "SKG-06", "SKG-09")
 @pytest.mark.parametrize("answer", ANSWERS, ids=["clear", "protected"])
 def test_the_types_of_the_parts(answer: GeneratedKeyResponse) -> None:
     key, certificate = multipart_mixed.decode(*to_multipart_mixed(answer))
@@ -60,6 +62,7 @@ def test_the_private_key_is_not_in_the_repr() -> None:
     assert repr(KEY) not in repr(ANSWERS[0])
 
 
+@pytest.mark.conformance("CF-08", "CF-13")
 def test_the_answer_of_rfc_9148_a_3() -> None:
     octets = rfc_vector("rfc9148_A3_resp_multipart_core.hex")
     answer = from_multipart_core(octets)
@@ -73,6 +76,7 @@ def test_the_answer_of_rfc_9148_a_3() -> None:
     assert multipart_core.encode(multipart_core.decode(octets)) == octets
 
 
+@pytest.mark.conformance("SKG-07", "SKG-08", "SKG-10")
 def test_the_answer_of_rfc_7030_a_4() -> None:
     boundary = b"--estServerExampleBoundary\r\n"
     body = b"preamble\r\n" + boundary
@@ -91,6 +95,7 @@ def test_the_answer_of_rfc_7030_a_4() -> None:
     assert spki_der(csr.public_key) != spki_der(key.public_key())
 
 
+@pytest.mark.conformance("SKG-07")
 def test_parts_come_in_any_order_and_strange_ones_are_left_alone() -> None:
     parts = multipart_mixed.decode(*to_multipart_mixed(ANSWERS[0]))
     note = multipart_mixed.Part(MediaType("text/plain"), b"hello")
@@ -117,6 +122,7 @@ def test_mutated_answers_raise_message_errors_only(data: st.DataObject) -> None:
         return
 
 
+@pytest.mark.conformance("SKG-08")
 @pytest.mark.parametrize("kind", ["ec-p256", "ec-p521", "ed25519", "rsa-2048"])
 def test_private_keys_come_back(kind: str) -> None:
     key = generate_key(kind)

@@ -19,6 +19,7 @@ def test_what_is_encoded_decodes_to_the_same(one: Part, other: Part) -> None:
     assert decode(encode([one, other])) == (one, other)
 
 
+@pytest.mark.conformance("CF-08")
 def test_the_sample_of_rfc_9148_section_4_3() -> None:
     sample = rfc_vector("rfc9148_sec4.3_multipart_core_sample.hex")
     expected = (
@@ -29,6 +30,7 @@ def test_the_sample_of_rfc_9148_section_4_3() -> None:
     assert encode(expected) == sample
 
 
+@pytest.mark.conformance("CF-09")
 def test_the_order_is_free() -> None:
     octets = encode([Part(281, b"c"), Part(284, b"k")])
     assert decode(octets) == (Part(281, b"c"), Part(284, b"k"))
@@ -39,6 +41,7 @@ def test_lengths_need_not_be_the_shortest() -> None:
     assert decode(octets) == (Part(284, b"\xaa"), Part(281, b"\xbb"))
 
 
+@pytest.mark.conformance("CF-08", "CF-10")
 @pytest.mark.parametrize(
     "value",
     [
@@ -65,6 +68,7 @@ def test_anything_else_is_refused(value: object) -> None:
         decode(cbor2.dumps(value))
 
 
+@pytest.mark.conformance("CF-10")
 @pytest.mark.parametrize(
     "octets",
     [

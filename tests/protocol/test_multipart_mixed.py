@@ -48,6 +48,7 @@ def test_the_boundary_occurs_in_no_part(pieces: list[bytes]) -> None:
     assert decode(media_type, body) == (part,)
 
 
+@pytest.mark.conformance("SKG-07", "SKG-10")
 def test_the_example_of_rfc_7030() -> None:
     key, certificate = decode(MediaType.parse(RFC_7030_TYPE), RFC_7030_BODY)
     assert key.media_type.name == "application/pkcs8"
@@ -56,6 +57,7 @@ def test_the_example_of_rfc_7030() -> None:
     assert certificate.body.startswith(b"MIIDRQ")
 
 
+@pytest.mark.conformance("SKG-07")
 @pytest.mark.parametrize(
     ("content_type", "boundary"),
     [

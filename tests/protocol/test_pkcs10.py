@@ -6,15 +6,17 @@ from functools import cache
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec, x25519
+from cryptography.hazmat.primitives.asymmetric import ec, mlkem, x25519
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from cryptography.x509.oid import NameOID
+from cryptography.x509.oid import AttributeOID, NameOID
 from hypothesis import given
 from hypothesis import strategies as st
 
 from est_protocol.channel_binding import ChannelBinding, ChannelBindingType
+from est_protocol.csr_attributes import ExtensionTemplate
 from est_protocol.errors import MessageError
 from est_protocol.keys import generate_key, key_kind, spki_der, spki_sha256
+from est_protocol.oid_names import KEY_USAGE
 from est_protocol.pkcs10 import CertificationRequest, build
 from tests.pki import make_key, make_name
 from tests.protocol import raw_csr
@@ -70,6 +72,7 @@ def request(kind: str) -> CertificationRequest:
     return build(generate_key(kind), subject, subject_alt_names=names, binding=BINDING)
 
 
+@pytest.mark.conformance("SE-05")
 @pytest.mark.parametrize("kind", ["ec-p256", "ec-p384", "ec-p521", "ed25519", "rsa-2048"])
 def test_what_is_built_decodes_and_proves_possession(kind: str) -> None:
     built = request(kind)
@@ -93,12 +96,14 @@ def test_any_common_name_survives(text: str) -> None:
 # -- possession ---------------------------------------------------------------------------------
 
 
+@pytest.mark.conformance("POP-21")
 def test_a_signature_by_another_key_proves_nothing() -> None:
     other = spki_der(make_key("somebody else").public_key())
     assert decode(raw_csr.raw_csr()).proves_possession()
     assert not decode(raw_csr.raw_csr(spki=other)).proves_possession()
 
 
+@pytest.mark.conformance("POP-21")
 @given(st.integers(0, 1 << 30))
 def test_a_changed_bit_anywhere_proves_nothing(position: int) -> None:
     octets = bytearray(request("ed25519").der)
@@ -121,14 +126,36 @@ def test_a_signature_of_broken_octets_is_refused() -> None:
         decode(bytes(octets))
 
 
-def test_a_key_that_cannot_sign_proves_nothing() -> None:
-    spki = spki_der(x25519.X25519PrivateKey.generate().public_key())
+@pytest.mark.conformance("SE-06")
+def test_a_key_whose_usage_is_not_to_sign_may_sign_its_request() -> None:
+    """RFC 7030 section 4.2.1: once, for the sake of the proof."""
+    key = generate_key("rsa-2048")
+    encipherment = ExtensionTemplate(KEY_USAGE, True, b"\x03\x02\x05\x20")
+    built = build(key, make_name("device"), extensions=[encipherment])
+    assert decode(built.der).proves_possession()
+
+
+@pytest.mark.conformance("POP-06")
+def test_the_binding_stands_in_challenge_password_as_base64() -> None:
+    der = build(KEY, make_name("device"), binding=BINDING).der
+    attributes = x509.load_der_x509_csr(der).attributes
+    password = attributes.get_attribute_for_oid(AttributeOID.CHALLENGE_PASSWORD)
+    assert password.value == b"AAECAwQFBgcICQoL"
+
+
+@pytest.mark.conformance("SE-07", "PQ-06")
+@pytest.mark.parametrize("kind", [x25519.X25519PrivateKey, mlkem.MLKEM768PrivateKey])
+def test_a_key_that_cannot_sign_proves_nothing(
+    kind: type[x25519.X25519PrivateKey | mlkem.MLKEM768PrivateKey],
+) -> None:
+    spki = spki_der(kind.generate().public_key())
     assert not decode(raw_csr.raw_csr(spki=spki)).proves_possession()
 
 
 # -- challengePassword --------------------------------------------------------------------------
 
 
+@pytest.mark.conformance("POP-07")
 @pytest.mark.parametrize(
     ("tag", "octets", "text"),
     [
@@ -272,6 +299,7 @@ def test_a_key_of_unknown_kind_is_refused() -> None:
 # -- the frame ----------------------------------------------------------------------------------
 
 
+@pytest.mark.conformance("HTTP-15", "HTTP-17")
 @pytest.mark.parametrize(
     "octets",
     [
@@ -349,6 +377,7 @@ def test_the_requests_of_rfc_7030_decode_and_their_sha_1_proves_nothing(
     assert not decoded.proves_possession()
 
 
+@pytest.mark.conformance("CD-13")
 @pytest.mark.parametrize("name", ["rfc9148_A2_req.hex", "rfc9148_A3_req.hex"])
 def test_the_requests_of_rfc_9148_decode_and_prove_possession(name: str) -> None:
     decoded = decode(rfc_vector(name))
@@ -356,6 +385,7 @@ def test_the_requests_of_rfc_9148_decode_and_prove_possession(name: str) -> None
     assert decoded.proves_possession()
 
 
+@pytest.mark.conformance("CD-13")
 def test_the_password_in_rfc_9148_is_no_channel_binding() -> None:
     decoded = decode(rfc_vector("rfc9148_A2_req.hex"))
     assert decoded.challenges.challenge_password is not None

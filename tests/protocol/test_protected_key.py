@@ -111,6 +111,7 @@ def same_key(one: SigningKey, other: SigningKey) -> bool:
     return spki_der(one.public_key()) == spki_der(other.public_key())
 
 
+@pytest.mark.conformance("SKG-14")
 @every_recipient
 @pytest.mark.parametrize("kind", ["ec-p256", "ec-p384", "ed25519"])
 def test_what_is_sealed_opens(
@@ -123,6 +124,7 @@ def test_what_is_sealed_opens(
     assert set(opened.certificates) == set(LEAF.chain)
 
 
+@pytest.mark.conformance("SKG-14", "SKG-15", "SKG-16", "SKG-17")
 @every_recipient
 def test_openssl_opens_it_and_verifies_its_signature(
     recipient: Recipient, key: DecryptionKey, capabilities: tuple[str, ...], tmp_path: Path
@@ -163,6 +165,7 @@ def _openssl_verifies(openssl: str, signed: bytes, directory: Path) -> None:
     )
 
 
+@pytest.mark.conformance("SKG-15", "SKG-16", "SKG-17")
 @every_recipient
 def test_the_recipient_info_is_as_rfc_7030_says(
     recipient: Recipient, key: DecryptionKey, capabilities: tuple[str, ...]
@@ -187,6 +190,7 @@ def test_the_recipient_info_is_as_rfc_7030_says(
     assert enveloped["version"].native == ("v0" if value["version"].native == "v0" else "v2")
 
 
+@pytest.mark.conformance("SKG-20")
 @pytest.mark.parametrize(
     ("kind", "capabilities", "octets"),
     [
@@ -335,6 +339,7 @@ identifiers = st.binary(min_size=1, max_size=40)
 oids = st.sampled_from([*CAPABILITIES, "1.2.3.4"])
 
 
+@pytest.mark.conformance("SKG-12")
 @given(identifiers, st.booleans(), st.lists(oids, max_size=12).map(tuple))
 def test_what_is_written_into_a_csr_is_read_back(
     identifier: bytes, symmetric: bool, capabilities: tuple[str, ...]
@@ -363,6 +368,7 @@ def test_a_csr_that_asks_for_nothing() -> None:
 OCTETS, WRONG_TYPE, CAPABLE = b"\x04\x01x", b"\x0c\x01x", b"\x30\x00"
 
 
+@pytest.mark.conformance("SKG-12")
 @pytest.mark.parametrize(
     "attributes",
     [

@@ -59,6 +59,7 @@ def test_the_newest_root_is_the_anchor_in_any_order(answer: tuple[x509.Certifica
     assert found.anchors == (NEW, OLD_WITH_NEW)
 
 
+@pytest.mark.conformance("CA-08")
 def test_what_the_old_key_signed_verifies_under_the_new_one() -> None:
     leaf = ca_certificate("device", "old", name="device", ca=False)
     found = read_ca_certificates(ROLL_OVER, now=PRESENT)
@@ -87,6 +88,7 @@ def test_what_does_not_verify_is_left_out() -> None:
     assert found.all == (root,)
 
 
+@pytest.mark.conformance("CA-10")
 def test_a_forged_root_of_the_same_name_is_left_out() -> None:
     forged = ca_certificate("forger", "forger", days=5)
     assert read_ca_certificates([forged, NEW], now=PRESENT).all == (NEW,)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from est_protocol.channel_binding import ChannelBinding, ChannelBindingType
-from est_protocol.errors import ConfigurationError
+from est_protocol.errors import STATUS, ConfigurationError, RefusalReason
 from est_protocol.keys import KEY_KINDS, generate_key, key_kind
 from est_protocol.media_types import CERTS_ONLY, PKCS10, MediaType
 
@@ -44,6 +44,21 @@ def test_media_types_survive_being_written() -> None:
     assert str(PKCS10) == "application/pkcs10"
 
 
+@pytest.mark.conformance("POP-07")
+@pytest.mark.conformance("CR-04", "STAT-12")
+@pytest.mark.parametrize("reason", RefusalReason)
+def test_a_refusal_has_the_same_status_on_both_transports(reason: RefusalReason) -> None:
+    """RFC 9148 section 4.5, and RFC 8075 section 7 for what it leaves out."""
+    http, (kind, detail) = STATUS[reason].http, STATUS[reason].coap
+    more_precise = {
+        RefusalReason.BAD_OPTION: (4, 2),
+        RefusalReason.BLOCKS_INCOMPLETE: (4, 8),
+        RefusalReason.AUTHENTICATION_REQUIRED: (4, 1),
+    }
+    assert (kind, detail) == more_precise.get(reason, divmod(http, 100))
+
+
+@pytest.mark.conformance("POP-07")
 @given(st.binary(min_size=1, max_size=48), st.binary(min_size=1, max_size=48))
 def test_a_binding_matches_its_own_text_only(value: bytes, other: bytes) -> None:
     binding = ChannelBinding(ChannelBindingType.TLS_EXPORTER, value)
@@ -58,6 +73,7 @@ def test_no_other_text_matches(text: str) -> None:
     assert not binding.matches(text) or text == "A" * 16
 
 
+@pytest.mark.conformance("POP-07")
 @pytest.mark.parametrize(
     "text",
     [

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+from OpenSSL._util import lib
 
 from est_protocol.channel_binding import ChannelBindingType
 from est_protocol.errors import (
@@ -48,6 +49,25 @@ def test_mandatory_suite_of_rfc_9148() -> None:
     client, _ = connect(CCM8)
     assert client.peer is not None
     assert client.peer.cipher == "ECDHE-ECDSA-AES128-CCM8"
+
+
+@pytest.mark.conformance("CD-14")
+def test_the_master_secret_covers_the_handshake() -> None:
+    for end in connect():
+        assert lib.SSL_get_extms_support(end._connection._ssl) == 1
+
+
+@pytest.mark.conformance("CD-24")
+def test_every_suite_has_forward_secrecy_and_aead() -> None:
+    for end in connect():
+        # Those of TLS 1.3 are on OpenSSL's list too, and not to be had with DTLS 1.2.
+        suites = {s for s in end._connection.get_cipher_list() if not s.startswith("TLS_")}
+        assert suites == {
+            "ECDHE-ECDSA-AES128-GCM-SHA256",
+            "ECDHE-ECDSA-AES256-GCM-SHA384",
+            "ECDHE-ECDSA-AES128-CCM",
+            "ECDHE-ECDSA-AES128-CCM8",
+        }
 
 
 def test_client_hello_fits_a_small_datagram() -> None:
@@ -163,6 +183,7 @@ def test_other_suites_survive_any_number_of_forgeries() -> None:
     assert server.receive_datagram(datagram) == [b"hello"]
 
 
+@pytest.mark.conformance("CD-12")
 def test_handshakes_over_a_lossy_network() -> None:
     listener = make_listener(DtlsPolicy(mtu=512))
     pairs = [

@@ -60,7 +60,7 @@ def test_old_peers_of_tls_get_a_channel_but_no_binding() -> None:
     assert all(peer.channel_binding is None for peer in over_tls(policy, extended=False))
 
 
-@pytest.mark.conformance("TLS-16")
+@pytest.mark.conformance("CD-14")
 def test_old_peers_of_dtls_get_a_channel_but_no_binding() -> None:
     policy = DtlsPolicy()
     assert all(peer.channel_binding is not None for peer in over_dtls(policy, extended=True))

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -21,10 +23,21 @@ from est_protocol.errors import (
     HandshakeFailed,
     PeerNotTrusted,
 )
+from est_protocol.keys import spki_sha256
 from est_protocol.secure_channel.context import LocalCredentials, TrustAnchors, tls_context
 from est_protocol.secure_channel.policy import TlsPolicy, TlsVersion
 from est_protocol.secure_channel.tls import TlsEngine
-from tests.pki import CLIENT_AUTH, PRESENT, SERVER_AUTH, Ca, make_ca, make_leaf, make_server
+from tests.pki import (
+    CLIENT_AUTH,
+    PRESENT,
+    SERVER_AUTH,
+    Ca,
+    make_ca,
+    make_key,
+    make_leaf,
+    make_name,
+    make_server,
+)
 
 OPERATIONAL = make_ca("operational")
 MANUFACTURER = make_ca("manufacturer")
@@ -136,6 +149,42 @@ def test_both_ends_derive_the_same_binding(
     assert len(peer_of(server).chain) == 1 + depth
 
 
+@pytest.mark.conformance("TLS-02")
+@pytest.mark.parametrize(
+    ("client", "server", "version"),
+    [
+        (TlsPolicy(), TlsPolicy(), "TLSv1.3"),
+        (TLS1_2, TlsPolicy(), "TLSv1.2"),
+        (TlsPolicy(), TLS1_2, "TLSv1.2"),
+    ],
+    ids=["both", "old-client", "old-server"],
+)
+def test_the_newest_version_that_both_know_is_taken(
+    client: TlsPolicy, server: TlsPolicy, version: str
+) -> None:
+    one, other = client_engine(client), server_engine(server)
+    handshake(one, other)
+    assert peer_of(one).protocol == peer_of(other).protocol == version
+
+
+@pytest.mark.conformance("TLS-16")
+def test_the_master_secret_covers_the_handshake() -> None:
+    client, server = client_engine(TLS1_2), server_engine()
+    handshake(client, server)
+    for engine in (client, server):
+        assert lib.SSL_get_extms_support(engine._connection._ssl) == 1
+
+
+@pytest.mark.conformance("TLS-13", "TLS-15")
+@pytest.mark.parametrize("engine", [client_engine(), server_engine()], ids=["client", "server"])
+def test_every_suite_has_forward_secrecy_certificates_and_aead(engine: TlsEngine) -> None:
+    suites = engine._connection.get_cipher_list()
+    assert suites
+    for suite in suites:
+        assert suite.startswith(("TLS_", "ECDHE-ECDSA-", "ECDHE-RSA-"))
+        assert any(mode in suite for mode in ("GCM", "CCM", "CHACHA20"))
+
+
 @both_versions
 def test_every_channel_has_its_own_binding(policy: TlsPolicy) -> None:
     seen = set()
@@ -178,6 +227,7 @@ def test_a_verified_client_comes_with_the_set_of_its_anchor(
     assert peer.address == "192.0.2.7:4711"
 
 
+@pytest.mark.conformance("TLS-19")
 @both_versions
 def test_a_client_without_certificate_is_taken(policy: TlsPolicy) -> None:
     client, server = client_engine(policy), server_engine()
@@ -185,6 +235,22 @@ def test_a_client_without_certificate_is_taken(policy: TlsPolicy) -> None:
     assert peer_of(server).chain == ()
     assert not peer_of(server).is_verified
     assert peer_of(server).failures == ()
+
+
+@pytest.mark.conformance("AUTH-21")
+def test_a_birth_certificate_as_ieee_802_1ar_has_it_verifies() -> None:
+    """It never expires, and names the hardware (RFC 9148 appendix C.2)."""
+    hardware = x509.OtherName(
+        x509.ObjectIdentifier("1.3.6.1.5.5.7.8.4"), bytes.fromhex("300a06032b06010403010203")
+    )
+    for_ever = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
+    device = make_leaf(
+        MANUFACTURER, "device", usage=CLIENT_AUTH, names=(hardware,), not_after=for_ever
+    )
+    client, server = client_engine(credentials=device), server_engine()
+    handshake(client, server)
+    assert peer_of(server).is_verified
+    assert peer_of(server).key_sha256 == spki_sha256(device.key.public_key())
 
 
 EXPIRED = make_leaf(
@@ -222,6 +288,7 @@ def test_a_client_certificate_that_nobody_can_read_fails_the_handshake(
     assert not server.established
 
 
+@pytest.mark.conformance("TLS-05")
 @both_versions
 @pytest.mark.parametrize(
     ("device", "kind", "code"),
@@ -248,6 +315,7 @@ def test_an_unverified_client_is_taken_and_its_failures_recorded(
     assert [failure.is_expiry for failure in peer.failures] == [code == 10] * len(peer.failures)
 
 
+@pytest.mark.conformance("TLS-03", "TLS-04")
 @both_versions
 def test_a_client_does_not_trust_a_server_of_another_ca(policy: TlsPolicy) -> None:
     client, server = client_engine(policy), server_engine(credentials=make_server(STRANGER))
@@ -257,6 +325,71 @@ def test_a_client_does_not_trust_a_server_of_another_ca(policy: TlsPolicy) -> No
     with pytest.raises(ChannelError, match="unknown ca"):
         # The alert that the client left behind.
         server.receive_octets(client.octets_to_send())
+
+
+def constrained_ca(constraint: x509.ExtensionType) -> Ca:
+    """A CA below the anchor that may not do everything."""
+    key, issuer = make_key("constrained"), OPERATIONAL
+    basic = x509.BasicConstraints(ca=True, path_length=None)
+    constraints = {type(value): value for value in (basic, constraint)}
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(make_name("constrained"))
+        .issuer_name(issuer.certificate.subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(PRESENT - timedelta(hours=1))
+        .not_valid_after(PRESENT + timedelta(hours=1))
+    )
+    for value in constraints.values():
+        builder = builder.add_extension(value, critical=True)
+    certificate = builder.sign(issuer.key, hashes.SHA256())
+    return Ca(key, certificate, (issuer.certificate, *issuer.issuers))
+
+
+def tampered(good: LocalCredentials) -> LocalCredentials:
+    """The same credentials, with another signature on the certificate."""
+    der = bytearray(good.chain[0].public_bytes(Encoding.DER))
+    der[-1] ^= 1
+    return LocalCredentials(good.key, (x509.load_der_x509_certificate(bytes(der)),))
+
+
+ELSEWHERE = x509.NameConstraints([x509.DNSName("elsewhere.example")], None)
+
+
+@pytest.mark.conformance("TLS-04")
+@both_versions
+@pytest.mark.parametrize(
+    ("server", "why"),
+    [
+        (
+            make_leaf(
+                OPERATIONAL, "s", usage=SERVER_AUTH, not_after=PRESENT - timedelta(minutes=1)
+            ),
+            "has expired",
+        ),
+        (make_leaf(OPERATIONAL, "s", usage=CLIENT_AUTH), "purpose"),
+        (tampered(SERVER), "signature"),
+        (make_server(constrained_ca(x509.BasicConstraints(ca=False, path_length=None))), "CA"),
+        (
+            make_server(
+                make_ca("below", constrained_ca(x509.BasicConstraints(ca=True, path_length=0)))
+            ),
+            "path length",
+        ),
+        (make_server(constrained_ca(ELSEWHERE)), "permitted subtree"),
+    ],
+    ids=["expired", "purpose", "signature", "no-ca", "path-length", "name-constraints"],
+)
+def test_a_client_does_not_trust_a_path_that_does_not_validate(
+    policy: TlsPolicy, server: LocalCredentials, why: str
+) -> None:
+    """RFC 5280 section 6."""
+    client = client_engine(policy)
+    client.start()
+    with pytest.raises(PeerNotTrusted, match=why):
+        exchange(client, server_engine(credentials=server))
+    assert not client.established
 
 
 @both_versions
@@ -342,6 +475,7 @@ def test_renegotiation_is_refused() -> None:
     assert peer_of(server).channel_binding == binding
 
 
+@pytest.mark.conformance("TLS-17")
 @both_versions
 def test_sessions_are_not_resumed(policy: TlsPolicy) -> None:
     first = foreign_client(policy)

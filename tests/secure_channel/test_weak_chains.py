@@ -93,6 +93,7 @@ def test_a_client_chain_over_a_short_ca_key_does_not_verify() -> None:
     assert (failure.depth, failure.text) == (1, "CA certificate key too weak")
 
 
+@pytest.mark.conformance("CD-05")
 @pytest.mark.parametrize(
     "weak",
     [signed_with_sha1(SERVER), issued_by_a_short_key("localhost")],

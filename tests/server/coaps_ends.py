@@ -30,7 +30,11 @@ class IssuingService:
     """Issues to every client that has a certificate."""
 
     labels = (None, "plant")
-    served = (Operation.CACERTS, Operation.SIMPLEENROLL, Operation.SIMPLEREENROLL)
+    served: tuple[Operation, ...] = (
+        Operation.CACERTS,
+        Operation.SIMPLEENROLL,
+        Operation.SIMPLEREENROLL,
+    )
 
     def __init__(self) -> None:
         self.requests: list[EstRequest] = []

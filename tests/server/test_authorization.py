@@ -132,6 +132,7 @@ async def test_a_linked_request_of_a_listed_key_is_granted_for_that_key(
     assert grant.key_sha256 == spki_sha256(make_key("a").public_key())
 
 
+@pytest.mark.conformance("AUTH-01")
 async def test_a_request_that_is_linked_to_nothing_is_not(authorize: Authorizer) -> None:
     reason = await refused(authorize, request("a", linked=False), client())
     assert reason is RefusalReason.AUTHENTICATION_REQUIRED
@@ -462,6 +463,7 @@ async def test_all_of_refuses_grants_that_contradict_each_other() -> None:
     )
 
 
+@pytest.mark.conformance("AUTH-18")
 async def test_all_of_waits_for_who_is_not_ready() -> None:
     assert await all_of(says(GRANT), says(Pending(5)))(WISH, WHO) == Pending(5)
 

@@ -160,6 +160,7 @@ async def test_ping() -> None:
     assert (answer.code, answer.mtype, answer.mid) == (Code.EMPTY, RST, 5)
 
 
+@pytest.mark.conformance("CR-11")
 async def test_critical_option_that_is_not_understood() -> None:
     service = IssuingService()
     async with serving(service) as server, raw(server) as client:
@@ -216,6 +217,7 @@ async def test_lost_session_leaves_no_request_and_no_timer() -> None:
         assert timers() == before
 
 
+@pytest.mark.conformance("BW-11")
 async def test_lost_session_lets_go_of_its_transfers() -> None:
     service = IssuingService()
     async with serving(service) as server:
@@ -264,6 +266,7 @@ async def test_stopping_server_does_not_wait_for_ever() -> None:
             await client.lost.wait()
 
 
+@pytest.mark.conformance("CD-16")
 async def test_working_session_outlives_the_idle_time_out() -> None:
     service = IssuingService()
     service.gate = asyncio.Event()
@@ -281,6 +284,7 @@ async def test_working_session_outlives_the_idle_time_out() -> None:
             await client.lost.wait()
 
 
+@pytest.mark.conformance("BW-14")
 async def test_block_size_follows_the_mtu() -> None:
     endpoint = endpoint_of(
         policy=DtlsPolicy(mtu=256), limits=CoapsLimits(site=SiteLimits(block_size_exponent=6))
@@ -293,6 +297,7 @@ async def test_block_size_follows_the_mtu() -> None:
         assert larger.opt.block2 == (2, True, 3)
 
 
+@pytest.mark.conformance("CU-03", "CU-13")
 async def test_discovery() -> None:
     async with serving(IssuingService()) as server, raw(server, credentials=None) as client:
         answer = await client.get(1, ".well-known", "core", uri_query=("rt=ace.est.sen",))

@@ -145,7 +145,7 @@ async def test_ca_certificates_are_at_both_roots(
     assert service.requests == [EstRequest(Operation.CACERTS, Transport.COAPS)]
 
 
-@pytest.mark.conformance("CR-02", "CF-05")
+@pytest.mark.conformance("CR-02", "CF-05", "CF-01", "CU-10")
 @pytest.mark.parametrize(
     ("name", "operation"),
     [("sen", Operation.SIMPLEENROLL), ("sren", Operation.SIMPLEREENROLL)],
@@ -185,6 +185,7 @@ async def test_other_paths_are_not_found(
     assert [refused.reason for refused in service.refusals] == [RefusalReason.UNKNOWN_OPERATION]
 
 
+@pytest.mark.conformance("CR-04")
 @pytest.mark.parametrize(
     ("code", "path"), [(POST, "est/crts"), (GET, "est/sen"), (PUT, "est/sren")]
 )
@@ -209,6 +210,7 @@ async def test_a_csr_needs_its_content_format(
     assert not service.requests
 
 
+@pytest.mark.conformance("CF-17")
 async def test_a_body_for_ca_certificates_is_refused(site: EstSite, remote: Remote) -> None:
     response = await site.respond(get(remote, "est/crts", content_format=PKCS10))
     assert status(response) == "4.15"
@@ -221,6 +223,7 @@ async def test_one_certificate_can_be_had_bare(site: EstSite, remote: Remote) ->
     assert x509.load_der_x509_certificate(response.payload) == LEAF
 
 
+@pytest.mark.conformance("CF-06")
 async def test_several_certificates_cannot_be_had_bare(site: EstSite, remote: Remote) -> None:
     response = await site.respond(get(remote, "est/crts", accept=PKIX_CERT))
     assert status(response) == "4.06"
@@ -234,9 +237,10 @@ async def test_an_unknown_accept_is_refused_before_anything_is_issued(
     assert not service.requests
 
 
-@pytest.mark.conformance("CR-11")
+@pytest.mark.conformance("CR-11", "BW-13")
 @pytest.mark.parametrize(
-    ("number", "refused"), [(9, True), (35, True), (2049, True), (2048, False)]
+    ("number", "refused"),
+    [(9, True), (19, True), (31, True), (35, True), (2049, True), (2048, False)],
 )
 async def test_unknown_critical_options_are_refused_and_elective_ones_ignored(
     site: EstSite, remote: Remote, number: int, refused: bool
@@ -246,6 +250,13 @@ async def test_unknown_critical_options_are_refused_and_elective_ones_ignored(
     assert status(await site.respond(message)) == ("4.02" if refused else "2.05")
 
 
+@pytest.mark.conformance("CU-11", "CR-11")
+async def test_a_client_may_name_the_host_and_the_port(site: EstSite, remote: Remote) -> None:
+    response = await site.respond(get(remote, "est/crts", uri_host="est.example", uri_port=5684))
+    assert status(response) == "2.05"
+
+
+@pytest.mark.conformance("CR-11")
 async def test_a_critical_option_that_comes_twice_is_refused(site: EstSite, remote: Remote) -> None:
     message = get(remote, "est/crts", accept=CERTS_ONLY)
     message.opt.add_option(OpaqueOption(17, b"\x01\x19"))
@@ -255,6 +266,7 @@ async def test_a_critical_option_that_comes_twice_is_refused(site: EstSite, remo
 # -- Refusals ----------------------------------------------------------------------------------
 
 
+@pytest.mark.conformance("CR-04", "CR-16")
 async def test_a_refusal_has_its_code_and_its_sentence(
     site: EstSite, service: RecordingService, remote: Remote
 ) -> None:
@@ -338,6 +350,7 @@ async def test_a_last_block_that_comes_again_enrolls_once(
     assert len(service.requests) == 1
 
 
+@pytest.mark.conformance("CR-13")
 async def test_a_block_in_between_that_comes_again_is_taken_once(
     site: EstSite, service: RecordingService, remote: Remote
 ) -> None:
@@ -377,7 +390,7 @@ async def test_block_size_7_is_malformed(site: EstSite, remote: Remote, option: 
     assert status(response) == "4.00"
 
 
-@pytest.mark.conformance("BW-09")
+@pytest.mark.conformance("BW-09", "BW-04")
 async def test_too_large_a_body_is_refused_with_the_size_that_is_not(
     site: EstSite, service: RecordingService, remote: Remote
 ) -> None:
@@ -445,6 +458,7 @@ async def test_one_session_has_only_so_many_transfers(
     assert site.transfers.octets == 128
 
 
+@pytest.mark.conformance("BW-01", "BW-04", "BW-08")
 async def test_an_answer_in_blocks_is_asked_for_without_asking_the_service_again(
     site: EstSite, service: RecordingService, remote: Remote
 ) -> None:
@@ -468,6 +482,7 @@ async def test_a_client_may_go_on_in_smaller_blocks(site: EstSite, remote: Remot
     assert second.payload == whole.payload[256:320]
 
 
+@pytest.mark.conformance("BW-10")
 async def test_a_server_that_wants_smaller_blocks_says_so(
     service: RecordingService, remote: Remote
 ) -> None:
@@ -479,6 +494,7 @@ async def test_a_server_that_wants_smaller_blocks_says_so(
     assert [r.body for r in service.requests] == [b"x" * 1024 + b"y" * 10]
 
 
+@pytest.mark.conformance("BW-08")
 async def test_a_later_block_of_an_answer_that_is_gone(
     site: EstSite, service: RecordingService, remote: Remote
 ) -> None:

@@ -15,6 +15,7 @@ from random import Random
 import pytest
 from aiohttp import web
 from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from est_protocol import certs_only
 from est_protocol.channel_binding import ChannelBindingType
@@ -134,11 +135,14 @@ async def post(
 # --- answers -----------------------------------------------------------------------------------
 
 
+@pytest.mark.conformance("HTTP-08", "HTTP-09", "HTTP-13", "SE-02", "SR-08")
+@pytest.mark.parametrize("operation", [Operation.SIMPLEENROLL, Operation.SIMPLEREENROLL])
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
-async def test_enrollment_over_the_wire(version: ssl.TLSVersion) -> None:
+async def test_enrollment_over_the_wire(version: ssl.TLSVersion, operation: Operation) -> None:
     clerk = Clerk(issue)
     async with serving(clerk) as server:
-        answer = await post(server, context=client_context(DEVICE, version=version))
+        path = f"{WELL_KNOWN_PATH}/{operation.path_segment}"
+        answer = await post(server, path, context=client_context(DEVICE, version=version))
     assert answer.status == 200
     assert answer.headers["Content-Type"] == "application/pkcs7-mime; smime-type=certs-only"
     assert "Content-Transfer-Encoding" not in answer.headers
@@ -146,9 +150,7 @@ async def test_enrollment_over_the_wire(version: ssl.TLSVersion) -> None:
     assert max(map(len, answer.body.splitlines())) == 64
     assert certs_only.decode(base64.b64decode(answer.body)) == (ISSUED,)
     [(request, peer)] = clerk.requests
-    assert request == EstRequest(
-        Operation.SIMPLEENROLL, Transport.HTTPS, None, base64.decodebytes(BODY)
-    )
+    assert request == EstRequest(operation, Transport.HTTPS, None, base64.decodebytes(BODY))
     assert peer.certificate == ISSUED
     assert peer.anchor_set is AnchorSet.OPERATIONAL
     assert peer.address.startswith("127.0.0.1:")
@@ -167,6 +169,7 @@ async def test_a_client_that_says_as_little_as_strongswan_gets_one_line() -> Non
     assert certs_only.decode(base64.b64decode(body)) == (ISSUED,)
 
 
+@pytest.mark.conformance("POP-08")
 async def test_tls_unique_is_what_the_standard_library_says() -> None:
     clerk = Clerk(issue)
     async with serving(clerk) as server:
@@ -184,7 +187,7 @@ async def test_tls_unique_is_what_the_standard_library_says() -> None:
     assert peer.channel_binding.value == theirs
 
 
-@pytest.mark.conformance("HTTP-02", "AUTH-02", "TLS-19")
+@pytest.mark.conformance("HTTP-02", "AUTH-02", "TLS-19", "CA-02", "CA-04")
 async def test_cacerts_needs_no_client_certificate() -> None:
     clerk = Clerk(issue)
     async with serving(clerk) as server:
@@ -235,6 +238,7 @@ async def test_answers_do_not_tell_the_versions_of_the_software(path: str) -> No
     assert "Server" not in answer.headers
 
 
+@pytest.mark.conformance("HTTP-04")
 @pytest.mark.parametrize(
     ("segment", "label"),
     [
@@ -278,6 +282,7 @@ async def test_pending() -> None:
     assert answer.headers["Content-Type"] == "text/plain; charset=utf-8"
 
 
+@pytest.mark.conformance("HTTP-16")
 async def test_requests_share_a_connection_if_the_client_likes() -> None:
     clerk = Clerk(issue)
     request = f"GET {WELL_KNOWN_PATH}/cacerts HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
@@ -289,6 +294,7 @@ async def test_requests_share_a_connection_if_the_client_likes() -> None:
     assert len({peer.channel_binding for _, peer in clerk.requests}) == 1
 
 
+@pytest.mark.conformance("TLS-19")
 async def test_a_client_without_client_certificate_under_pop_linking_gets_through() -> None:
     clerk = Clerk(issue)
     async with serving(clerk) as server:
@@ -310,7 +316,7 @@ def refusing(reason: RefusalReason, retry_after: int | None = None) -> Clerk:
     return Clerk(refuse)
 
 
-@pytest.mark.conformance("HTTP-18", "STAT-07", "STAT-12")
+@pytest.mark.conformance("HTTP-18", "STAT-07", "STAT-12", "HTTP-19")
 @pytest.mark.parametrize(
     ("reason", "status", "retry_after"),
     [
@@ -338,6 +344,25 @@ async def test_refusals_of_the_service(
     assert clerk.refusals == []
 
 
+@pytest.mark.conformance("AUTH-07", "STAT-12")
+async def test_401_says_how_to_authenticate() -> None:
+    challenges = ('Digest realm="plant", nonce="n"', 'Basic realm="plant"')
+
+    async def ask(request: EstRequest) -> EstResponse:
+        raise RequestRefused(
+            RefusalReason.AUTHENTICATION_REQUIRED, "who are you?", challenges=challenges
+        )
+
+    headers = {"Content-Type": "application/pkcs10", "Content-Length": str(len(BODY))}
+    async with serving(Clerk(ask)) as server:
+        request = head("POST", f"{WELL_KNOWN_PATH}/simpleenroll", headers) + BODY
+        status_line, *lines = (await exchange(server.port, request)).decode().split("\r\n")
+    assert status_line == "HTTP/1.1 401 Unauthorized"
+    sent = [line for line in lines if line.startswith("WWW-Authenticate: ")]
+    assert sent == [f"WWW-Authenticate: {challenge}" for challenge in challenges]
+
+
+@pytest.mark.conformance("HTTP-07", "STAT-12")
 @pytest.mark.parametrize(
     ("path", "method", "status", "allow", "reason"),
     [
@@ -365,6 +390,7 @@ async def test_what_is_not_there(
     assert [recorded[0] for recorded in clerk.refusals] == [reason]
 
 
+@pytest.mark.conformance("HTTP-08", "STAT-12")
 @pytest.mark.parametrize(
     ("content_type", "status"),
     [
@@ -393,6 +419,7 @@ async def test_an_empty_body_is_the_services_to_answer() -> None:
     assert clerk.requests[0][0].body == b""
 
 
+@pytest.mark.conformance("HTTP-09", "HTTP-14", "SE-11")
 @pytest.mark.parametrize(
     ("body", "why"),
     [
@@ -530,6 +557,7 @@ async def test_headers_are_bounded() -> None:
 # --- time and number ---------------------------------------------------------------------------
 
 
+@pytest.mark.conformance("HTTP-17")
 @pytest.mark.parametrize(
     "octets", [b"", b"GET /.well-known/est/cac", head("GET", "/")[:-2]], ids=["none", "line", "all"]
 )
@@ -716,7 +744,7 @@ async def test_files_are_served_though_nothing_can_be_sent_past_the_encryption()
     assert answer.body == THIS_FILE
 
 
-@pytest.mark.conformance("HTTP-22")
+@pytest.mark.conformance("HTTP-22", "HTTP-01", "HTTP-21")
 @pytest.mark.parametrize(
     ("tls", "path", "status"),
     [
@@ -738,7 +766,13 @@ async def test_under_another_server_nobody_gets_a_certificate(
     await site.start()
     try:
         operation = Operation(path[1:])
-        headers = {"Content-Type": "application/pkcs10", "Content-Length": str(len(BODY))}
+        # What a proxy that ends TLS would say (RFC 9440), said by anybody.
+        claimed = base64.b64encode(ISSUED.public_bytes(Encoding.DER)).decode()
+        headers = {
+            "Content-Type": "application/pkcs10",
+            "Content-Length": str(len(BODY)),
+            "Client-Cert": f":{claimed}:",
+        }
         request = head(operation.method, WELL_KNOWN_PATH + path, headers) + BODY
         reader, writer = await asyncio.open_connection(
             HOST, site.port, ssl=client_context() if tls else None
@@ -750,6 +784,7 @@ async def test_under_another_server_nobody_gets_a_certificate(
     finally:
         await runner.cleanup()
     assert len(clerk.requests) == (status == 200)
+    assert [peer.chain for _, peer in clerk.requests] == [()] * len(clerk.requests)
 
 
 def test_the_default_endpoint_is_on_loopback() -> None:

@@ -150,6 +150,7 @@ def test_a_server_certificate_verifies_everywhere(tmp_path: Path, kind: str) -> 
         assert verifier.verify(leaf, [ca.issuing])[-1] == ca.root
 
 
+@pytest.mark.conformance("SE-13")
 async def test_nothing_but_the_order_is_in_the_certificate() -> None:
     leaf = await issue(names=(x509.DNSName("device-1.example"),))
     assert leaf.version is x509.Version.v3
@@ -292,6 +293,7 @@ def test_root_and_issuing_ca_constrain_what_is_below_them(kind: str) -> None:
     assert ca.issuing.not_valid_after_utc <= ca.root.not_valid_after_utc
 
 
+@pytest.mark.conformance("CA-05", "CA-06")
 async def test_ca_certificates_are_the_chain_up_to_the_root() -> None:
     ca = new_ca()
     assert await authority().ca_certificates("any") == (ca.issuing, ca.root)
@@ -308,6 +310,7 @@ def test_another_key_than_that_of_the_certificate_is_refused() -> None:
         LocalAuthority(KeySigner(ca.root_key), ca.issuing, [ca.root])
 
 
+@pytest.mark.conformance("CA-05")
 def test_a_chain_that_does_not_reach_a_root_is_refused() -> None:
     ca = new_ca()
     with pytest.raises(ConfigurationError, match="self-signed root"):

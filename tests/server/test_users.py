@@ -90,6 +90,7 @@ def digest(
 # -- Who is asked, and for what -------------------------------------------------------------------
 
 
+@pytest.mark.conformance("AUTH-04", "AUTH-05")
 @pytest.mark.parametrize(
     ("required", "certificate", "credentials", "status"),
     [
