@@ -117,8 +117,8 @@ async def test_one_request_of_a_connection_is_under_way_at_a_time() -> None:
         requests = [asyncio.create_task(connection.request(CACERTS)) for _ in range(2)]
         while not service.requests:  # noqa: ASYNC110 - until it has arrived
             await asyncio.sleep(0)
-        # Longer than a second request would take.
-        await asyncio.sleep(0.05)
+        # Until the first has been acknowledged, and longer than the second would take.
+        await asyncio.sleep(0.2)
         assert len(service.requests) == 1
         service.gate.set()
         await asyncio.gather(*requests)
