@@ -17,6 +17,7 @@ from est_client.connection import Connector, EstConnection
 from est_client.connectors import connector_for
 from est_client.csr_contents import CsrContents, contents_as_wished
 from est_client.exchange import Exchange
+from est_client.generated_key import accept_generated, protection_by
 from est_client.issued import accept_issued
 from est_client.location import ServerLocation
 from est_client.retry import RetryPolicy
@@ -24,6 +25,7 @@ from est_client.secrets import ClientSecrets, HttpLogin
 from est_client.self_signed import udid_name
 from est_client.session import Session
 from est_client.trust import TrustDatabase
+from est_protocol import decrypt_key, pkcs10
 from est_protocol.credentials import AnchorSet
 from est_protocol.csr_attributes import CsrAttributes
 from est_protocol.csr_wishes import CsrWishes, read
@@ -33,8 +35,13 @@ from est_protocol.errors import (
     PeerNotTrusted,
     ServerRefused,
 )
-from est_protocol.keys import SigningKey
-from est_protocol.messages import CertificatesResponse, CsrAttributesResponse
+from est_protocol.key_recipients import SymmetricKey
+from est_protocol.keys import SigningKey, generate_key
+from est_protocol.messages import (
+    CertificatesResponse,
+    CsrAttributesResponse,
+    GeneratedKeyResponse,
+)
 from est_protocol.operations import Operation
 from est_protocol.secure_channel.context import LocalCredentials
 from est_protocol.trust_anchors import CaCertificates, read_ca_certificates
@@ -310,6 +317,69 @@ class EstClient:
         path = await self._enroll(Operation.SIMPLEREENROLL, key, contents, wait)
         self.identity = LocalCredentials(key, path)
         return path[0]
+
+    async def serverkeygen(
+        self,
+        *,
+        subject: x509.Name | None = None,
+        subject_alt_names: tuple[x509.GeneralName, ...] = (),
+        kind: str | None = None,
+        shared_key: SymmetricKey | None = None,
+        encrypted: bool = True,
+        wait: float = 0.0,
+    ) -> LocalCredentials:
+        """Have the server generate a key, with its certificate (RFC 7030 section 4.4).
+
+        Somebody else has then known the key: for devices that cannot make a good one only. It is
+        asked for from servers that Explicit trust anchors verify, never from others. The
+        identity of this client stays as it is.
+
+        :param subject: the name to ask for; the UDID of the identity's key by default.
+        :param subject_alt_names: subjectAltName entries to ask for.
+        :param kind: the kind of key to ask for, one of :data:`est_protocol.keys.KEY_KINDS`, which
+            the server may take no notice of; that of the identity's key by default.
+        :param shared_key: a key that the server shares, to encrypt with.
+        :param encrypted: have the key encrypted beside the channel, if there is a shared key or
+            the identity's certified key may decrypt; then nothing else is accepted.
+        :param wait: seconds to wait in all while the server says "not yet".
+        :return: the key and its verified certificate, with those between it and the anchor.
+        :raises CertificateRejected: the key is not encrypted as asked, or not the certificate's.
+        :raises PeerNotTrusted: the server is not trusted, or by Implicit anchors only.
+        :raises EstError: as :meth:`simpleenroll`.
+        """
+        identity = self.identity
+        if identity is None:
+            raise ConfigurationError("there is no identity to ask for a key with")
+        protection = protection_by(identity, shared_key) if encrypted else None
+        signer = identity.key if kind is None else generate_key(kind)
+        name = udid_name(identity.key.public_key()) if subject is None else subject
+        if self._fetch_ca_certificates and self.authority is None:
+            await self.cacerts()
+        if self.verified_by is AnchorSet.IMPLICIT:
+            # The anchors that /cacerts gave verify the next connection.
+            await self._session.close()
+        server: tuple[x509.Certificate, ...] = ()
+
+        def body(connection: EstConnection) -> bytes:
+            nonlocal server
+            if connection.server.anchor_set is not AnchorSet.EXPLICIT:
+                raise PeerNotTrusted(
+                    "a private key is taken only from a server that an Explicit trust anchor "
+                    "verifies (RFC 7030 section 6)"
+                )
+            server = connection.server.chain
+            binding = connection.server.channel_binding if self._pop_linking else None
+            csr = pkcs10.build(signer, name, subject_alt_names=subject_alt_names, binding=binding)
+            if protection is not None:
+                csr = decrypt_key.write(csr, protection.request, signer)
+            return csr.der
+
+        answer = await self._exchange.send(
+            Operation.SERVERKEYGEN, body, expected=GeneratedKeyResponse, wait=wait
+        )
+        return accept_generated(
+            answer, protection, server=server, authority=self.authority, now=self._now()
+        )
 
     def chain_of(self, certificate: x509.Certificate) -> tuple[x509.Certificate, ...]:
         """``certificate`` and the CA certificates between it and the trust anchor.

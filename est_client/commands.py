@@ -29,6 +29,7 @@ from est_client.trust import TrustDatabase
 from est_client.wishes_text import lines_of
 from est_protocol.csr_wishes import CsrWishes, read
 from est_protocol.errors import ConfigurationError
+from est_protocol.key_recipients import SymmetricKey
 from est_protocol.keys import SigningKey, generate_key, spki_der
 from est_protocol.messages import Transport
 from est_protocol.secure_channel.context import LocalCredentials
@@ -128,6 +129,43 @@ async def enroll(options: argparse.Namespace) -> None:
         )
     _deliver(options.out, [certificate])
     _announce("enrolled", certificate)
+
+
+async def serverkeygen(options: argparse.Namespace) -> None:
+    """``est-client serverkeygen``.
+
+    :raises EstError: it did not work.
+    """
+    location, subject = _location(options), _subject(options.subject)
+    shared = None if options.decrypt_key is None else _shared_key(options.decrypt_key)
+    trust = _trust(options)
+    identity = _identity(options)
+    async with _client(options, location, identity, trust, present_bare_key=True) as client:
+        generated = await client.serverkeygen(
+            subject=subject,
+            subject_alt_names=_alt_names(options.alt_name),
+            kind=options.generate,
+            shared_key=shared,
+            encrypted=not options.unencrypted,
+            wait=options.wait,
+        )
+    # First the key: a certificate without it is of no use, and nobody else has the key.
+    write_durably(Path(options.key_out), key_to_pem(generated.key), mode=0o600)
+    _deliver(options.out, generated.chain[:1])
+    _announce("enrolled with a generated key", generated.chain[0])
+
+
+def _shared_key(path: str) -> SymmetricKey:
+    """Read a shared key: two words of hex digits, its identifier and the key itself."""
+    try:
+        identifier, key = map(bytes.fromhex, _read(path).decode("ascii").split())
+    except ValueError as error:
+        raise ConfigurationError(
+            f"{path} is not the identifier and the octets of a key, both in hex"
+        ) from error
+    if len(key) not in (16, 24, 32) or not identifier:
+        raise ConfigurationError(f"the key in {path} has not 16, 24 or 32 octets")
+    return SymmetricKey(identifier, key)
 
 
 async def reenroll(options: argparse.Namespace) -> None:

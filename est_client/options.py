@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from est_client.commands import cacerts, conformance, csrattrs, enroll, reenroll
+from est_client.commands import cacerts, conformance, csrattrs, enroll, reenroll, serverkeygen
 from est_protocol.keys import KEY_KINDS
 
 _EXIT_STATUS = """\
@@ -37,6 +37,13 @@ _REENROLL_EXAMPLE = """\
 example:
     est-client reenroll --url https://est.example:8443 --ca-cert ca.pem \\
         --key device.key --cert device.pem --new-key next.key --out next.pem
+
+"""
+
+_SERVERKEYGEN_EXAMPLE = """\
+example:
+    est-client serverkeygen --url https://est.example:8443 --ca-cert ca.pem \\
+        --key birth.key --cert birth.pem --key-out device.key --out device.pem
 
 """
 
@@ -84,11 +91,14 @@ def parser() -> argparse.ArgumentParser:
     _add_csrattrs(commands)
     _add_enroll(commands)
     _add_reenroll(commands)
+    _add_serverkeygen(commands)
     _add_conformance(commands)
     return top
 
 
-_Commands = argparse._SubParsersAction  # argparse has no public name for it
+# argparse has no public names for these.
+_Commands = argparse._SubParsersAction
+_Group = argparse._ArgumentGroup
 
 
 def _add_cacerts(commands: _Commands[argparse.ArgumentParser]) -> None:
@@ -118,12 +128,51 @@ def _add_enroll(commands: _Commands[argparse.ArgumentParser]) -> None:
     _add_secrets(parser)
     _add_request(parser, "CN= and the UDID of the key, its SHA-256")
     _add_following(parser)
+    _add_alt_names(parser)
+    _add_out(parser, "the certificate")
+
+
+def _add_alt_names(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--alt-name",
         action="append",
         default=[],
         metavar="KIND:NAME",
         help="subjectAltName to ask for: dns:, ip:, uri: or email: and the name; may be repeated",
+    )
+
+
+def _add_serverkeygen(commands: _Commands[argparse.ArgumentParser]) -> None:
+    parser = _add_command(
+        commands,
+        "serverkeygen",
+        "have the server make a key, for devices that cannot make a good one",
+        _SERVERKEYGEN_EXAMPLE,
+    )
+    parser.set_defaults(command=serverkeygen)
+    _add_identity(parser, key_required=True)
+    _add_subject(parser.add_argument_group("request"), "CN= and the UDID of --key, its SHA-256")
+    _add_alt_names(parser)
+    group = parser.add_argument_group("the generated key")
+    group.add_argument(
+        "--key-out", required=True, metavar="FILE", help="where it goes in PEM, with mode 0600"
+    )
+    group.add_argument(
+        "--generate",
+        choices=KEY_KINDS,
+        metavar="KIND",
+        help="the kind to ask for, such as rsa-3072 (default: that of --key); the server decides",
+    )
+    group.add_argument(
+        "--decrypt-key",
+        metavar="FILE",
+        help="a key shared with the server to encrypt it with: identifier and key in hex, such as "
+        "'6b31 000102...' (default: the key of --cert, if its key usage allows)",
+    )
+    group.add_argument(
+        "--unencrypted",
+        action="store_true",
+        help="do not ask for encryption beside that of the channel",
     )
     _add_out(parser, "the certificate")
 
@@ -323,6 +372,10 @@ def _add_request(parser: argparse.ArgumentParser, default_subject: str) -> None:
         metavar="FILE",
         help="certify this key instead of --key; made, with mode 0600, if there is no such file",
     )
+    _add_subject(group, default_subject)
+
+
+def _add_subject(group: _Group, default_subject: str) -> None:
     group.add_argument(
         "--subject",
         metavar="RFC4514",

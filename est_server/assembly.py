@@ -13,6 +13,7 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from est_protocol.errors import ConfigurationError
+from est_protocol.key_package import KeyGenerator
 from est_protocol.secure_channel.context import LocalCredentials, TrustAnchors
 from est_server.anchors import load_anchors
 from est_server.authorities.local import LocalAuthority
@@ -32,9 +33,11 @@ from est_server.config.settings import (
     CoapsSettings,
     Combination,
     HttpsSettings,
+    KeyGenerationSettings,
 )
 from est_server.https import HttpsEndpoint
 from est_server.interfaces import Authorizer, LabelPolicy
+from est_server.key_protection import KeyGenerationPolicy
 from est_server.label_users import LabelUsers
 from est_server.pem_files import load_certificates
 from est_server.service import EnrollmentService, SystemClock
@@ -74,7 +77,8 @@ async def open_service(
     coaps = _coaps_endpoint(config.coaps, anchors) if config.coaps else None
     with stable_owner(config.store.path) as owner:
         async with open_store(config, owner=owner) as store:
-            labels = _label_policies(config, authorities, store, authorizer)
+            generator = _key_generator(https, coaps)
+            labels = _label_policies(config, authorities, store, authorizer, generator)
             service = EnrollmentService(
                 labels,
                 store,
@@ -186,10 +190,11 @@ def _label_policies(
     authorities: Mapping[str, LocalAuthority],
     store: SqliteStore,
     authorizer: Authorizer | None,
+    generator: KeyGenerator | None,
 ) -> dict[str | None, LabelPolicy]:
     checks = cache(SlowChecks)
     return {
-        label: _label_policy(config, label, authorities, store, authorizer, checks)
+        label: _label_policy(config, label, authorities, store, authorizer, checks, generator)
         for label in config.policies
     }
 
@@ -201,6 +206,7 @@ def _label_policy(
     store: SqliteStore,
     authorizer: Authorizer | None,
     checks: Callable[[], SlowChecks],
+    generator: KeyGenerator | None,
 ) -> LabelPolicy:
     settings = config.policies[label]
     try:
@@ -215,8 +221,30 @@ def _label_policy(
         require_pop_linking=settings.require_pop_linking,
         csr_wishes=settings.csr_attributes.wishes(),
         enforce_csr_wishes=settings.csr_attributes.enforce,
+        key_generation=_key_generation(settings.server_key_generation, generator),
         http=users.http,
         one_time_secrets=users.one_time_secrets,
+    )
+
+
+def _key_generator(https: HttpsEndpoint | None, coaps: CoapsEndpoint | None) -> KeyGenerator | None:
+    """Who signs generated keys: this server, by the name that its clients know it by."""
+    endpoint = https or coaps
+    if endpoint is None:
+        return None
+    return KeyGenerator(endpoint.credentials.key, endpoint.credentials.chain)
+
+
+def _key_generation(
+    settings: KeyGenerationSettings | None, generator: KeyGenerator | None
+) -> KeyGenerationPolicy | None:
+    if settings is None:
+        return None
+    return KeyGenerationPolicy(
+        kinds=settings.kinds,
+        require_protected_key=settings.require_protected_key,
+        retry_window=settings.retry_window,
+        generator=generator,
     )
 
 

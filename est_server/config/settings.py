@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 from enum import StrEnum
 from pathlib import Path
 
@@ -91,6 +92,26 @@ class HttpAuthenticationSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class KeyGenerationSettings:
+    """Private keys that the server makes for devices (RFC 7030 section 4.4). Without this table
+    it makes none; the key is known to somebody else, so leave it out unless devices need it.
+
+    Where a device asks for it, the key is encrypted for the key of its certificate and signed
+    with the key of the HTTPS server, or else of the CoAPS server.
+
+    :param kinds: kinds of key to make; the kind that a device asks for if it is one of them, else
+        the first. The profile has to allow certificates for all of them.
+    :param require_protected_key: refuse devices that do not have the key encrypted beside TLS.
+    :param retry_window: for how long a device may ask again because the answer was lost. The
+        certificate that it then gets supersedes the one whose key it never saw.
+    """
+
+    kinds: tuple[str, ...] = ("ec-p256",)
+    require_protected_key: bool = False
+    retry_window: timedelta = timedelta(minutes=5)
+
+
+@dataclass(frozen=True, slots=True)
 class LabelSettings:
     """What requests under one label get.
 
@@ -114,6 +135,7 @@ class LabelSettings:
         are not on the list.
     :param device_list: what ``device-list`` takes for proof.
     :param csr_attributes: what CSRs should have in them.
+    :param server_key_generation: keys that the server makes; without this table, none.
     :param profile: what the certificates look like.
     """
 
@@ -128,6 +150,7 @@ class LabelSettings:
     device_list: DeviceListSettings = field(default_factory=DeviceListSettings)
     csr_attributes: CsrAttributesSettings = field(default_factory=CsrAttributesSettings)
     profile: CertificateProfile = field(default_factory=CertificateProfile)
+    server_key_generation: KeyGenerationSettings | None = None
 
 
 @dataclass(frozen=True, slots=True)

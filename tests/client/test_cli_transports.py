@@ -16,21 +16,26 @@ from cryptography.hazmat.primitives import hashes
 
 from est_client.cli import main
 from est_client.device_keys import chain_to_pem, key_from_pem, key_to_pem
+from est_protocol import decrypt_key
 from est_protocol.credentials import PeerCredentials
 from est_protocol.csr_attributes import CsrAttributes, ExtensionTemplate, NameAttributeTemplate
 from est_protocol.csr_wishes import CsrWishes, read, write
 from est_protocol.errors import RefusalReason, RequestRefused
-from est_protocol.keys import spki_sha256
+from est_protocol.key_package import KeyGenerator, encode_private_key
+from est_protocol.key_recipients import SymmetricKey
+from est_protocol.keys import generate_key, spki_sha256
 from est_protocol.messages import (
     CertificatesResponse,
     CsrAttributesResponse,
     EstRequest,
     EstResponse,
+    GeneratedKeyResponse,
     Transport,
 )
 from est_protocol.oid_names import SUBJECT_ALT_NAME
 from est_protocol.operations import WELL_KNOWN_PATH, Operation
-from est_protocol.pkcs10 import CertificationRequest
+from est_protocol.pkcs10 import CertificationRequest, build
+from est_protocol.protected_key import seal
 from est_protocol.secure_channel.context import LocalCredentials
 from est_server.coaps.server import CoapsEndpoint
 from est_server.coaps.server import serve as serve_coaps
@@ -41,6 +46,7 @@ from tests.pki import make_ca, make_key, make_leaf, make_server
 
 ROOT = make_ca("root")
 CA = make_ca("issuing", ROOT)
+SHARED = SymmetricKey(b"k1", bytes(range(16)))
 
 
 class GrantingService:
@@ -52,6 +58,7 @@ class GrantingService:
         Operation.CSRATTRS,
         Operation.SIMPLEENROLL,
         Operation.SIMPLEREENROLL,
+        Operation.SERVERKEYGEN,
     )
 
     def __init__(self) -> None:
@@ -69,12 +76,25 @@ class GrantingService:
         if request.operation is Operation.CSRATTRS:
             return CsrAttributesResponse(write(self.wishes).encode() if self.wishes else None)
         csr = CertificationRequest.decode(request.body)
+        if request.operation is Operation.SERVERKEYGEN:
+            return self._generate(csr, decrypt_key.read(request.body))
         binding = peer.channel_binding
         if csr.challenges.challenge_password is None or binding is None:
             raise RequestRefused(RefusalReason.POP_LINKING_REQUIRED, "the request is not linked")
         if not binding.matches(csr.challenges.challenge_password):
             raise RequestRefused(RefusalReason.POP_LINKING_FAILED, "linked to another channel")
         return CertificatesResponse((issue(CA, csr),))
+
+    def _generate(
+        self, csr: CertificationRequest, wish: decrypt_key.ProtectionRequest | None
+    ) -> EstResponse:
+        key = generate_key("ec-p256")
+        certificate = issue(CA, build(key, csr.subject))
+        if wish is None:
+            return GeneratedKeyResponse((certificate,), encode_private_key(key), protected=False)
+        generator = make_leaf(CA, "generator")
+        sealed = seal(key, SHARED, wish, KeyGenerator(generator.key, generator.chain))
+        return GeneratedKeyResponse((certificate,), sealed, protected=True)
 
     async def record_refusal(
         self,
@@ -291,3 +311,28 @@ async def test_values_that_are_none_are_local_errors(
     common = ("--url", "https://127.0.0.1:1", "--ca-cert", "ca.pem", "--key", "device.key")
     assert await run(folder, "enroll", *common, option, value) == 2
     assert f"{option} {value!r} is not " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("encrypted", [True, False])
+async def test_has_a_key_generated(url: str, folder: Path, encrypted: bool) -> None:
+    common = ("--url", url, "--ca-cert", "ca.pem")
+    files = ("--key", "birth.key", "--key-out", "device.key", "--out", "device.pem")
+    (folder / "shared.key").write_text(f"{SHARED.identifier.hex()} {SHARED.key.hex()}\n")
+    how = ("--decrypt-key", "shared.key") if encrypted else ("--unencrypted",)
+    assert await run(folder, "serverkeygen", *common, *files, *how) == 0
+    assert (folder / "device.key").stat().st_mode & 0o777 == 0o600
+    key = key_from_pem((folder / "device.key").read_bytes(), "device.key")
+    certificate = x509.load_pem_x509_certificate((folder / "device.pem").read_bytes())
+    assert spki_sha256(certificate.public_key()) == spki_sha256(key.public_key())
+
+
+@pytest.mark.parametrize("content", ["", "6b31", "6b31 00", "6b31 xyz", "a b c"])
+async def test_a_shared_key_that_is_none_is_a_local_error(
+    url: str, folder: Path, content: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "shared.key").write_text(content)
+    files = ("--key", "birth.key", "--key-out", "device.key", "--decrypt-key", "shared.key")
+    common = ("--url", url, "--ca-cert", "ca.pem")
+    assert await run(folder, "serverkeygen", *common, *files) == 2
+    assert "shared.key" in capsys.readouterr().err
+    assert not (folder / "device.key").exists()
