@@ -16,13 +16,13 @@ from typing import Any
 
 from asn1crypto import core
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
 
 from est_protocol.errors import MessageError
 from est_protocol.keys import SigningKey
 from est_protocol.pkcs10 import CertificationRequest
 from est_protocol.signatures import digest_of, sign
 from est_protocol.strict_asn1 import decoding, load_der
+from est_protocol.x509_decoding import decoding_x509
 
 DECRYPT_KEY_IDENTIFIER = "1.2.840.113549.1.9.16.2.37"
 ASYMMETRIC_DECRYPT_KEY_IDENTIFIER = "1.2.840.113549.1.9.16.2.54"
@@ -71,10 +71,8 @@ def read(der: bytes) -> ProtectionRequest | None:
     :raises MessageError: the attributes are malformed, or there are not exactly one key
         identifier and the capabilities.
     """
-    try:
+    with decoding_x509("the certification request"):
         found = list(_attributes(x509.load_der_x509_csr(der)))
-    except (ValueError, UnsupportedAlgorithm) as error:
-        raise MessageError("the attributes of the certification request do not decode") from error
     if not found:
         return None
     values = dict(found)

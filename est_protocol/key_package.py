@@ -28,6 +28,7 @@ from est_protocol.certs_only import decode_certificate
 from est_protocol.errors import MessageError
 from est_protocol.keys import SigningKey
 from est_protocol.strict_asn1 import decoding
+from est_protocol.x509_decoding import decoding_x509
 
 ID_KEY_PACKAGE = "2.16.840.1.101.2.1.2.78.5"
 ID_SIGNED_DATA = "1.2.840.113549.1.7.2"
@@ -200,8 +201,10 @@ def _is_of(sid: Any, certificate: x509.Certificate) -> bool:
     """Whether the SignerIdentifier names ``certificate``."""
     if sid.name == "issuer_and_serial_number":
         return bool(sid.chosen.dump() == issuer_and_serial(certificate).dump())
+    with decoding_x509("a certificate"):
+        extensions = certificate.extensions
     try:
-        ski = certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
+        ski = extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
     except x509.ExtensionNotFound:
         return False
     return bool(ski.digest == sid.chosen.native)

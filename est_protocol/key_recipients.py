@@ -25,6 +25,7 @@ from est_protocol.cms_algorithms import NothingInCommon
 from est_protocol.errors import MessageError
 from est_protocol.key_package import issuer_and_serial
 from est_protocol.keys import PublicKey, spki_der
+from est_protocol.x509_decoding import decoding_x509
 
 _SHA256 = "2.16.840.1.101.3.4.2.1"
 _MGF1 = "1.2.840.113549.1.1.8"
@@ -77,13 +78,15 @@ def allows_decryption(certificate: x509.Certificate) -> bool:
     """Whether the key of ``certificate`` may be used for key transport or key agreement, or its
     use is not restricted (RFC 7030 section 4.4.1.2).
 
-    :raises ValueError: its extensions do not decode.
+    :raises MessageError: its extensions or its key do not decode.
     """
+    with decoding_x509("the certificate"):
+        extensions, key = certificate.extensions, certificate.public_key()
     try:
-        usage = certificate.extensions.get_extension_for_class(x509.KeyUsage).value
+        usage = extensions.get_extension_for_class(x509.KeyUsage).value
     except x509.ExtensionNotFound:
         return True
-    if isinstance(certificate.public_key(), rsa.RSAPublicKey):
+    if isinstance(key, rsa.RSAPublicKey):
         return usage.key_encipherment
     return usage.key_agreement and not usage.encipher_only
 
@@ -91,11 +94,13 @@ def allows_decryption(certificate: x509.Certificate) -> bool:
 def key_identifiers(certificate: x509.Certificate) -> tuple[bytes, ...]:
     """By what the key of ``certificate`` may be called, its subjectKeyIdentifier first.
 
-    :raises ValueError: its extensions do not decode.
+    :raises MessageError: its extensions or its key do not decode.
     """
-    computed = x509.SubjectKeyIdentifier.from_public_key(certificate.public_key()).digest
+    with decoding_x509("the certificate"):
+        extensions, key = certificate.extensions, certificate.public_key()
+    computed = x509.SubjectKeyIdentifier.from_public_key(key).digest
     try:
-        stated = certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier)
+        stated = extensions.get_extension_for_class(x509.SubjectKeyIdentifier)
     except x509.ExtensionNotFound:
         return (computed,)
     return stated.value.digest, computed

@@ -149,9 +149,9 @@ _STRENGTHS = {"ec-p384": 192, "ec-p521": 256, "ed448": 224}
 
 def channel_strength(cipher: str) -> int:
     """Bits of security of a cipher suite by OpenSSL's name of it; 0 if it is unknown."""
-    if not cipher or "NULL" in cipher:
-        return 0
-    return 256 if "256" in cipher.split("SHA")[0] or "CHACHA20" in cipher else 128
+    if "AES_256" in cipher or "AES256" in cipher or "CHACHA20" in cipher:
+        return 256
+    return 128 if "AES_128" in cipher or "AES128" in cipher else 0
 
 
 async def _find_recipient(
@@ -183,7 +183,7 @@ def _own_key(identifier: bytes, peer: PeerCredentials) -> x509.Certificate | Non
         return None
     try:
         return certificate if identifier in key_identifiers(certificate) else None
-    except ValueError:
+    except MessageError:
         # Extensions that nobody can read name no key.
         return None
 

@@ -126,6 +126,7 @@ def test_what_is_sealed_opens(
 
 @pytest.mark.conformance("SKG-14", "SKG-15", "SKG-16", "SKG-17")
 @every_recipient
+@pytest.mark.conformance("SKG-14")
 def test_openssl_opens_it_and_verifies_its_signature(
     recipient: Recipient, key: DecryptionKey, capabilities: tuple[str, ...], tmp_path: Path
 ) -> None:
@@ -167,6 +168,7 @@ def _openssl_verifies(openssl: str, signed: bytes, directory: Path) -> None:
 
 @pytest.mark.conformance("SKG-15", "SKG-16", "SKG-17")
 @every_recipient
+@pytest.mark.conformance("SKG-15", "SKG-16", "SKG-17")
 def test_the_recipient_info_is_as_rfc_7030_says(
     recipient: Recipient, key: DecryptionKey, capabilities: tuple[str, ...]
 ) -> None:
@@ -203,6 +205,7 @@ def test_the_recipient_info_is_as_rfc_7030_says(
         ("rsa-4096", (), 16),
     ],
 )
+@pytest.mark.conformance("SKG-20")
 def test_the_content_cipher_matches_the_key(
     kind: str, capabilities: tuple[str, ...], octets: int
 ) -> None:
@@ -406,6 +409,31 @@ OCTETS, WRONG_TYPE, CAPABLE = b"\x04\x01x", b"\x0c\x01x", b"\x30\x00"
 def test_half_a_wish_is_an_error(attributes: list[tuple[str, bytes]]) -> None:
     with pytest.raises(MessageError):
         decrypt_key.read(csr_with(attributes))
+
+
+@given(st.data())
+def test_mutated_csrs_raise_message_errors_only(data: st.DataObject) -> None:
+    octets = bytearray(_asking_csr())
+    for _ in range(data.draw(st.integers(1, 3))):
+        octets[data.draw(st.integers(0, len(octets) - 1))] = data.draw(st.integers(0, 255))
+    try:
+        decrypt_key.read(bytes(octets))
+    except MessageError:
+        return
+
+
+@cache
+def _asking_csr() -> bytes:
+    key = make_key("csr")
+    request = ProtectionRequest(b"x", None, CAPABILITIES)
+    return decrypt_key.write(pkcs10.build(key, make_name("x")), request, key).der
+
+
+def test_a_csr_of_an_unknown_version_is_refused() -> None:
+    octets = bytearray(_asking_csr())
+    octets[octets.index(b"\x02\x01\x00") + 2] = 119
+    with pytest.raises(MessageError):
+        decrypt_key.read(bytes(octets))
 
 
 def test_the_key_wrap_of_a_key_agreement_is_a_capability() -> None:

@@ -12,7 +12,7 @@ from aiocoap.options import Options
 from aiocoap.optiontypes import OpaqueOption
 from cryptography import x509
 
-from est_protocol import certs_only
+from est_protocol import certs_only, multipart_core
 from est_protocol.credentials import PeerCredentials
 from est_protocol.errors import RefusalReason, RequestRefused
 from est_protocol.messages import (
@@ -20,6 +20,7 @@ from est_protocol.messages import (
     CsrAttributesResponse,
     EstRequest,
     EstResponse,
+    GeneratedKeyResponse,
     Pending,
     Transport,
 )
@@ -596,3 +597,58 @@ async def test_discovery_filters(site: EstSite, query: str, count: int) -> None:
 async def test_discovery_speaks_link_format_only(site: EstSite, remote: Remote) -> None:
     refused = await site.respond(get(remote, ".well-known/core", accept=50))
     assert status(refused) == "4.06"
+
+
+# -- Generated keys ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def generating(service: RecordingService) -> EstSite:
+    """A site whose service generates keys."""
+    service.served = (*service.served, Operation.SERVERKEYGEN)
+    service.answer = GeneratedKeyResponse((LEAF,), b"key", protected=False)
+    return EstSite(service, SiteLimits(), now=Clock())
+
+
+async def test_key_generation_is_discovered_where_it_is_served(
+    generating: EstSite, site: EstSite
+) -> None:
+    found = await discover(generating)
+    assert '</est/skg>;rt="ace.est.skg";ct=62' in found
+    assert '</est/skc>;rt="ace.est.skc";ct=62' in found
+    assert not [link for link in await discover(EstSite(RecordingService())) if "/sk" in link]
+
+
+@pytest.mark.conformance("CF-08", "CF-11")
+@pytest.mark.parametrize(("name", "certificate"), [("skg", 281), ("skc", 287)])
+@pytest.mark.parametrize("options", [{}, {"accept": 62}])
+async def test_both_names_of_key_generation(
+    generating: EstSite,
+    service: RecordingService,
+    remote: Remote,
+    name: str,
+    certificate: int,
+    options: dict[str, int],
+) -> None:
+    response = await generating.respond(post(remote, f"est/{name}", b"csr", **options))
+    assert status(response) == "2.04"
+    assert int(response.opt.content_format) == 62
+    formats = [part.content_format for part in multipart_core.decode(bytes(response.payload))]
+    assert formats == [284, certificate]
+    [request] = service.requests
+    assert request.operation is Operation.SERVERKEYGEN
+
+
+async def test_a_generated_key_in_another_format_is_not_to_be_had(
+    generating: EstSite, service: RecordingService, remote: Remote
+) -> None:
+    response = await generating.respond(post(remote, "est/skg", b"csr", accept=281))
+    assert status(response) == "4.06"
+    assert not service.requests
+
+
+async def test_key_generation_is_not_there_unless_it_is_served(
+    site: EstSite, remote: Remote
+) -> None:
+    for name in ("skg", "skc"):
+        assert status(await site.respond(post(remote, f"est/{name}", b"csr"))) == "4.04"
