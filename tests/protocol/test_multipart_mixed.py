@@ -67,7 +67,6 @@ def test_the_example_of_rfc_7030() -> None:
         ("multipart/mixed; boundary=" + "x" * 70, "x" * 70),
     ],
 )
-@pytest.mark.conformance("SKG-07")
 def test_boundaries_may_be_quoted_and_spaced(content_type: str, boundary: str) -> None:
     body = (
         f"--{boundary} \t\r\ncontent-TYPE:application/pkcs8\r\n\r\nxyz\r\n--{boundary}--".encode()
