@@ -12,9 +12,9 @@ from est_protocol.credentials import AnchorSet, PeerCredentials
 from est_protocol.errors import RefusalReason, RequestRefused
 from est_protocol.operations import Operation
 from est_server.authorization.names import grant_for_device
+from est_server.device_records import Device
 from est_server.interfaces import (
     ClientIdentity,
-    Device,
     DeviceRegistry,
     EnrollmentRequest,
     IssuanceGrant,

@@ -26,7 +26,7 @@ from cryptography.hazmat.primitives.serialization import load_der_public_key, lo
 
 from est_protocol.errors import ConfigurationError
 from est_protocol.keys import PublicKey, key_kind, spki_sha256
-from est_server.interfaces import ListedDevice, ListRow
+from est_server.device_records import ListedDevice, ListRow
 
 UDID = "udid"
 PUBLIC_KEY = "public_key"

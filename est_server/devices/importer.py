@@ -6,8 +6,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
+from est_server.device_records import AddOutcome, ListRow
 from est_server.devices.csv_list import RejectedRow
-from est_server.interfaces import AddOutcome, DeviceRegistry, ListRow
+from est_server.interfaces import DeviceRegistry
 
 _REASONS = {
     AddOutcome.CONFLICT_UDID: "the UDID is listed already with another key",

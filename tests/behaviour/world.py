@@ -24,12 +24,8 @@ from est_protocol.secure_channel.context import LocalCredentials, TrustAnchors
 from est_server.authorities.local import LocalAuthority
 from est_server.authorities.signers.key import KeySigner
 from est_server.authorization.device_list import DeviceListAuthorizer
-from est_server.interfaces import (
-    DeviceState,
-    IssuedCertificate,
-    LabelPolicy,
-    ListedDevice,
-)
+from est_server.device_records import DeviceState, ListedDevice
+from est_server.interfaces import IssuedCertificate, LabelPolicy
 from est_server.key_protection import KeyGenerationPolicy
 from est_server.service import EnrollmentService
 from est_server.stores.sqlite import SqliteStore

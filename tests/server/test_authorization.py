@@ -17,17 +17,15 @@ from est_protocol.operations import Operation
 from est_server.authorization.combinators import all_of, first_of
 from est_server.authorization.device_list import DeviceListAuthorizer
 from est_server.authorization.names import check_profile, grant_for
+from est_server.device_records import Device, DeviceState, ListedDevice
 from est_server.interfaces import (
     Authorizer,
     CertificateProfile,
     CertificateState,
     ClientIdentity,
-    Device,
-    DeviceState,
     EnrollmentRequest,
     IssuanceGrant,
     IssuedCertificate,
-    ListedDevice,
     OperationalKey,
 )
 from tests.pki import make_ca, make_key, make_leaf, make_name

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from est_protocol.errors import ConfigurationError, MessageError
 from est_protocol.keys import PublicKey, spki_der, spki_sha256
+from est_server.device_records import ListedDevice, ListRow
 from est_server.devices.csv_list import CsvLimits, RejectedRow, read_csv
-from est_server.interfaces import ListedDevice, ListRow
 from tests.pki import make_key
 
 KEY = make_key("listed").public_key()

@@ -16,7 +16,8 @@ from est_protocol.keys import key_kind, spki_der, spki_sha256
 from est_protocol.operations import Operation
 from est_server import EstServer, open_service
 from est_server.config import load_config
-from est_server.interfaces import CertificateProfile, ListedDevice
+from est_server.device_records import ListedDevice
+from est_server.interfaces import CertificateProfile
 from est_server.key_generation import KeyFactory, channel_strength, check_policy
 from est_server.key_protection import KeyGenerationPolicy
 from est_server.provisioning import NewServer, provision

@@ -10,9 +10,9 @@ import pytest
 
 from est_protocol.errors import RefusalReason, RequestRefused
 from est_protocol.keys import spki_sha256
+from est_server.device_records import DeviceState
 from est_server.interfaces import (
     CertificateState,
-    DeviceState,
     EnrollmentIntent,
     IssuanceTicket,
     IssuedCertificate,

@@ -26,9 +26,9 @@ from hypothesis.stateful import (
 )
 
 from est_protocol.errors import RefusalReason, RequestRefused
+from est_server.device_records import DeviceState
 from est_server.interfaces import (
     CertificateState,
-    DeviceState,
     EnrollmentIntent,
     IssuanceTicket,
     IssuedCertificate,

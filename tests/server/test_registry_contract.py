@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from est_server.interfaces import AddOutcome, DeviceState, ListedDevice, ListRow, RowConflict
+from est_server.device_records import AddOutcome, DeviceState, ListedDevice, ListRow, RowConflict
 from tests.server.conftest import OpenStore, Store
 from tests.server.ledger_values import FakeClock, digest, listed
 

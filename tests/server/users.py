@@ -25,7 +25,8 @@ from est_server.authorities.signers.key import KeySigner
 from est_server.authorization.device_list import DeviceListAuthorizer
 from est_server.authorization.one_time_secret import OneTimeSecrets
 from est_server.authorization.secret_hashes import SlowChecks, hash_secret
-from est_server.interfaces import Authorizer, LabelPolicy, ListedDevice
+from est_server.device_records import ListedDevice
+from est_server.interfaces import Authorizer, LabelPolicy
 from est_server.service import EnrollmentService
 from est_server.stores.sqlite import SqliteStore
 from est_server.user_credentials import EnrollmentSecret, HttpAuthentication

@@ -6,7 +6,7 @@ import sqlite3
 from collections.abc import Sequence
 from datetime import datetime
 
-from est_server.interfaces import AddOutcome, Device, DeviceState, ListedDevice
+from est_server.device_records import AddOutcome, Device, DeviceState, ListedDevice
 from est_server.stores.sqlite.values import (
     DEVICE_COLUMNS,
     attributes_column,

@@ -14,17 +14,19 @@ from typing import TypeVar
 from cryptography import x509
 
 from est_protocol.errors import RequestRefused
-from est_server.interfaces import (
+from est_server.device_records import (
     AddOutcome,
-    Clock,
     Device,
     DeviceState,
-    EnrollmentIntent,
-    IssuanceTicket,
-    IssuedCertificate,
     ListedDevice,
     ListImport,
     ListRow,
+)
+from est_server.interfaces import (
+    Clock,
+    EnrollmentIntent,
+    IssuanceTicket,
+    IssuedCertificate,
     Refusal,
 )
 from est_server.stores.sqlite import (

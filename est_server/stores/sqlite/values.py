@@ -9,13 +9,8 @@ from typing import Any
 
 from cryptography import x509
 
-from est_server.interfaces import (
-    CertificateState,
-    Device,
-    DeviceState,
-    IssuedCertificate,
-    ListedDevice,
-)
+from est_server.device_records import Device, DeviceState, ListedDevice
+from est_server.interfaces import CertificateState, IssuedCertificate
 
 Row = tuple[Any, ...]
 
