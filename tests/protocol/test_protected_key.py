@@ -126,7 +126,6 @@ def test_what_is_sealed_opens(
 
 @pytest.mark.conformance("SKG-14", "SKG-15", "SKG-16", "SKG-17")
 @every_recipient
-@pytest.mark.conformance("SKG-14")
 def test_openssl_opens_it_and_verifies_its_signature(
     recipient: Recipient, key: DecryptionKey, capabilities: tuple[str, ...], tmp_path: Path
 ) -> None:
@@ -168,7 +167,6 @@ def _openssl_verifies(openssl: str, signed: bytes, directory: Path) -> None:
 
 @pytest.mark.conformance("SKG-15", "SKG-16", "SKG-17")
 @every_recipient
-@pytest.mark.conformance("SKG-15", "SKG-16", "SKG-17")
 def test_the_recipient_info_is_as_rfc_7030_says(
     recipient: Recipient, key: DecryptionKey, capabilities: tuple[str, ...]
 ) -> None:
@@ -205,7 +203,6 @@ def test_the_recipient_info_is_as_rfc_7030_says(
         ("rsa-4096", (), 16),
     ],
 )
-@pytest.mark.conformance("SKG-20")
 def test_the_content_cipher_matches_the_key(
     kind: str, capabilities: tuple[str, ...], octets: int
 ) -> None:
