@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
+import re
 import shutil
 import subprocess
 import sys
@@ -17,6 +19,11 @@ ROOT = Path(__file__).parent.parent
 
 
 PACKAGES = ("est_protocol", "est_server", "est_client")
+
+#: Distributions that are not called as what is imported.
+DISTRIBUTIONS = {"OpenSSL": "pyOpenSSL", "service_identity": "service-identity"}
+#: aiohttp takes and gives their objects.
+PARTS_OF_AIOHTTP = {"multidict", "yarl"}
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +84,26 @@ def test_every_dependency_is_explained() -> None:
     for requirement in needed:
         name = requirement.split(">")[0].lower()
         assert f"[{name}](" in page, name
+
+
+def test_every_import_of_a_library_is_a_declared_dependency() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    declared = {re.split("[<>=]", requirement)[0] for requirement in project["dependencies"]}
+    imported = {
+        name.split(".")[0]
+        for package in PACKAGES
+        for path in (ROOT / package).rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        for name in _imported_by(node)
+    }
+    libraries = imported - sys.stdlib_module_names - set(PACKAGES) - PARTS_OF_AIOHTTP
+    assert {DISTRIBUTIONS.get(name, name) for name in libraries} == declared
+
+
+def _imported_by(node: ast.AST) -> list[str]:
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    return [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
 
 
 def test_a_device_needs_nothing_of_the_server() -> None:
