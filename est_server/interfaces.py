@@ -24,8 +24,9 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from est_protocol.credentials import PeerCredentials
 from est_protocol.csr_wishes import CsrWishes
+from est_protocol.errors import RequestRefused
 from est_protocol.keys import PublicKey
-from est_protocol.messages import Pending, Transport
+from est_protocol.messages import EstRequest, EstResponse, Pending, Transport
 from est_protocol.operations import Operation
 from est_protocol.pkcs10 import CertificationRequest
 from est_server.device_records import (
@@ -513,6 +514,31 @@ class Clock(Protocol):
 
     def now(self) -> datetime:
         """The current time, timezone-aware, in UTC."""
+        ...
+
+
+# ---------------------------------------------------------------------------------------------
+# What the transports call
+# ---------------------------------------------------------------------------------------------
+
+
+class Responder(Protocol):
+    """Answers requests, whichever transport they came by; the service is one."""
+
+    async def respond(self, request: EstRequest, peer: PeerCredentials) -> EstResponse:
+        """Answer one request, or raise :class:`~est_protocol.errors.RequestRefused`."""
+        ...
+
+    async def record_refusal(
+        self,
+        refused: RequestRefused,
+        *,
+        operation: Operation | None,
+        label: str | None,
+        transport: Transport,
+        peer: PeerCredentials,
+    ) -> None:
+        """Note a refusal that a transport found before the request could be formed."""
         ...
 
 

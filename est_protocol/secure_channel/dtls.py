@@ -31,8 +31,7 @@ class DtlsSession(Engine):
     :param server: the role; a server's sessions come out of a
         :class:`~est_protocol.secure_channel.dtls_listener.DtlsListener`.
     :param address: the peer's address, for logs.
-    :param server_name: what a client puts into the server_name extension (RFC 6066 section 3): a
-        DNS name in ASCII; ``None`` for IP addresses, which may not stand there.
+    :param server_name: as for :class:`~est_protocol.secure_channel.engine.Engine`.
     """
 
     def __init__(
@@ -45,16 +44,12 @@ class DtlsSession(Engine):
         address: str = "",
         server_name: str | None = None,
     ) -> None:
-        super().__init__(context, anchors, server=server, address=address)
-        if server_name is not None:
-            self._connection.set_tlsext_host_name(server_name.encode("ascii"))
+        super().__init__(context, anchors, server=server, address=address, server_name=server_name)
         self._connection.set_ciphertext_mtu(policy.mtu)
         #: Octets of the largest datagram.
         self.mtu = policy.mtu
         self._ccm8_forgery_limit = policy.ccm8_forgery_limit
         self._window = _ReplayWindow()
-        self._failed = False
-        self._closed = False
         #: Protected records that did not decrypt.
         self.forged_records = 0
         #: The random of the ClientHello that a server's session was opened by.

@@ -33,12 +33,24 @@ class Engine:
     :param anchors: the anchors that ``context`` was made with.
     :param server: the role.
     :param address: the peer's address, for logs.
+    :param server_name: what a client puts into the server_name extension (RFC 6066 section 3): a
+        DNS name in ASCII; ``None`` for IP addresses, which may not stand there.
     """
 
     def __init__(
-        self, context: SSL.Context, anchors: TrustAnchors, *, server: bool, address: str = ""
+        self,
+        context: SSL.Context,
+        anchors: TrustAnchors,
+        *,
+        server: bool,
+        address: str = "",
+        server_name: str | None = None,
     ) -> None:
         self._connection = SSL.Connection(context, None)
+        if server_name is not None:
+            self._connection.set_tlsext_host_name(server_name.encode("ascii"))
+        self._failed = False
+        self._closed = False
         self._failures: list[VerificationFailure] = []
         self._connection.set_app_data(self._failures)
         self._anchors = anchors

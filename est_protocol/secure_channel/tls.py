@@ -5,7 +5,6 @@ from __future__ import annotations
 from OpenSSL import SSL
 
 from est_protocol.errors import ChannelClosed, ChannelError, HandshakeFailed
-from est_protocol.secure_channel.context import TrustAnchors
 from est_protocol.secure_channel.engine import Engine, explain
 
 
@@ -15,28 +14,9 @@ class TlsEngine(Engine):
     After every call, also after one that raised, send what :meth:`octets_to_send` returns: a
     failed handshake leaves an alert there that tells the peer why.
 
-    :param context: made by :func:`~est_protocol.secure_channel.context.tls_context`.
-    :param anchors: the anchors that ``context`` was made with.
-    :param server: the role.
-    :param address: the peer's address, for logs.
-    :param server_name: what a client puts into the server_name extension (RFC 6066 section 3): a
-        DNS name in ASCII; ``None`` for IP addresses, which may not stand there.
+    Made as any :class:`~est_protocol.secure_channel.engine.Engine`, with a context of
+    :func:`~est_protocol.secure_channel.context.tls_context`.
     """
-
-    def __init__(
-        self,
-        context: SSL.Context,
-        anchors: TrustAnchors,
-        *,
-        server: bool,
-        address: str = "",
-        server_name: str | None = None,
-    ) -> None:
-        super().__init__(context, anchors, server=server, address=address)
-        if server_name is not None:
-            self._connection.set_tlsext_host_name(server_name.encode("ascii"))
-        self._failed = False
-        self._closed = False
 
     @property
     def context(self) -> SSL.Context:

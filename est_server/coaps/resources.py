@@ -8,13 +8,11 @@ from aiocoap.numbers import Code
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from est_protocol import certs_only, key_delivery
-from est_protocol.credentials import PeerCredentials
 from est_protocol.errors import RefusalReason, RequestRefused
 from est_protocol.media_types import ContentFormat
 from est_protocol.messages import (
     CsrAttributesResponse,
     EstRequest,
-    EstResponse,
     GeneratedKeyResponse,
     Pending,
     Transport,
@@ -22,9 +20,10 @@ from est_protocol.messages import (
 from est_protocol.operations import SERVERKEYGEN_BARE, Operation
 from est_server.coaps import discovery
 from est_server.coaps.blockwise import Body
+from est_server.interfaces import Responder
 
 
-class EstService(Protocol):
+class EstService(Responder, Protocol):
     """What the site needs of :class:`est_server.service.EnrollmentService`."""
 
     @property
@@ -34,22 +33,6 @@ class EstService(Protocol):
 
     def operations(self, label: str | None) -> tuple[Operation, ...]:
         """The operations that are served under a label."""
-        ...
-
-    async def respond(self, request: EstRequest, peer: PeerCredentials) -> EstResponse:
-        """Answer a request or raise RequestRefused."""
-        ...
-
-    async def record_refusal(
-        self,
-        refused: RequestRefused,
-        *,
-        operation: Operation | None,
-        label: str | None,
-        transport: Transport,
-        peer: PeerCredentials,
-    ) -> None:
-        """Note a refusal that was found here."""
         ...
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 from typing import NoReturn
-from typing import Protocol as TypingProtocol
 
 from aiohttp import web
 
@@ -31,29 +30,10 @@ from est_protocol.messages import (
 from est_protocol.operations import Operation
 from est_protocol.secure_channel.stream import PEER_CREDENTIALS, format_address
 from est_server.https.limits import DEFAULT_HTTPS_LIMITS, HttpsLimits
+from est_server.interfaces import Responder
 
 #: All header fields that strongSwan's ``pki`` sends, in lower case.
 _SAID_BY_STRONGSWAN = frozenset({"host", "authorization", "content-type", "content-length"})
-
-
-class Responder(TypingProtocol):
-    """What this module needs of :class:`~est_server.service.EnrollmentService`."""
-
-    async def respond(self, request: EstRequest, peer: PeerCredentials) -> EstResponse:
-        """Answer one request, or raise RequestRefused."""
-        ...
-
-    async def record_refusal(
-        self,
-        refused: RequestRefused,
-        *,
-        operation: Operation | None,
-        label: str | None,
-        transport: Transport,
-        peer: PeerCredentials,
-    ) -> None:
-        """Note a refusal from before there was a request."""
-        ...
 
 
 def est_application(
