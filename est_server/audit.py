@@ -12,7 +12,8 @@ from est_protocol.credentials import PeerCredentials
 from est_protocol.errors import RefusalReason, RequestRefused
 from est_protocol.messages import EstRequest, Transport
 from est_protocol.operations import Operation
-from est_server.interfaces import Clock, EnrollmentLedger, IssuedCertificate, Refusal
+from est_server.interfaces import Clock, EnrollmentLedger
+from est_server.ledger_records import IssuedCertificate, Refusal
 
 _audit = logging.getLogger("est_server.audit")
 

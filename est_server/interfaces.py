@@ -1,4 +1,7 @@
-"""Every extension point of the server, and the values that pass through them.
+"""Every extension point of the server, and the values that authorizers and authorities see.
+
+The values of the device list are in ``device_records``, those of the ledger in
+``ledger_records``, and what certificates look like in ``profiles``.
 
 The road of a request, the same for both transports and every operation::
 
@@ -16,11 +19,9 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from enum import StrEnum
 from typing import Protocol
 
 from cryptography import x509
-from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from est_protocol.credentials import PeerCredentials
 from est_protocol.csr_wishes import CsrWishes
@@ -38,64 +39,9 @@ from est_server.device_records import (
     ListRow,
 )
 from est_server.key_protection import KeyGenerationPolicy
+from est_server.ledger_records import EnrollmentIntent, IssuanceTicket, IssuedCertificate, Refusal
+from est_server.profiles import CertificateProfile
 from est_server.user_credentials import CredentialsVerifier, HttpAuthentication, VerifiedUser
-
-# ---------------------------------------------------------------------------------------------
-# Profiles: what a label issues
-# ---------------------------------------------------------------------------------------------
-
-
-class OperationalKey(StrEnum):
-    """Which key an operational certificate may be issued for.
-
-    ``BY_IDENTITY``: a device known by its bare listed key gets a certificate for that very key,
-    a device with a birth certificate for any key it can prove possession of.
-    ``LISTED``: always the listed root key. ``FRESH``: never the listed root key. ``ANY``: either.
-    """
-
-    BY_IDENTITY = "by-identity"
-    LISTED = "listed"
-    FRESH = "fresh"
-    ANY = "any"
-
-
-@dataclass(frozen=True, slots=True)
-class CertificateProfile:
-    """What the certificates of a label look like.
-
-    :param name: for logs and the configuration.
-    :param validity: how long a certificate is valid from the moment of issue.
-    :param backdate: how far notBefore lies in the past, for devices whose clock is slow.
-    :param key_usages: names of RFC 5280 key usage bits as ``cryptography`` spells them.
-    :param extended_key_usages: extended key usages; empty leaves the extension out.
-    :param subject: RFC 4514 template; ``{udid}`` and ``{name}`` for each device attribute.
-    :param subject_alt_names: templates with a type in front: ``dns:``, ``uri:``, ``ip:``,
-        ``email:``; same placeholders as ``subject``.
-    :param operational_key: which key may be certified.
-    :param allowed_keys: kinds of key that may be certified, as
-        :func:`est_protocol.keys.key_kind` names them.
-    """
-
-    name: str = "default"
-    validity: timedelta = timedelta(days=90)
-    backdate: timedelta = timedelta(minutes=5)
-    key_usages: frozenset[str] = frozenset({"digital_signature"})
-    extended_key_usages: tuple[x509.ObjectIdentifier, ...] = (ExtendedKeyUsageOID.CLIENT_AUTH,)
-    subject: str = "CN={udid}"
-    subject_alt_names: tuple[str, ...] = ()
-    operational_key: OperationalKey = OperationalKey.BY_IDENTITY
-    allowed_keys: frozenset[str] = frozenset(
-        {
-            "ec-p256",
-            "ec-p384",
-            "ec-p521",
-            "ed25519",
-            "rsa-2048",
-            "rsa-3072",
-            "rsa-4096",
-        }
-    )
-
 
 # ---------------------------------------------------------------------------------------------
 # Authorization
@@ -261,103 +207,6 @@ class DeviceRegistry(Protocol):
 # ---------------------------------------------------------------------------------------------
 # The ledger
 # ---------------------------------------------------------------------------------------------
-
-
-class CertificateState(StrEnum):
-    """The state of an issued certificate in the ledger."""
-
-    ACTIVE = "active"
-    SUPERSEDED = "superseded"
-    REVOKED = "revoked"
-
-
-@dataclass(frozen=True, slots=True)
-class IssuedCertificate:
-    """A certificate that this server issued.
-
-    :param certificate: the certificate.
-    :param sha256: SHA-256 (32 octets) over its DER octets.
-    :param device: UDID of the device.
-    :param label: the label it was issued under, ``None`` for the default.
-    :param spki_sha256: hash of the certified key.
-    :param state: a certificate is ``SUPERSEDED`` once a later one was issued to the device under
-        the same label.
-    :param issued_at: when.
-    """
-
-    certificate: x509.Certificate
-    sha256: bytes
-    device: str
-    label: str | None
-    spki_sha256: bytes
-    state: CertificateState
-    issued_at: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class EnrollmentIntent:
-    """What is about to be issued, recorded before it is.
-
-    :param request_key: 32 octets that are equal for two requests exactly if the second is a
-        retry of the first: same client identity, operation, label, device and key. It does not
-        depend on the CSR's octets, which change with every new channel.
-    :param operation: ``SIMPLEENROLL`` takes the device's claim under the label;
-        ``SIMPLEREENROLL`` does not, but succeeds ``predecessor``. ``SERVERKEYGEN`` does the
-        latter if there is a ``predecessor``, else the former.
-    :param label: the label, ``None`` for the default.
-    :param device: UDID from the grant.
-    :param spki_sha256: hash of the CSR's key; ``None`` for ``SERVERKEYGEN``, whose key is made
-        once there is a ticket for it.
-    :param predecessor: SHA-256 of the certificate being renewed; never ``None`` for
-        ``SIMPLEREENROLL``.
-    :param transport: how the request came.
-    :param peer: the client's address, for the audit trail.
-    :param reasons: the grant's reasons.
-    :param requested_at: when.
-    :param lost_since: for ``SERVERKEYGEN``, how long ago an answer to the same request may have
-        been given for this one to be its retry; see :meth:`EnrollmentLedger.begin`.
-    :param secret: number of the one-time secret that it uses up one use of.
-    """
-
-    request_key: bytes
-    operation: Operation
-    label: str | None
-    device: str
-    spki_sha256: bytes | None
-    predecessor: bytes | None
-    transport: Transport
-    peer: str
-    reasons: tuple[str, ...]
-    requested_at: datetime
-    lost_since: datetime | None = None
-    secret: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class IssuanceTicket:
-    """The right to issue one certificate for one intent; see :class:`EnrollmentLedger`."""
-
-    number: int
-    intent: EnrollmentIntent
-
-
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """A refused request, for the audit trail.
-
-    ``reason`` is a :class:`~est_protocol.errors.RefusalReason` code, ``device`` the UDID where it
-    was known by then.
-    """
-
-    operation: Operation | None
-    label: str | None
-    transport: Transport
-    peer: str
-    reason: str
-    sentence: str
-    detail: str
-    device: str | None
-    refused_at: datetime
 
 
 class EnrollmentLedger(Protocol):

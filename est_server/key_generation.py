@@ -29,8 +29,8 @@ from est_protocol.key_recipients import (
 from est_protocol.keys import KEY_KINDS, PublicKey, SigningKey, generate_key, key_kind
 from est_protocol.messages import GeneratedKeyResponse
 from est_protocol.pkcs10 import CertificationRequest
-from est_server.interfaces import CertificateProfile
 from est_server.key_protection import KeyGenerationPolicy
+from est_server.profiles import CertificateProfile
 
 #: Octets of the content key that tries out whether an encryption will work.
 _TRIAL_KEY = bytes(32)

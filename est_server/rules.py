@@ -18,14 +18,9 @@ from est_protocol.keys import key_kind
 from est_protocol.messages import EstRequest, Transport
 from est_protocol.operations import RESERVED_SEGMENTS, Operation
 from est_protocol.pkcs10 import CertificationRequest
-from est_server.interfaces import (
-    CertificateState,
-    EnrollmentIntent,
-    IssuanceGrant,
-    IssuedCertificate,
-    LabelPolicy,
-)
+from est_server.interfaces import IssuanceGrant, LabelPolicy
 from est_server.key_generation import check_policy
+from est_server.ledger_records import CertificateState, EnrollmentIntent, IssuedCertificate
 from est_server.user_credentials import UserRequirement, VerifiedUser
 
 

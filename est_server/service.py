@@ -33,17 +33,13 @@ from est_protocol.operations import Operation
 from est_server import audit
 from est_server.csr_attributes import AskedAttributes
 from est_server.interfaces import (
-    CertificateState,
     ClientIdentity,
     Clock,
     DeviceRegistry,
-    EnrollmentIntent,
     EnrollmentLedger,
     EnrollmentRequest,
     IssuanceGrant,
     IssuanceOrder,
-    IssuanceTicket,
-    IssuedCertificate,
     LabelPolicy,
 )
 from est_server.key_generation import (
@@ -54,6 +50,12 @@ from est_server.key_generation import (
     read_wish,
 )
 from est_server.key_protection import KeyGenerationPolicy
+from est_server.ledger_records import (
+    CertificateState,
+    EnrollmentIntent,
+    IssuanceTicket,
+    IssuedCertificate,
+)
 from est_server.rules import (
     Exchange,
     authentication_required,

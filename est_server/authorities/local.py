@@ -16,7 +16,8 @@ from est_server.authorities.building import (
     end_entity_usages,
     key_usage,
 )
-from est_server.interfaces import CertificateProfile, IssuanceOrder, Signer
+from est_server.interfaces import IssuanceOrder, Signer
+from est_server.profiles import CertificateProfile
 
 
 class LocalAuthority:

@@ -7,12 +7,7 @@ from datetime import timedelta
 
 from est_protocol.errors import ConfigurationError, RefusalReason, RequestRefused
 from est_protocol.messages import Pending
-from est_server.interfaces import (
-    Authorizer,
-    ClientIdentity,
-    EnrollmentRequest,
-    IssuanceGrant,
-)
+from est_server.interfaces import Authorizer, ClientIdentity, EnrollmentRequest, IssuanceGrant
 
 #: Refusals from the least to the most telling; what is not named here tells more than these.
 _LEAST_TELLING = (

@@ -13,13 +13,8 @@ from est_protocol.errors import RefusalReason, RequestRefused
 from est_protocol.operations import Operation
 from est_server.authorization.names import grant_for_device
 from est_server.device_records import Device
-from est_server.interfaces import (
-    ClientIdentity,
-    DeviceRegistry,
-    EnrollmentRequest,
-    IssuanceGrant,
-    OperationalKey,
-)
+from est_server.interfaces import ClientIdentity, DeviceRegistry, EnrollmentRequest, IssuanceGrant
+from est_server.profiles import OperationalKey
 
 
 class DeviceListAuthorizer:

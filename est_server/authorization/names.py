@@ -14,7 +14,8 @@ from cryptography import x509
 from est_protocol.errors import ConfigurationError, RefusalReason, RequestRefused
 from est_server.authorization.general_names import KINDS, general_name
 from est_server.device_records import Device
-from est_server.interfaces import CertificateProfile, EnrollmentRequest, IssuanceGrant
+from est_server.interfaces import EnrollmentRequest, IssuanceGrant
+from est_server.profiles import CertificateProfile
 
 _PLACEHOLDER = re.compile(r"\{([a-z0-9_]+)\}")
 

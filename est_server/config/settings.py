@@ -15,7 +15,7 @@ from est_server.coaps.limits import CoapsLimits
 from est_server.config.csr_attributes import CsrAttributesSettings
 from est_server.config.reader import NOT_A_SETTING, InputDirectory, InputFile, Port
 from est_server.https import HttpsLimits
-from est_server.interfaces import CertificateProfile
+from est_server.profiles import CertificateProfile
 from est_server.stores.sqlite import StoreOptions
 from est_server.user_credentials import UserRequirement
 from est_server.users import UserLimits

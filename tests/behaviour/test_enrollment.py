@@ -15,7 +15,8 @@ from est_protocol.messages import EstRequest, Pending
 from est_protocol.operations import Operation
 from est_protocol.secure_channel.policy import TlsVersion
 from est_server.device_records import DeviceState
-from est_server.interfaces import CertificateState, ClientIdentity, EnrollmentRequest, IssuanceOrder
+from est_server.interfaces import ClientIdentity, EnrollmentRequest, IssuanceOrder
+from est_server.ledger_records import CertificateState
 from tests.behaviour.roads import Road, https, in_process
 from tests.behaviour.world import LABEL, STRICT, AuditRecords, Device, World
 from tests.pki import make_key, make_name

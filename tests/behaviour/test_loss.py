@@ -9,7 +9,7 @@ from est_client.coaps import CoapsConnector
 from est_protocol.coap.parameters import TransmissionParameters
 from est_server.coaps.server import CoapsEndpoint
 from est_server.coaps.server import serve as serve_coaps
-from est_server.interfaces import CertificateState
+from est_server.ledger_records import CertificateState
 from tests.behaviour.world import World
 from tests.lossy import LossyNetwork
 

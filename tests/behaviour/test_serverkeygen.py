@@ -19,7 +19,7 @@ from est_protocol.keys import generate_key, key_kind, spki_der
 from est_protocol.messages import GeneratedKeyResponse
 from est_protocol.protected_key import unseal
 from est_server.device_records import DeviceState
-from est_server.interfaces import CertificateState
+from est_server.ledger_records import CertificateState
 from tests.behaviour.roads import Road, Session
 from tests.behaviour.world import KEYS, SEALED_KEYS, Device, World
 from tests.pki import make_ca, make_key, make_name

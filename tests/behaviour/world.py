@@ -25,8 +25,9 @@ from est_server.authorities.local import LocalAuthority
 from est_server.authorities.signers.key import KeySigner
 from est_server.authorization.device_list import DeviceListAuthorizer
 from est_server.device_records import DeviceState, ListedDevice
-from est_server.interfaces import IssuedCertificate, LabelPolicy
+from est_server.interfaces import LabelPolicy
 from est_server.key_protection import KeyGenerationPolicy
+from est_server.ledger_records import IssuedCertificate
 from est_server.service import EnrollmentService
 from est_server.stores.sqlite import SqliteStore
 from tests.pki import Ca, make_ca, make_key, make_leaf, make_server

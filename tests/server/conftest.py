@@ -9,12 +9,7 @@ from typing import Protocol
 
 import pytest
 
-from est_server.interfaces import (
-    Clock,
-    DeviceRegistry,
-    EnrollmentLedger,
-    LedgerAdministration,
-)
+from est_server.interfaces import Clock, DeviceRegistry, EnrollmentLedger, LedgerAdministration
 from est_server.stores.sqlite import SqliteStore
 from tests.server.ledger_values import FakeClock
 

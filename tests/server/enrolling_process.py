@@ -14,7 +14,7 @@ from pathlib import Path
 from random import Random
 
 from est_protocol.errors import RequestRefused
-from est_server.interfaces import IssuanceTicket, IssuedCertificate
+from est_server.ledger_records import IssuanceTicket, IssuedCertificate
 from est_server.service import SystemClock
 from est_server.stores.sqlite import SqliteStore
 from tests.server.ledger_values import certificate, first_enrollment, renewal

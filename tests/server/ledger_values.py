@@ -12,7 +12,7 @@ from est_protocol.keys import spki_sha256
 from est_protocol.messages import Transport
 from est_protocol.operations import Operation
 from est_server.device_records import ListedDevice
-from est_server.interfaces import EnrollmentIntent, Refusal
+from est_server.ledger_records import EnrollmentIntent, Refusal
 from tests.pki import PRESENT, make_ca, make_key, make_leaf
 
 

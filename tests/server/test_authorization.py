@@ -18,16 +18,9 @@ from est_server.authorization.combinators import all_of, first_of
 from est_server.authorization.device_list import DeviceListAuthorizer
 from est_server.authorization.names import check_profile, grant_for
 from est_server.device_records import Device, DeviceState, ListedDevice
-from est_server.interfaces import (
-    Authorizer,
-    CertificateProfile,
-    CertificateState,
-    ClientIdentity,
-    EnrollmentRequest,
-    IssuanceGrant,
-    IssuedCertificate,
-    OperationalKey,
-)
+from est_server.interfaces import Authorizer, ClientIdentity, EnrollmentRequest, IssuanceGrant
+from est_server.ledger_records import CertificateState, IssuedCertificate
+from est_server.profiles import CertificateProfile, OperationalKey
 from tests.pki import make_ca, make_key, make_leaf, make_name
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

@@ -16,7 +16,7 @@ from est_protocol.secure_channel.policy import TlsVersion
 from est_server.config import ServerConfig, load_config
 from est_server.config.reader import Place, read_table
 from est_server.config.settings import Combination, LogFormat
-from est_server.interfaces import OperationalKey
+from est_server.profiles import OperationalKey
 
 SMALLEST = """
 [default]

@@ -17,9 +17,9 @@ from est_protocol.operations import Operation
 from est_server import EstServer, open_service
 from est_server.config import load_config
 from est_server.device_records import ListedDevice
-from est_server.interfaces import CertificateProfile
 from est_server.key_generation import KeyFactory, channel_strength, check_policy
 from est_server.key_protection import KeyGenerationPolicy
+from est_server.profiles import CertificateProfile
 from est_server.provisioning import NewServer, provision
 from est_server.stores.sqlite import SqliteStore
 from tests import pki

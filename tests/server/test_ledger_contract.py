@@ -11,7 +11,7 @@ import pytest
 from est_protocol.errors import RefusalReason, RequestRefused
 from est_protocol.keys import spki_sha256
 from est_server.device_records import DeviceState
-from est_server.interfaces import (
+from est_server.ledger_records import (
     CertificateState,
     EnrollmentIntent,
     IssuanceTicket,

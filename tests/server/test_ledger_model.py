@@ -27,7 +27,7 @@ from hypothesis.stateful import (
 
 from est_protocol.errors import RefusalReason, RequestRefused
 from est_server.device_records import DeviceState
-from est_server.interfaces import (
+from est_server.ledger_records import (
     CertificateState,
     EnrollmentIntent,
     IssuanceTicket,

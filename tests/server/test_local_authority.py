@@ -30,7 +30,8 @@ from est_server.authorities.creation import CMC_RA, NewCa, create_ca, issue_serv
 from est_server.authorities.local import LocalAuthority
 from est_server.authorities.signers.file import FileSigner, passphrase_from_environment
 from est_server.authorities.signers.key import KeySigner
-from est_server.interfaces import CertificateProfile, IssuanceOrder
+from est_server.interfaces import IssuanceOrder
+from est_server.profiles import CertificateProfile
 from tests.pki import make_ca, make_key, make_name
 
 NOW = datetime(2026, 6, 1, 12, 0, 0, tzinfo=UTC)

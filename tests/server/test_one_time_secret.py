@@ -19,7 +19,8 @@ from est_server.authorization.combinators import all_of, first_of
 from est_server.authorization.device_list import DeviceListAuthorizer
 from est_server.authorization.secret_hashes import SlowChecks, hash_secret, matches
 from est_server.device_records import DeviceState
-from est_server.interfaces import EnrollmentIntent, IssuanceGrant
+from est_server.interfaces import IssuanceGrant
+from est_server.ledger_records import EnrollmentIntent
 from est_server.stores.sqlite import SqliteStore
 from est_server.user_credentials import EnrollmentSecret
 from tests.pki import make_leaf

@@ -13,7 +13,7 @@ from pathlib import Path
 from random import Random
 
 from est_protocol.errors import RefusalReason, RequestRefused
-from est_server.interfaces import IssuanceTicket
+from est_server.ledger_records import IssuanceTicket
 from est_server.service import SystemClock
 from est_server.stores.sqlite import SqliteStore
 from tests.server.enrolling_process import DEVICES, LABELS

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from est_protocol.errors import ConfigurationError, RefusalReason, RequestRefused
-from est_server.interfaces import IssuanceTicket
+from est_server.ledger_records import IssuanceTicket
 from est_server.stores.sqlite import SqliteStore, StoreOptions
 from est_server.stores.sqlite.database import prepare
 from est_server.stores.sqlite.schema import APPLICATION_ID, MIGRATIONS, Migration

@@ -25,11 +25,7 @@ from est_protocol.operations import Operation
 from est_server.authorization.http_user import AnyDevice, HttpUserAuthorizer
 from est_server.authorization.names import grant_for
 from est_server.guesses import GuessLimits
-from est_server.interfaces import (
-    ClientIdentity,
-    EnrollmentRequest,
-    IssuanceGrant,
-)
+from est_server.interfaces import ClientIdentity, EnrollmentRequest, IssuanceGrant
 from est_server.user_credentials import HttpAuthentication, UserProof, UserRequirement
 from est_server.users import UserLimits
 from tests.pki import make_key, make_leaf

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from datetime import datetime
 
-from est_server.interfaces import IssuedCertificate, Refusal
+from est_server.ledger_records import IssuedCertificate, Refusal
 from est_server.stores.sqlite import ledger
 from est_server.stores.sqlite.values import label_column, to_column
 

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from est_protocol.errors import RefusalReason, RequestRefused
 from est_protocol.keys import spki_sha256
 from est_protocol.operations import Operation
-from est_server.interfaces import (
+from est_server.ledger_records import (
     CertificateState,
     EnrollmentIntent,
     IssuanceTicket,

@@ -22,13 +22,8 @@ from est_server.device_records import (
     ListImport,
     ListRow,
 )
-from est_server.interfaces import (
-    Clock,
-    EnrollmentIntent,
-    IssuanceTicket,
-    IssuedCertificate,
-    Refusal,
-)
+from est_server.interfaces import Clock
+from est_server.ledger_records import EnrollmentIntent, IssuanceTicket, IssuedCertificate, Refusal
 from est_server.stores.sqlite import (
     administration,
     database,

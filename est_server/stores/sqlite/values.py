@@ -10,7 +10,7 @@ from typing import Any
 from cryptography import x509
 
 from est_server.device_records import Device, DeviceState, ListedDevice
-from est_server.interfaces import CertificateState, IssuedCertificate
+from est_server.ledger_records import CertificateState, IssuedCertificate
 
 Row = tuple[Any, ...]
 
