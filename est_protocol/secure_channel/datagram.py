@@ -40,7 +40,10 @@ class DatagramLimits:
         longest; while all are working it is not let in.
     :param maximum_handshakes: handshakes at a time. One more ends the one that has taken longest,
         so that peers who begin and fall silent keep nobody out.
-    :param hellos_per_second: ClientHellos that are looked at per second, before any cookie.
+    :param hellos_per_second: ClientHellos without a cookie that are answered per second.
+    :param handshakes_per_second: ClientHellos with their cookie that are answered per second.
+        They are counted apart, so that a flood from forged addresses, which never see a cookie,
+        does not stop those who have theirs.
     :param send_buffer: octets that may wait for the socket; what comes on top is dropped.
     """
 
@@ -49,6 +52,7 @@ class DatagramLimits:
     maximum_sessions: int = 2000
     maximum_handshakes: int = 500
     hellos_per_second: int = 2000
+    handshakes_per_second: int = 2000
     send_buffer: int = 1 << 20
 
     def __post_init__(self) -> None:
@@ -80,7 +84,9 @@ class DtlsServer(asyncio.DatagramProtocol):
         # The one that has been silent longest comes first.
         self._channels: OrderedDict[SocketAddress, DtlsChannel] = OrderedDict()
         self._handshakes: OrderedDict[SocketAddress, DtlsChannel] = OrderedDict()
-        self._hellos = _Budget(self._limits.hellos_per_second, self._loop.time())
+        now = self._loop.time()
+        self._hellos = _Budget(self._limits.hellos_per_second, now)
+        self._returning = _Budget(self._limits.handshakes_per_second, now)
         self._accepting = True
         #: Datagrams that were not looked at or not sent because of a limit.
         self.dropped = 0
@@ -147,17 +153,16 @@ class DtlsServer(asyncio.DatagramProtocol):
 
     def _listen(self, data: bytes, addr: SocketAddress) -> None:
         """RFC 6347 section 4.2.1; section 4.2.8 for a client that lost its session."""
+        address, now = format_address(addr), self._loop.time()
         # What is no ClientHello costs next to nothing and must not use up the budget.
-        if (
-            not self._accepting
-            or _client_random(data) is None
-            or not self._hellos.take(self._loop.time())
-        ):
+        if not self._accepting or _client_random(data) is None:
             self.dropped += 1
             return
-        replies, session = self._listener.receive_datagram(
-            data, format_address(addr), self._loop.time()
-        )
+        returning = self._listener.knows_the_cookie(data, address)
+        if not (self._returning if returning else self._hellos).take(now):
+            self.dropped += 1
+            return
+        replies, session = self._listener.receive_datagram(data, address, now)
         if session is None:
             for reply in replies:
                 self._transmit(reply, addr)

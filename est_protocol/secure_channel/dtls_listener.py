@@ -54,6 +54,15 @@ class DtlsListener:
         )
         self._next = self._new_session()
 
+    def knows_the_cookie(self, datagram: bytes, address: str) -> bool:
+        """Whether ``datagram`` is a ClientHello with the cookie that ``address`` was given.
+
+        Costs a hundredth of what :meth:`receive_datagram` does, and changes nothing.
+        """
+        record = next(records.split(datagram), None)
+        cookie = record.cookie if record is not None else b""
+        return bool(cookie) and self._secrets.is_valid(cookie, address.encode("utf-8"))
+
     def receive_datagram(
         self, datagram: bytes, address: str, now: float
     ) -> tuple[list[bytes], DtlsSession | None]:

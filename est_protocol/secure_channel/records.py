@@ -56,6 +56,18 @@ class Record:
             return None
         return octets[body + 2 : body + 34]
 
+    @property
+    def cookie(self) -> bytes:
+        """The cookie of the ClientHello that this record starts; empty if there is none."""
+        if self.client_random is None:
+            return b""
+        # Behind the random stand the session id and the cookie, each after an octet of length.
+        session_id = HEADER_SIZE + _HANDSHAKE_HEADER_SIZE + 34
+        length = session_id + 1 + int.from_bytes(self.octets[session_id : session_id + 1], "big")
+        start = length + 1
+        end = start + int.from_bytes(self.octets[length:start], "big")
+        return self.octets[start:end] if end <= len(self.octets) else b""
+
 
 def split(octets: bytes) -> Iterator[Record]:
     """The records in ``octets``; whatever follows the last whole one is left out."""

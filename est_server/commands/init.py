@@ -9,7 +9,12 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives import hashes
 
-from est_server.commands.options import OneLineParser, add_command, port_number
+from est_server.commands.options import (
+    OneLineParser,
+    add_command,
+    listen_address,
+    port_number,
+)
 from est_server.provisioning import CONFIG_NAME, ROOT_NAME, STORE_NAME, NewServer, provision
 from est_server.service import SystemClock
 from est_server.stores.sqlite import SqliteStore
@@ -55,6 +60,7 @@ def add_to(commands: argparse._SubParsersAction[OneLineParser]) -> None:
     )
     parser.add_argument(
         "--listen",
+        type=listen_address,
         default=_DEFAULT.listen,
         metavar="ADDRESS",
         help="address to listen on; the default %(default)s is this machine only",

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
 Command = Callable[[argparse.Namespace], int]
+
+#: A host name, an IPv4 or an IPv6 address with or without a zone; the socket has the last word.
+_ADDRESS = re.compile(r"[A-Za-z0-9._:%-]{1,253}")
 
 
 class UsageError(Exception):
@@ -27,6 +31,13 @@ def port_number(text: str) -> int:
     if not text.isascii() or not text.isdecimal() or int(text) > 65535:
         raise argparse.ArgumentTypeError(f"{text!r} is not a port between 0 and 65535")
     return int(text)
+
+
+def listen_address(text: str) -> str:
+    """An address or a name that a socket can be bound to, in ASCII."""
+    if not _ADDRESS.fullmatch(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no IP address and no host name")
+    return text
 
 
 def add_command(

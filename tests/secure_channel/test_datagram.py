@@ -203,6 +203,27 @@ async def test_hellos_beyond_the_budget_are_not_answered() -> None:
     assert ends.server.dropped >= 14
 
 
+async def test_a_flood_of_hellos_stops_nobody_who_has_a_cookie() -> None:
+    ends = Ends(DatagramLimits(hellos_per_second=5))
+    waiting = make_client()
+    ends.exchange(waiting, 1, turns=1)
+    (forged,) = make_client().datagrams_to_send()
+    for port in range(100, 200):
+        ends.server.datagram_received(forged, ("127.0.0.1", port))
+    assert ends.server.dropped >= 90
+    ends.exchange(waiting, 1)
+    assert waiting.established
+
+
+async def test_hellos_with_a_cookie_have_a_budget_too() -> None:
+    ends = Ends(DatagramLimits(handshakes_per_second=2))
+    for port in (1, 2):
+        ends.connect(port)
+    third = make_client()
+    ends.exchange(third, 3)
+    assert not third.established
+
+
 async def test_garbage_leaves_the_budget_to_clients() -> None:
     ends = Ends(DatagramLimits(hellos_per_second=5))
     for port in range(100):
@@ -258,7 +279,14 @@ async def test_garbage_in_and_out_of_sessions_costs_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["handshake_timeout", "idle_timeout", "maximum_sessions", "hellos_per_second"]
+    "name",
+    [
+        "handshake_timeout",
+        "idle_timeout",
+        "maximum_sessions",
+        "hellos_per_second",
+        "handshakes_per_second",
+    ],
 )
 def test_limits_must_be_positive(name: str) -> None:
     with pytest.raises(ConfigurationError, match=name):

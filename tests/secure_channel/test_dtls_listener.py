@@ -52,6 +52,16 @@ def test_who_returned_its_cookie_is_told_that_no_suite_is_shared() -> None:
     assert listener.receive_datagram(second, "b", 0.0)[1] is not None
 
 
+def test_a_cookie_is_known_at_a_glance() -> None:
+    listener = make_listener()
+    assert not listener.knows_the_cookie(hello(make_client()), "a")
+    second = hello_with_cookie(listener, make_client(), "a")
+    assert listener.knows_the_cookie(second, "a")
+    assert not listener.knows_the_cookie(second, "b")
+    for end in range(len(second)):
+        assert not listener.knows_the_cookie(second[:end], "a")
+
+
 def test_cookie_is_bound_to_the_address() -> None:
     listener = make_listener()
     second = hello_with_cookie(listener, make_client(), "a")

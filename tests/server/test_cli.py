@@ -219,6 +219,8 @@ def test_every_command_has_an_example(command: tuple[str, ...], capsys: Output) 
         ("serve",),
         ("init", "x", "--https-port", "65536"),
         ("init", "x", "--key-type", "dsa"),
+        ("init", "x", "--listen", "\U0001f50c"),
+        ("init", "x", "--listen", "two words"),
         ("serve", "--config", "/nowhere/est-server.toml"),
     ],
 )
