@@ -51,6 +51,38 @@ class TextAuditFormatter(logging.Formatter):
         return " ".join([_timestamp(record), *leading, *rest]).rstrip()
 
 
+class AnonymousRefusals(logging.Filter):
+    """Bounds the lines about refusals that name no device: a flood must not fill the disk.
+
+    :param per_second: such lines per second, no more than one second's worth at once. The first
+        line after some that were left out says how many, as ``suppressed``.
+    """
+
+    def __init__(self, per_second: int) -> None:
+        super().__init__()
+        self._per_second = per_second
+        self._left = float(per_second)
+        self._at = 0.0
+        self._suppressed = 0
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether ``record`` is written."""
+        fields = getattr(record, "audit", None)
+        if not fields or fields.get("outcome") != "refused" or "device" in fields:
+            return True
+        grown = self._left + max(0.0, record.created - self._at) * self._per_second
+        self._left = min(float(self._per_second), grown)
+        self._at = record.created
+        if self._left < 1:
+            self._suppressed += 1
+            return False
+        self._left -= 1
+        if self._suppressed:
+            record.__dict__["audit"] = {**fields, "suppressed": str(self._suppressed)}
+            self._suppressed = 0
+        return True
+
+
 class _PrivateFileHandler(WatchedFileHandler):
     """Appends to a file that only its owner reads; goes on with a new one after a rotation."""
 
@@ -82,6 +114,7 @@ def _audit_handler(settings: LogSettings) -> logging.Handler:
         handler = logging.StreamHandler(sys.stderr)
     else:
         handler = _open_log(settings.file)
+    handler.addFilter(AnonymousRefusals(settings.refusals_per_second))
     json_lines = settings.format is LogFormat.JSON
     handler.setFormatter(JsonAuditFormatter() if json_lines else TextAuditFormatter())
     return handler

@@ -12,7 +12,12 @@ import pytest
 
 from est_protocol.errors import ConfigurationError
 from est_server.config.settings import LogFormat, LogSettings
-from est_server.logs import JsonAuditFormatter, TextAuditFormatter, configure_logging
+from est_server.logs import (
+    AnonymousRefusals,
+    JsonAuditFormatter,
+    TextAuditFormatter,
+    configure_logging,
+)
 
 REFUSAL = {
     "outcome": "refused",
@@ -96,3 +101,25 @@ def test_without_a_file_the_audit_log_goes_to_standard_error(
 def test_a_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="no-such"):
         configure_logging(LogSettings(file=tmp_path / "no-such" / "audit.log"))
+
+
+def test_a_flood_of_anonymous_refusals_is_cut_and_counted() -> None:
+    bound = AnonymousRefusals(5)
+    flood = [record(audit=REFUSAL) for _ in range(20)]
+    assert sum(map(bound.filter, flood)) == 5
+    later = record(audit=REFUSAL)
+    later.created += 1
+    assert bound.filter(later)
+    assert json.loads(JsonAuditFormatter().format(later))["suppressed"] == "15"
+    another = record(audit=REFUSAL)
+    another.created += 1
+    assert bound.filter(another)
+    assert "suppressed" not in json.loads(JsonAuditFormatter().format(another))
+
+
+def test_refusals_of_known_devices_and_answers_are_always_written() -> None:
+    bound = AnonymousRefusals(1)
+    for _ in range(10):
+        assert bound.filter(record(audit={**REFUSAL, "device": "d1"}))
+        assert bound.filter(record(audit={"outcome": "issued"}))
+        assert bound.filter(record())
