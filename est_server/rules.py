@@ -181,7 +181,32 @@ def is_linked(csr: CertificationRequest, peer: PeerCredentials) -> bool:
     return True
 
 
-def require_same_names(csr: CertificationRequest, current: x509.Certificate) -> None:
+def require_renewable(exchange: Exchange, issued: IssuedCertificate | None) -> None:
+    """RFC 7030 section 4.2.2: who renews is who holds the certificate being renewed.
+
+    :param issued: the client's certificate, if this server issued it.
+    :raises RequestRefused: there is none, or it is not what the request renews.
+    """
+    certificate = exchange.peer.certificate
+    if certificate is None:
+        raise authentication_required(exchange.request.transport)
+    if issued is None:
+        raise RequestRefused(
+            RefusalReason.CERTIFICATE_UNKNOWN,
+            "renewal needs the operational certificate that is to be renewed as client "
+            "certificate; a first enrollment is simpleenroll",
+            detail=f"presented: {certificate.subject.rfc4514_string()}",
+        )
+    if issued.label != exchange.request.label:
+        raise RequestRefused(
+            RefusalReason.CERTIFICATE_UNKNOWN,
+            "the client certificate was issued under another label",
+            detail=f"issued under {issued.label!r}",
+        )
+    _require_same_names(exchange.csr, issued.certificate)
+
+
+def _require_same_names(csr: CertificationRequest, current: x509.Certificate) -> None:
     """RFC 7030 section 4.2.2: subject and subjectAltName repeat the current certificate's.
 
     Compared as values: attribute by attribute for the subject, as a set for subjectAltName.

@@ -388,7 +388,7 @@ async def test_a_verifier_that_takes_too_long_refuses(tmp_path: Path) -> None:
             return True
 
     async with clerk(tmp_path, http=HttpAuthentication(Stuck())) as server:
-        server.service._authorizer_timeout = 0.01
+        server.service._decider._timeout = 0.01
         refusal = await refused(server.enroll("device", credentials=ALICE))
     assert refusal.reason is RefusalReason.AUTHORIZER_UNAVAILABLE
 

@@ -1,0 +1,176 @@
+"""The road of a request for a certificate up to the ledger: everything but issuing.
+
+In this order: does the CSR prove possession, is it linked to the channel, who is the client, may
+it have what it asks for. Nothing is recorded, claimed or made here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+
+from est_protocol.credentials import PeerCredentials
+from est_protocol.errors import RefusalReason, RequestRefused
+from est_protocol.messages import EstRequest, Pending
+from est_protocol.operations import Operation
+from est_server.csr_attributes import AskedAttributes
+from est_server.identification import ClientIdentification
+from est_server.interfaces import (
+    ClientIdentity,
+    Clock,
+    EnrollmentRequest,
+    IssuanceGrant,
+    LabelPolicy,
+)
+from est_server.key_generation import Delivery, plan_delivery, read_wish
+from est_server.ledger_records import EnrollmentIntent, IssuedCertificate
+from est_server.rules import (
+    Exchange,
+    check_grant,
+    decode_exchange,
+    decode_key_generation,
+    intent_of,
+    refuse_superseded,
+    require_authentication,
+    require_renewable,
+)
+from est_server.users import UserChecks
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """A request that is granted, and what the ledger is to be asked for.
+
+    :param delivery: how the key travels that the server is to make; ``None`` for a key that the
+        client has.
+    """
+
+    exchange: Exchange
+    grant: IssuanceGrant
+    intent: EnrollmentIntent
+    delivery: Delivery | None
+
+
+class Decider:
+    """Decides about requests for certificates.
+
+    :param clients: looks clients up by their certificates.
+    :param users: checks what clients know.
+    :param timeout: seconds for what is asked of others.
+    """
+
+    def __init__(
+        self,
+        clients: ClientIdentification,
+        users: UserChecks,
+        clock: Clock,
+        *,
+        timeout: float,
+    ) -> None:
+        self._clients = clients
+        self._users = users
+        self._clock = clock
+        self._timeout = timeout
+
+    async def decide(
+        self,
+        request: EstRequest,
+        peer: PeerCredentials,
+        policy: LabelPolicy,
+        asked: AskedAttributes,
+    ) -> Decision | Pending:
+        """Decide about ``request``.
+
+        :param asked: what CSRs under this label have to have in them.
+        :raises RequestRefused: the answer is no.
+        """
+        exchange = await self._decode(request, peer, policy, asked)
+        generation = policy.key_generation if request.operation is Operation.SERVERKEYGEN else None
+        wish = read_wish(exchange.csr) if generation is not None else None
+        issued = await self._find_held(exchange)
+        grant = await self._authorize(exchange, issued)
+        if isinstance(grant, Pending):
+            return grant
+        check_grant(grant, exchange, issued)
+        delivery = None
+        if generation is not None:
+            async with self._in_time():
+                delivery = await plan_delivery(generation, exchange.csr, wish, peer, grant.device)
+        return Decision(exchange, grant, intent_of(exchange, grant, issued), delivery)
+
+    async def _decode(
+        self,
+        request: EstRequest,
+        peer: PeerCredentials,
+        policy: LabelPolicy,
+        asked: AskedAttributes,
+    ) -> Exchange:
+        """The request with all that can be found out about it and its client without a decision.
+
+        HTTP credentials come first: a client may want to be asked before it sends a CSR.
+        """
+        async with self._in_time():
+            http_user = await self._users.http_user(request, peer, policy)
+            generates = request.operation is Operation.SERVERKEYGEN
+            decode = decode_key_generation if generates else decode_exchange
+            exchange = decode(request, peer, policy, self._clock.now())
+            asked.require(exchange.csr, request.operation)
+            otp_user = await self._users.otp_user(exchange.csr, request.label, peer, policy)
+        exchange = replace(exchange, http_user=http_user, otp_user=otp_user)
+        require_authentication(exchange)
+        return exchange
+
+    async def _find_held(self, exchange: Exchange) -> IssuedCertificate | None:
+        """The operational certificate that the client presented, if it did.
+
+        A superseded one gets as far as the ledger where the answer would supersede it: there a
+        retry after a lost answer is told from everything else.
+        """
+        issued = await self._clients.find_issued(exchange.peer)
+        if exchange.request.operation is Operation.SIMPLEREENROLL:
+            require_renewable(exchange, issued)
+        elif exchange.predecessor(issued) is None:
+            refuse_superseded(issued)
+        return issued
+
+    async def _authorize(
+        self, exchange: Exchange, issued: IssuedCertificate | None
+    ) -> IssuanceGrant | Pending:
+        request, csr = exchange.request, exchange.csr
+        proven = {csr.key_sha256} if exchange.pop_linked else set()
+        if exchange.peer.key_sha256 is not None:
+            proven.add(exchange.peer.key_sha256)
+        wish = EnrollmentRequest(
+            operation=request.operation,
+            transport=request.transport,
+            label=request.label,
+            csr=csr,
+            pop_linked=exchange.pop_linked,
+            profile=exchange.policy.profile,
+            received_at=exchange.received_at,
+        )
+        client = ClientIdentity(
+            exchange.peer, frozenset(proven), issued, exchange.http_user, exchange.otp_user
+        )
+        async with self._in_time():
+            decision = await exchange.policy.authorizer(wish, client)
+        if not isinstance(decision, IssuanceGrant | Pending):
+            # An authorizer that forgets to return, or says True, has granted nothing.
+            raise TypeError(f"authorizer returned {type(decision).__name__}, not an IssuanceGrant")
+        return decision
+
+    @asynccontextmanager
+    async def _in_time(self) -> AsyncIterator[None]:
+        """Bound what is asked of others."""
+        try:
+            async with asyncio.timeout(self._timeout):
+                yield
+        except TimeoutError as error:
+            raise RequestRefused(
+                RefusalReason.AUTHORIZER_UNAVAILABLE,
+                "the request could not be decided in time",
+                detail=f"no decision within {self._timeout} s",
+                retry_after=30,
+            ) from error

@@ -1,0 +1,79 @@
+"""Who a client is by its certificate: what the ledger and the registry know of it."""
+
+from __future__ import annotations
+
+from cryptography.hazmat.primitives import hashes
+
+from est_protocol.credentials import AnchorSet, PeerCredentials
+from est_protocol.errors import RefusalReason, RequestRefused
+from est_protocol.messages import Transport
+from est_server.interfaces import DeviceRegistry, EnrollmentLedger
+from est_server.ledger_records import CertificateState, IssuedCertificate
+from est_server.rules import authentication_required
+
+
+class ClientIdentification:
+    """Looks clients up.
+
+    :param ledger: knows the certificates that were issued.
+    :param registry: knows the listed devices; ``None`` where nobody can be asked about a bare
+        key.
+    """
+
+    def __init__(self, ledger: EnrollmentLedger, registry: DeviceRegistry | None) -> None:
+        self._ledger = ledger
+        self._registry = registry
+
+    async def find_issued(self, peer: PeerCredentials) -> IssuedCertificate | None:
+        """The ledger's record of the client's certificate, if this CA issued it.
+
+        :raises RequestRefused: it is revoked, expired or otherwise does not verify.
+        """
+        if peer.certificate is None or peer.anchor_set is not AnchorSet.OPERATIONAL:
+            return None
+        if peer.failures:
+            expired = all(failure.is_expiry for failure in peer.failures)
+            raise RequestRefused(
+                RefusalReason.CERTIFICATE_EXPIRED
+                if expired
+                else RefusalReason.CERTIFICATE_NOT_TRUSTED,
+                "the client certificate has expired"
+                if expired
+                else "the client certificate does not verify",
+                detail=peer.why_unverified(),
+            )
+        issued = await self._ledger.find_certificate(peer.certificate.fingerprint(hashes.SHA256()))
+        if issued is not None and issued.state is CertificateState.REVOKED:
+            raise RequestRefused(
+                RefusalReason.CERTIFICATE_REVOKED,
+                "the client certificate has been revoked",
+                detail=f"serial {issued.certificate.serial_number:x}",
+                device=issued.device,
+            )
+        return issued
+
+    async def require_known(self, peer: PeerCredentials) -> None:
+        """RFC 9148 section 4: on CoAPS every function wants an authenticated client.
+
+        Without a registry there is nobody to ask about a bare key; a proven key has to do.
+
+        :raises RequestRefused: the client is not known here.
+        """
+        if peer.key_sha256 is None:
+            raise authentication_required(Transport.COAPS)
+        if peer.is_verified:
+            await self.find_issued(peer)
+            return
+        if self._registry is None:
+            return
+        device = await self._registry.find_by_key(peer.key_sha256)
+        if device is None:
+            raise RequestRefused(
+                RefusalReason.CERTIFICATE_NOT_TRUSTED,
+                "the client certificate is not trusted here and its key is not listed",
+                detail=peer.why_unverified(),
+            )
+        if not device.state.may_enroll:
+            raise RequestRefused(
+                RefusalReason.DEVICE_NOT_ACTIVE, f"this device is {device.state.value}"
+            )
