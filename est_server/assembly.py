@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -41,7 +39,8 @@ from est_server.key_protection import KeyGenerationPolicy
 from est_server.label_users import LabelUsers
 from est_server.pem_files import load_certificates
 from est_server.service import EnrollmentService, SystemClock
-from est_server.stores.sqlite import SqliteStore
+from est_server.stores.sqlite import SqliteStore, stable_owner
+from est_server.stores.store import Store
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,40 +93,16 @@ async def open_service(
 
 def open_store(
     config: ServerConfig, *, owner: str | None = None
-) -> AbstractAsyncContextManager[SqliteStore]:
+) -> AbstractAsyncContextManager[Store]:
     """Open the store that ``config`` describes; see :meth:`SqliteStore.open`."""
     settings = config.store
     return SqliteStore.open(
-        settings.path, clock=SystemClock(), options=settings.bounds, owner=owner
+        settings.path,
+        clock=SystemClock(),
+        options=settings.bounds,
+        sqlite=settings.sqlite,
+        owner=owner,
     )
-
-
-@contextmanager
-def stable_owner(store: Path) -> Iterator[str | None]:
-    """An owner id for the ledger that a restart keeps, or ``None`` if another server has it.
-
-    The kernel lets go of the lock when the process ends, however it ends.
-
-    :param store: the store's file; the lock is beside it.
-    :raises ConfigurationError: the lock cannot be made.
-    """
-    path = store.with_name(f"{store.name}.owner")
-    try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    except OSError as error:
-        raise ConfigurationError(f"{path}: {error.strerror}") from error
-    try:
-        yield "first" if _is_locked_now(descriptor) else None
-    finally:
-        os.close(descriptor)
-
-
-def _is_locked_now(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def _passphrase(variable: str | None) -> Passphrase | None:
@@ -188,7 +163,7 @@ def _load_credentials(settings: HttpsSettings | CoapsSettings) -> LocalCredentia
 def _label_policies(
     config: ServerConfig,
     authorities: Mapping[str, LocalAuthority],
-    store: SqliteStore,
+    store: Store,
     authorizer: Authorizer | None,
     generator: KeyGenerator | None,
 ) -> dict[str | None, LabelPolicy]:
@@ -203,7 +178,7 @@ def _label_policy(
     config: ServerConfig,
     label: str | None,
     authorities: Mapping[str, LocalAuthority],
-    store: SqliteStore,
+    store: Store,
     authorizer: Authorizer | None,
     checks: Callable[[], SlowChecks],
     generator: KeyGenerator | None,
@@ -261,7 +236,7 @@ def _goes_by_list(config: ServerConfig) -> bool:
 
 
 def _authorizer(
-    config: ServerConfig, label: str | None, store: SqliteStore, users: LabelUsers
+    config: ServerConfig, label: str | None, store: Store, users: LabelUsers
 ) -> Authorizer:
     place = Place(config.file, label_table(label), "authorizers")
     try:

@@ -13,7 +13,7 @@ from est_server.authorization.http_user import AnyDevice, HttpUserAuthorizer
 from est_server.authorization.one_time_secret import OneTimeSecrets
 from est_server.authorization.secret_hashes import SlowChecks
 from est_server.config.settings import HttpAuthenticationSettings, LabelSettings
-from est_server.stores.sqlite import SqliteStore
+from est_server.stores.store import Store
 from est_server.user_credentials import CredentialsVerifier, HttpAuthentication
 
 #: The name of the store's one-time secrets, as verifier and as authorizer.
@@ -33,7 +33,7 @@ class LabelUsers:
     """
 
     def __init__(
-        self, settings: LabelSettings, store: SqliteStore, checks: Callable[[], SlowChecks]
+        self, settings: LabelSettings, store: Store, checks: Callable[[], SlowChecks]
     ) -> None:
         self._settings = settings
         self._store = store

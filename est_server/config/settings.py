@@ -16,7 +16,8 @@ from est_server.config.csr_attributes import CsrAttributesSettings
 from est_server.config.reader import NOT_A_SETTING, InputDirectory, InputFile, Port
 from est_server.https import HttpsLimits
 from est_server.profiles import CertificateProfile
-from est_server.stores.sqlite import StoreOptions
+from est_server.stores.options import StoreOptions
+from est_server.stores.sqlite import SqliteOptions
 from est_server.user_credentials import UserRequirement
 from est_server.users import UserLimits
 
@@ -209,10 +210,12 @@ class StoreSettings:
 
     :param path: the SQLite file; made if it does not exist.
     :param bounds: sizes and times.
+    :param sqlite: sizes and times of the SQLite file.
     """
 
     path: Path
     bounds: StoreOptions = field(default_factory=StoreOptions)
+    sqlite: SqliteOptions = field(default_factory=SqliteOptions)
 
 
 @dataclass(frozen=True, slots=True)

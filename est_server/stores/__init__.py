@@ -1,1 +1,1 @@
-"""Stores: device registry and enrollment ledger."""
+"""Stores: device registry and enrollment ledger, over SQLite or PostgreSQL."""

@@ -24,10 +24,10 @@ from est_server import (
     grant_for,
     open_service,
 )
-from est_server.assembly import stable_owner
 from est_server.cli import main
 from est_server.commands.serve import unsafe_settings
 from est_server.config import load_config
+from est_server.stores.sqlite import stable_owner
 from tests import pki
 
 ROOT = Path(__file__).parent.parent.parent

@@ -18,9 +18,11 @@ import pytest
 
 from est_protocol.errors import ConfigurationError, RefusalReason, RequestRefused
 from est_server.ledger_records import IssuanceTicket
-from est_server.stores.sqlite import SqliteStore, StoreOptions
-from est_server.stores.sqlite.database import prepare
-from est_server.stores.sqlite.schema import APPLICATION_ID, MIGRATIONS, Migration
+from est_server.stores.options import StoreOptions
+from est_server.stores.schema import MIGRATIONS, Migration
+from est_server.stores.sqlite import SqliteOptions, SqliteStore
+from est_server.stores.sqlite.database import APPLICATION_ID, prepare
+from est_server.stores.transaction import Transaction
 from tests.server.ledger_values import (
     FakeClock,
     certificate,
@@ -66,10 +68,10 @@ async def test_its_files_are_private(path: Path, clock: FakeClock) -> None:
 
 
 def test_a_file_that_others_can_read_is_refused(path: Path) -> None:
-    prepare(path, StoreOptions())
+    prepare(path, SqliteOptions())
     path.chmod(0o640)
     with pytest.raises(ConfigurationError, match="chmod 600"):
-        prepare(path, StoreOptions())
+        prepare(path, SqliteOptions())
 
 
 async def test_every_connection_flushes_before_it_answers(path: Path, clock: FakeClock) -> None:
@@ -100,7 +102,7 @@ def test_a_database_that_is_foreign_or_newer_is_refused_and_left_alone(
     path.chmod(0o600)
     before = path.read_bytes()
     with pytest.raises(ConfigurationError, match=words):
-        prepare(path, StoreOptions())
+        prepare(path, SqliteOptions())
     assert path.read_bytes() == before
 
 
@@ -108,36 +110,36 @@ def test_a_file_that_is_no_database_is_refused(path: Path) -> None:
     path.write_bytes(b"udid,public_key\n" * 100)
     path.chmod(0o600)
     with pytest.raises(ConfigurationError, match="damaged or no store"):
-        prepare(path, StoreOptions())
+        prepare(path, SqliteOptions())
 
 
 def test_a_damaged_database_is_refused(path: Path) -> None:
-    prepare(path, StoreOptions())
+    prepare(path, SqliteOptions())
     ((page,),) = query(path, "SELECT rootpage FROM sqlite_schema WHERE name = 'refusals'")
     octets = bytearray(path.read_bytes())
     octets[(page - 1) * 4096 : page * 4096] = b"\xa5" * 4096
     path.write_bytes(octets)
     with pytest.raises(ConfigurationError, match="damaged"):
-        prepare(path, StoreOptions())
-    prepare(path, StoreOptions(integrity_check=False))
+        prepare(path, SqliteOptions())
+    prepare(path, SqliteOptions(integrity_check=False))
 
 
 @pytest.mark.parametrize("name", ["missing/store.db", "."])
 def test_a_path_that_cannot_be_a_file_is_refused(tmp_path: Path, name: str) -> None:
     tmp_path.chmod(0o700)
     with pytest.raises(ConfigurationError, match="cannot open the store"):
-        prepare(tmp_path / name, StoreOptions())
+        prepare(tmp_path / name, SqliteOptions())
 
 
 async def test_opening_says_what_is_wrong(path: Path, clock: FakeClock) -> None:
-    prepare(path, StoreOptions(), (*MIGRATIONS, _COLOURS))
+    prepare(path, SqliteOptions(), (*MIGRATIONS, _COLOURS))
     with pytest.raises(ConfigurationError, match="run the newer program"):
         async with SqliteStore.open(path, clock=clock):
             pass
 
 
 async def test_two_processes_may_make_the_file_at_once(path: Path) -> None:
-    await asyncio.gather(*(asyncio.to_thread(prepare, path, StoreOptions()) for _ in range(8)))
+    await asyncio.gather(*(asyncio.to_thread(prepare, path, SqliteOptions()) for _ in range(8)))
     assert query(path, "SELECT version FROM migrations") == [
         (number,) for number in range(1, len(MIGRATIONS) + 1)
     ]
@@ -150,7 +152,7 @@ async def test_two_processes_may_make_the_file_at_once(path: Path) -> None:
 async def test_every_older_version_becomes_the_newest(
     path: Path, clock: FakeClock, version: int
 ) -> None:
-    prepare(path, StoreOptions(), MIGRATIONS[:version])
+    prepare(path, SqliteOptions(), MIGRATIONS[:version])
     async with SqliteStore.open(path, clock=clock) as store:
         assert isinstance(await store.begin(first_enrollment()), IssuanceTicket)
     assert query(path, "PRAGMA user_version") == [(len(MIGRATIONS),)]
@@ -159,26 +161,27 @@ async def test_every_older_version_becomes_the_newest(
 async def test_a_migration_keeps_what_is_there(path: Path, clock: FakeClock) -> None:
     async with SqliteStore.open(path, clock=clock) as store:
         await store.add_devices([listed(1)], now=clock.now())
-    prepare(path, StoreOptions(), (*MIGRATIONS, _COLOURS))
+    prepare(path, SqliteOptions(), (*MIGRATIONS, _COLOURS))
     assert query(path, "SELECT udid, colour FROM devices") == [("device-1", None)]
 
 
 def test_a_migration_that_fails_changes_nothing(path: Path) -> None:
-    prepare(path, StoreOptions())
+    prepare(path, SqliteOptions())
     before = query(path, "SELECT sql FROM sqlite_schema")
     step = Migration("broken", ("CREATE TABLE fine (x)", "CREATE TABLE devices (x)"))
     with pytest.raises(ConfigurationError, match="devices already exists"):
-        prepare(path, StoreOptions(), (*MIGRATIONS, step))
+        prepare(path, SqliteOptions(), (*MIGRATIONS, step))
     assert query(path, "SELECT sql FROM sqlite_schema") == before
-    prepare(path, StoreOptions())
+    prepare(path, SqliteOptions())
 
 
 # The queue
 
 
 async def test_writes_beyond_the_queue_are_refused(path: Path, clock: FakeClock) -> None:
-    options = StoreOptions(max_waiting_writes=10, busy_timeout=timedelta(seconds=30))
-    async with SqliteStore.open(path, clock=clock, options=options) as store:
+    options = StoreOptions(max_waiting_writes=10)
+    patient = SqliteOptions(busy_timeout=timedelta(seconds=30))
+    async with SqliteStore.open(path, clock=clock, options=options, sqlite=patient) as store:
         with locked(path):
             # The writer may have taken the first few out of the queue before it meets the lock.
             flood = [
@@ -200,8 +203,9 @@ async def test_writes_beyond_the_queue_are_refused(path: Path, clock: FakeClock)
 async def test_a_flood_of_refusals_leaves_room_for_enrollments(
     path: Path, clock: FakeClock
 ) -> None:
-    options = StoreOptions(max_waiting_writes=20, busy_timeout=timedelta(seconds=30))
-    async with SqliteStore.open(path, clock=clock, options=options) as store:
+    options = StoreOptions(max_waiting_writes=20)
+    patient = SqliteOptions(busy_timeout=timedelta(seconds=30))
+    async with SqliteStore.open(path, clock=clock, options=options, sqlite=patient) as store:
         with locked(path):
             flood = [asyncio.create_task(store.record_refusal(refusal())) for _ in range(60)]
             await asyncio.wait(flood, return_when=asyncio.FIRST_COMPLETED)
@@ -234,7 +238,7 @@ async def test_a_closed_store_refuses_writes(path: Path, clock: FakeClock) -> No
 
 
 async def test_a_write_that_fails_does_not_spoil_its_group(path: Path, clock: FakeClock) -> None:
-    def broken(db: sqlite3.Connection) -> None:
+    def broken(db: Transaction) -> None:
         db.execute("DELETE FROM devices")
         raise ZeroDivisionError
 
@@ -256,14 +260,14 @@ async def test_a_write_that_fails_does_not_spoil_its_group(path: Path, clock: Fa
 
 
 async def test_nothing_is_answered_that_was_not_committed(path: Path, clock: FakeClock) -> None:
-    def orphan(db: sqlite3.Connection) -> None:
+    def orphan(db: Transaction) -> None:
         db.execute("PRAGMA defer_foreign_keys = ON")
         db.execute("INSERT INTO claims (device, label, issuance) VALUES ('x', '', 999)")
 
     started, go_on = asyncio.Event(), threading.Event()
     loop = asyncio.get_running_loop()
 
-    def slow(db: sqlite3.Connection) -> None:
+    def slow(db: Transaction) -> None:
         loop.call_soon_threadsafe(started.set)
         assert go_on.wait(timeout=10)
 
@@ -289,8 +293,8 @@ async def test_nothing_is_answered_that_was_not_committed(path: Path, clock: Fak
 async def test_a_store_that_another_process_locks_is_unavailable_until_it_lets_go(
     path: Path, clock: FakeClock
 ) -> None:
-    options = StoreOptions(busy_timeout=timedelta(milliseconds=20))
-    async with SqliteStore.open(path, clock=clock, options=options) as store:
+    hasty = SqliteOptions(busy_timeout=timedelta(milliseconds=20))
+    async with SqliteStore.open(path, clock=clock, sqlite=hasty) as store:
         with locked(path):
             with pytest.raises(RequestRefused) as caught:
                 await store.begin(first_enrollment())
@@ -305,8 +309,8 @@ async def test_a_store_that_another_process_locks_is_unavailable_until_it_lets_g
 
 
 async def test_a_full_database_refuses_and_keeps_what_it_has(path: Path, clock: FakeClock) -> None:
-    small = StoreOptions(max_octets=100 * 4096)
-    async with SqliteStore.open(path, clock=clock, options=small) as store:
+    small = SqliteOptions(max_octets=100 * 4096)
+    async with SqliteStore.open(path, clock=clock, sqlite=small) as store:
         results = await asyncio.gather(
             *(
                 store.add_devices([listed(number, note="x" * 2000)], now=clock.now())

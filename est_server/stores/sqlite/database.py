@@ -17,46 +17,23 @@ from datetime import timedelta
 from pathlib import Path
 
 from est_protocol.errors import ConfigurationError
-from est_server.stores.sqlite.schema import APPLICATION_ID, MIGRATIONS, Migration
+from est_server.stores.schema import MIGRATIONS, Dialect, Migration
+
+#: "ESTS": marks the file as this program's (SQLite file format section 1.3.12).
+APPLICATION_ID = 0x45535453
 
 _PAGE_OCTETS = 4096
 
 
 @dataclass(frozen=True, slots=True)
-class StoreOptions:
-    """Bounds and times of a store."""
-
-    lease: timedelta = timedelta(seconds=30)
-    """How long an attempt to issue is left alone before another process takes over.
-
-    Must be longer than the slowest certificate authority takes: an attempt that finishes after
-    it was taken over is refused.
-    """
+class SqliteOptions:
+    """Bounds and times of an SQLite file."""
 
     busy_timeout: timedelta = timedelta(seconds=5)
     """How long to wait for another process's transaction before the store is unavailable."""
 
     read_timeout: timedelta = timedelta(milliseconds=100)
     """The same for reads, which run on the event loop; WAL readers wait only in rare moments."""
-
-    max_waiting_writes: int = 2048
-    """Writes that wait for the writer; those beyond it are refused.
-
-    Refusals for the audit trail get half of it, so that a flood of bad requests leaves room for
-    good ones.
-    """
-
-    max_group: int = 256
-    """Writes that share one transaction and one flush to the disk."""
-
-    refusals_kept: int = 100_000
-    """Rows of refused requests in the audit trail; the oldest go."""
-
-    abandoned_kept: int = 100_000
-    """Rows of issuances that came to nothing; the oldest go."""
-
-    conflicts_reported: int = 1000
-    """Conflicting rows of one list import that are reported one by one."""
 
     max_octets: int = 64 * 2**30
     """Size of the database file; beyond it writes are refused."""
@@ -66,7 +43,7 @@ class StoreOptions:
 
 
 def prepare(
-    path: Path, options: StoreOptions, migrations: Sequence[Migration] = MIGRATIONS
+    path: Path, options: SqliteOptions, migrations: Sequence[Migration] = MIGRATIONS
 ) -> None:
     """Make the database if it is not there, check it, and bring its schema up to date.
 
@@ -93,8 +70,16 @@ def prepare(
         raise ConfigurationError(f"cannot open the store {path}: {error.strerror}") from error
 
 
-def connect(path: Path, options: StoreOptions, *, read_only: bool = False) -> sqlite3.Connection:
-    """A connection to the existing file at ``path``; transactions are begun by hand.
+class Connection(sqlite3.Connection):
+    """A connection whose transactions are begun by hand."""
+
+    def begin(self) -> None:
+        """Begin a transaction that may write: the only one, over all processes."""
+        self.execute("BEGIN IMMEDIATE")
+
+
+def connect(path: Path, options: SqliteOptions, *, read_only: bool = False) -> Connection:
+    """A connection to the existing file at ``path``.
 
     The caller keeps it to one thread at a time.
     """
@@ -105,6 +90,7 @@ def connect(path: Path, options: StoreOptions, *, read_only: bool = False) -> sq
         uri=True,
         isolation_level=None,
         check_same_thread=False,
+        factory=Connection,
     )
     try:
         timeout = options.read_timeout if read_only else options.busy_timeout
@@ -179,7 +165,7 @@ def _migrate(db: sqlite3.Connection, path: Path, migrations: Sequence[Migration]
         _check_identity(db, path, newest=len(migrations))
         done = _pragma(db, "user_version")
         for version, migration in enumerate(migrations[done:], start=done + 1):
-            for statement in migration.statements:
+            for statement in migration.for_dialect(Dialect.SQLITE):
                 db.execute(statement)
             db.execute(
                 "INSERT INTO migrations (version, name, applied_at) VALUES (?, ?, ?)",

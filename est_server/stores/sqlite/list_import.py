@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from datetime import datetime
 
 from est_server.device_records import AddOutcome, DeviceState, ListImport, ListRow, RowConflict
-from est_server.stores.sqlite.values import DEVICE_COLUMNS, attributes_column, to_column
+from est_server.stores.rules.values import DEVICE_COLUMNS, attributes_column, to_column
 
 _CACHE_KIBIBYTES = 32 * 1024
 

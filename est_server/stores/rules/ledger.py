@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import sqlite3
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -26,13 +25,14 @@ from est_server.ledger_records import (
     IssuanceTicket,
     IssuedCertificate,
 )
-from est_server.stores.sqlite import registry, secrets
-from est_server.stores.sqlite.values import (
+from est_server.stores.rules import registry, secrets
+from est_server.stores.rules.values import (
     CERTIFICATE_COLUMNS,
     issued_certificate,
     label_column,
     to_column,
 )
+from est_server.stores.transaction import Transaction
 
 #: Seconds after which a client whose request is being worked on should ask again.
 _WORKING_RETRY_AFTER = 5
@@ -60,7 +60,7 @@ class Worker:
 
 
 def begin(
-    db: sqlite3.Connection, intent: EnrollmentIntent, worker: Worker, now: datetime
+    db: Transaction, intent: EnrollmentIntent, worker: Worker, now: datetime
 ) -> IssuanceTicket | IssuedCertificate:
     """See :meth:`est_server.interfaces.EnrollmentLedger.begin`."""
     _require_active_device(db, intent.device)
@@ -87,7 +87,7 @@ def begin(
 
 
 def complete(
-    db: sqlite3.Connection, ticket: IssuanceTicket, certificate: x509.Certificate, now: datetime
+    db: Transaction, ticket: IssuanceTicket, certificate: x509.Certificate, now: datetime
 ) -> IssuedCertificate:
     """See :meth:`est_server.interfaces.EnrollmentLedger.complete`."""
     intent = ticket.intent
@@ -110,7 +110,7 @@ def complete(
     return recorded
 
 
-def abandon(db: sqlite3.Connection, number: int, *, reason: str, now: datetime, kept: int) -> None:
+def abandon(db: Transaction, number: int, *, reason: str, now: datetime, kept: int) -> None:
     """See :meth:`est_server.interfaces.EnrollmentLedger.abandon`.
 
     :param kept: how many abandoned rows stay for the audit trail.
@@ -125,7 +125,7 @@ def abandon(db: sqlite3.Connection, number: int, *, reason: str, now: datetime, 
         )
 
 
-def find_certificate(db: sqlite3.Connection, sha256: bytes) -> IssuedCertificate | None:
+def find_certificate(db: Transaction, sha256: bytes) -> IssuedCertificate | None:
     """The record of the certificate with this hash."""
     row = db.execute(
         f"SELECT {CERTIFICATE_COLUMNS} FROM issuances WHERE sha256 = ?", (sha256,)
@@ -136,7 +136,7 @@ def find_certificate(db: sqlite3.Connection, sha256: bytes) -> IssuedCertificate
 # What begin and complete require
 
 
-def _require_active_device(db: sqlite3.Connection, udid: str) -> None:
+def _require_active_device(db: Transaction, udid: str) -> None:
     state = registry.state_of(db, udid)
     if state is not None and not state.may_enroll:
         raise RequestRefused(
@@ -146,7 +146,7 @@ def _require_active_device(db: sqlite3.Connection, udid: str) -> None:
         )
 
 
-def _require_right(db: sqlite3.Connection, intent: EnrollmentIntent) -> bool:
+def _require_right(db: Transaction, intent: EnrollmentIntent) -> bool:
     """Require a right to a certificate; whether a claim has to be taken for it."""
     if intent.operation is Operation.SIMPLEREENROLL or intent.predecessor is not None:
         if not _answer_was_lost(db, intent, since=0):
@@ -164,7 +164,7 @@ def _require_right(db: sqlite3.Connection, intent: EnrollmentIntent) -> bool:
     )
 
 
-def _claim(db: sqlite3.Connection, intent: EnrollmentIntent) -> int | None:
+def _claim(db: Transaction, intent: EnrollmentIntent) -> int | None:
     """The number of the issuance that took the claim of (device, label)."""
     row = db.execute(
         "SELECT issuance FROM claims WHERE device = ? AND label = ?",
@@ -173,7 +173,7 @@ def _claim(db: sqlite3.Connection, intent: EnrollmentIntent) -> int | None:
     return None if row is None else int(row[0])
 
 
-def _answer_was_lost(db: sqlite3.Connection, intent: EnrollmentIntent, *, since: int) -> bool:
+def _answer_was_lost(db: Transaction, intent: EnrollmentIntent, *, since: int) -> bool:
     """Whether the client may be without the generated key that the active certificate is for.
 
     :param since: the number of the first issuance that counts.
@@ -181,9 +181,9 @@ def _answer_was_lost(db: sqlite3.Connection, intent: EnrollmentIntent, *, since:
     if intent.operation is not Operation.SERVERKEYGEN or intent.lost_since is None:
         return False
     first, active = db.execute(
-        "SELECT min(finished_at), max(state = 'active') FROM issuances "
+        "SELECT min(finished_at), max(CASE WHEN state = 'active' THEN 1 ELSE 0 END) FROM issuances "
         "WHERE request_key = ? AND operation = 'serverkeygen' AND status = 'issued' "
-        "AND device = ? AND label = ? AND predecessor IS ? AND number >= ?",
+        "AND device = ? AND label = ? AND predecessor IS NOT DISTINCT FROM ? AND number >= ?",
         (
             intent.request_key,
             intent.device,
@@ -195,7 +195,7 @@ def _answer_was_lost(db: sqlite3.Connection, intent: EnrollmentIntent, *, since:
     return bool(active) and first >= to_column(intent.lost_since)
 
 
-def _require_active_predecessor(db: sqlite3.Connection, intent: EnrollmentIntent) -> None:
+def _require_active_predecessor(db: Transaction, intent: EnrollmentIntent) -> None:
     row = db.execute(
         "SELECT device, label, state FROM issuances WHERE sha256 = ?", (intent.predecessor,)
     ).fetchone()
@@ -231,7 +231,7 @@ def _require_certified_key(intent: EnrollmentIntent, certificate: x509.Certifica
 
 
 def _already_issued(
-    db: sqlite3.Connection, intent: EnrollmentIntent, now: datetime
+    db: Transaction, intent: EnrollmentIntent, now: datetime
 ) -> IssuedCertificate | None:
     if intent.operation is Operation.SERVERKEYGEN:
         # The certificate would be of no use to its client without the key, which is gone.
@@ -241,7 +241,7 @@ def _already_issued(
     row = db.execute(
         f"SELECT {CERTIFICATE_COLUMNS} FROM issuances WHERE state = 'active' AND request_key = ? "
         "AND not_after > ? AND operation = ? AND device = ? AND label = ? AND spki_sha256 = ? "
-        "AND predecessor IS ?",
+        "AND predecessor IS NOT DISTINCT FROM ?",
         (
             intent.request_key,
             to_column(now),
@@ -256,7 +256,7 @@ def _already_issued(
 
 
 def _living_rivals(
-    db: sqlite3.Connection, intent: EnrollmentIntent, worker: Worker, now: datetime
+    db: Transaction, intent: EnrollmentIntent, worker: Worker, now: datetime
 ) -> list[bytes]:
     """Request keys of attempts that stand in the way; dead ones are cleared away."""
     rows: list[tuple[Any, ...]] = db.execute(
@@ -278,12 +278,12 @@ def _living_rivals(
 
 
 def _insert_attempt(
-    db: sqlite3.Connection, intent: EnrollmentIntent, worker: Worker, now: datetime
+    db: Transaction, intent: EnrollmentIntent, worker: Worker, now: datetime
 ) -> int:
-    cursor = db.execute(
+    (number,) = db.execute(
         "INSERT INTO issuances (request_key, operation, device, label, spki_sha256, predecessor, "
         "transport, peer, reasons, requested_at, owner, lease_until, status) "
-        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'in-progress')",
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'in-progress') RETURNING number",
         (
             intent.request_key,
             intent.operation.value,
@@ -298,13 +298,11 @@ def _insert_attempt(
             worker.owner,
             to_column(now + worker.lease),
         ),
-    )
-    number = cursor.lastrowid
-    assert number is not None
-    return number
+    ).fetchone()
+    return int(number)
 
 
-def _abandon_attempt(db: sqlite3.Connection, number: int, reason: str, now: datetime) -> None:
+def _abandon_attempt(db: Transaction, number: int, reason: str, now: datetime) -> None:
     changed = db.execute(
         "UPDATE issuances SET status = 'abandoned', finished_at = ?, outcome = ? "
         "WHERE number = ? AND status = 'in-progress'",
@@ -316,7 +314,7 @@ def _abandon_attempt(db: sqlite3.Connection, number: int, reason: str, now: date
 
 
 def _record_certificate(
-    db: sqlite3.Connection,
+    db: Transaction,
     ticket: IssuanceTicket,
     der: bytes,
     certificate: x509.Certificate,

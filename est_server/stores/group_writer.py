@@ -8,33 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import sqlite3
 import threading
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeVar
 
-from est_protocol.errors import RefusalReason, RequestRefused
+from est_server.stores.engine import Engine, Session, unavailable
+from est_server.stores.transaction import Transaction
 
 _log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-Write = Callable[[sqlite3.Connection], T]
-
-#: Seconds after which a client may ask again when the store did not answer.
-_RETRY_AFTER = 5
-
-
-def unavailable(detail: str) -> RequestRefused:
-    """The refusal for a store that cannot do what it should."""
-    return RequestRefused(
-        RefusalReason.STORE_UNAVAILABLE,
-        "the server cannot reach its records; try again",
-        detail=detail,
-        retry_after=_RETRY_AFTER,
-    )
+Write = Callable[[Transaction], T]
 
 
 @dataclass(slots=True)
@@ -57,33 +43,22 @@ class _Waiting:
 
 
 class GroupWriter:
-    """A thread that owns a connection and runs the writes that are submitted to it.
+    """A thread that owns a session and runs the writes that are submitted to it.
 
-    :param connect: makes a connection; called again after an error that one may not survive.
-    :param path: the database file. A file that was moved away or replaced is noticed before the
-        next transaction, which would otherwise be committed to where nobody finds it.
+    :param engine: the database; asked for a session before each transaction.
     :param max_waiting: writes that may wait.
     :param max_group: writes in one transaction.
     """
 
-    def __init__(
-        self,
-        connect: Callable[[], sqlite3.Connection],
-        path: Path,
-        *,
-        max_waiting: int,
-        max_group: int,
-    ) -> None:
-        self._connect = connect
-        self._path = path
-        self._inode = -1
+    def __init__(self, engine: Engine, *, max_waiting: int, max_group: int) -> None:
+        self._engine = engine
         self._max_waiting = max_waiting
         self._max_group = max_group
         self._loop = asyncio.get_running_loop()
         self._waiting: deque[_Waiting] = deque()
         self._wake = threading.Condition()
         self._closing = False
-        self._db: sqlite3.Connection | None = None
+        self._session: Session | None = None
         # A daemon, so that a program that ends without closing the store does end; what was not
         # committed was not answered either.
         self._thread = threading.Thread(target=self._run, name="store-writer", daemon=True)
@@ -96,7 +71,7 @@ class GroupWriter:
         accepted, a write is carried out even if the caller is cancelled.
 
         :param share: the part of the queue, 0 to 1, that writes of this kind may fill.
-        :raises RequestRefused: ``STORE_UNAVAILABLE``: the queue is full, or SQLite failed.
+        :raises RequestRefused: ``STORE_UNAVAILABLE``: the queue is full, or the database failed.
         """
         return await asyncio.shield(self.enqueue(write, share=share))
 
@@ -113,7 +88,7 @@ class GroupWriter:
         return future
 
     async def close(self) -> None:
-        """Carry out what waits, then end the thread and its connection."""
+        """Carry out what waits, then end the thread and its session."""
         with self._wake:
             self._closing = True
             self._wake.notify()
@@ -141,65 +116,49 @@ class GroupWriter:
 
     def _commit(self, group: list[_Waiting]) -> None:
         try:
-            db = self._connected()
-            db.execute("BEGIN IMMEDIATE")
+            session = self._session = self._engine.writer(self._session)
+            session.begin()
             for waiting in group:
-                _run_one(db, waiting)
-            db.execute("COMMIT")
-        except (sqlite3.Error, OSError) as error:
-            self._give_up(group, error)
+                self._run_one(session, waiting)
+            session.commit()
         except Exception as error:
-            _log.exception("the writer failed")
+            if not self._engine.is_outage(error):
+                _log.exception("the writer failed")
             self._give_up(group, error)
 
-    def _connected(self) -> sqlite3.Connection:
-        inode = self._path.stat().st_ino
-        if self._db is not None and inode != self._inode:
-            self._disconnect()
-        if self._db is None:
-            self._db, self._inode = self._connect(), inode
-        return self._db
+    def _run_one(self, session: Session, waiting: _Waiting) -> None:
+        session.execute("SAVEPOINT one")
+        try:
+            waiting.result = waiting.write(session)
+        except Exception as error:
+            if not session.in_transaction:
+                # The database rolled everything back by itself, as SQLite does when the disk is
+                # full, or the connection is gone.
+                raise
+            session.execute("ROLLBACK TO one")
+            waiting.error = (
+                unavailable(self._engine.describe(error))
+                if self._engine.is_outage(error)
+                else error
+            )
+        session.execute("RELEASE one")
 
     def _give_up(self, group: list[_Waiting], error: Exception) -> None:
-        _log.warning("%d writes were not made: %s", len(group), error)
+        detail = self._engine.describe(error)
+        _log.warning("%d writes were not made: %s", len(group), detail)
         for waiting in group:
-            waiting.error = unavailable(_describe(error))
-        # A connection that saw an error of the disk may be of no more use; the next group gets a
+            waiting.error = unavailable(detail)
+        # A session that saw an error of the disk may be of no more use; the next group gets a
         # new one. Closing it rolls back.
         self._disconnect()
 
     def _disconnect(self) -> None:
-        db, self._db = self._db, None
-        if db is not None:
+        session, self._session = self._session, None
+        if session is not None:
             try:
-                db.close()
-            except sqlite3.Error as error:
-                _log.warning("closing the store: %s", error)
-
-
-def _run_one(db: sqlite3.Connection, waiting: _Waiting) -> None:
-    db.execute("SAVEPOINT one")
-    try:
-        waiting.result = waiting.write(db)
-    except Exception as error:
-        if not db.in_transaction:
-            # SQLite rolled everything back by itself, as it does when the disk is full.
-            raise
-        db.execute("ROLLBACK TO one")
-        waiting.error = _outward(error)
-    db.execute("RELEASE one")
-
-
-def _outward(error: Exception) -> Exception:
-    # A violated constraint is a bug, not a store that is out of reach.
-    if isinstance(error, sqlite3.Error) and not isinstance(error, sqlite3.IntegrityError):
-        return unavailable(_describe(error))
-    return error
-
-
-def _describe(error: Exception) -> str:
-    name = getattr(error, "sqlite_errorname", type(error).__name__)
-    return f"{error} ({name})"
+                session.close()
+            except Exception as error:
+                _log.warning("closing the store: %s", self._engine.describe(error))
 
 
 def _settle_all(group: list[_Waiting]) -> None:

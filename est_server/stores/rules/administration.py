@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-import sqlite3
 from datetime import datetime
 
 from est_server.ledger_records import IssuedCertificate, Refusal
-from est_server.stores.sqlite import ledger
-from est_server.stores.sqlite.values import label_column, to_column
+from est_server.stores.rules import ledger
+from est_server.stores.rules.values import label_column, to_column
+from est_server.stores.transaction import Transaction
 
 #: Octets of the network end up in these texts, so each is cut to this many characters.
 _TEXT_LIMIT = 512
 
 
-def record_refusal(db: sqlite3.Connection, refusal: Refusal, *, kept: int) -> None:
+def record_refusal(db: Transaction, refusal: Refusal, *, kept: int) -> None:
     """Add a row to the audit trail, and drop the row that is too many.
 
     :param kept: rows that stay.
     """
-    number = db.execute(
+    (number,) = db.execute(
         "INSERT INTO refusals (operation, label, transport, peer, reason, sentence, detail, "
-        "device, refused_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "device, refused_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING id",
         (
             None if refusal.operation is None else refusal.operation.value,
             _cut(refusal.label),
@@ -32,13 +32,12 @@ def record_refusal(db: sqlite3.Connection, refusal: Refusal, *, kept: int) -> No
             _cut(refusal.device),
             to_column(refusal.refused_at),
         ),
-    ).lastrowid
-    assert number is not None
+    ).fetchone()
     db.execute("DELETE FROM refusals WHERE id <= ?", (number - kept,))
 
 
 def revoke_certificate(
-    db: sqlite3.Connection, sha256: bytes, *, actor: str, reason: str, now: datetime
+    db: Transaction, sha256: bytes, *, actor: str, reason: str, now: datetime
 ) -> IssuedCertificate:
     """See :meth:`est_server.interfaces.LedgerAdministration.revoke_certificate`."""
     db.execute("UPDATE issuances SET state = 'revoked' WHERE sha256 = ?", (sha256,))
@@ -50,7 +49,7 @@ def revoke_certificate(
 
 
 def release_claim(
-    db: sqlite3.Connection,
+    db: Transaction,
     device: str,
     label: str | None,
     *,
@@ -72,7 +71,7 @@ def release_claim(
 
 
 def _note(
-    db: sqlite3.Connection,
+    db: Transaction,
     action: str,
     device: str,
     label: str | None,
@@ -91,5 +90,5 @@ def _note(
 def _cut(text: str | None) -> str | None:
     if text is None:
         return None
-    # Lone surrogates come from undecodable octets in a path; SQLite takes UTF-8 only.
+    # Lone surrogates come from undecodable octets in a path; databases take UTF-8 only.
     return text[:_TEXT_LIMIT].encode("utf-8", "backslashreplace").decode("utf-8")

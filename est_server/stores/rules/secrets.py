@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sqlite3
 from dataclasses import replace
 from datetime import datetime
 
 from est_protocol.errors import RefusalReason, RequestRefused
-from est_server.stores.sqlite.values import from_column, to_column
+from est_server.stores.rules.values import from_column, to_column
+from est_server.stores.transaction import Transaction
 from est_server.user_credentials import EnrollmentSecret
 
 _QUERY = (
@@ -16,24 +16,24 @@ _QUERY = (
 )
 
 
-def find(db: sqlite3.Connection, name: str) -> EnrollmentSecret | None:
+def find(db: Transaction, name: str) -> EnrollmentSecret | None:
     """The secret of this name."""
     row = db.execute(f"{_QUERY} WHERE name = ?", (name,)).fetchone()
     return None if row is None else _secret(row)
 
 
-def every(db: sqlite3.Connection) -> list[EnrollmentSecret]:
+def every(db: Transaction) -> list[EnrollmentSecret]:
     """All of them, by name."""
     return [_secret(row) for row in db.execute(f"{_QUERY} ORDER BY name")]
 
 
-def add(db: sqlite3.Connection, secret: EnrollmentSecret, now: datetime) -> EnrollmentSecret:
+def add(db: Transaction, secret: EnrollmentSecret, now: datetime) -> EnrollmentSecret:
     """See :meth:`est_server.user_credentials.SecretRegistry.add_secret`."""
     if find(db, secret.name) is not None:
         raise KeyError(secret.name)
-    number = db.execute(
+    (number,) = db.execute(
         "INSERT INTO secrets (name, hash, device, max_uses, expires_at, added_at) "
-        "VALUES (?, ?, ?, ?, ?, ?)",
+        "VALUES (?, ?, ?, ?, ?, ?) RETURNING number",
         (
             secret.name,
             secret.hash,
@@ -42,17 +42,16 @@ def add(db: sqlite3.Connection, secret: EnrollmentSecret, now: datetime) -> Enro
             None if secret.expires_at is None else to_column(secret.expires_at),
             to_column(now),
         ),
-    ).lastrowid
-    assert number is not None
+    ).fetchone()
     return replace(secret, number=number, uses=0)
 
 
-def remove(db: sqlite3.Connection, name: str) -> bool:
+def remove(db: Transaction, name: str) -> bool:
     """Remove a secret; whether there was one."""
     return db.execute("DELETE FROM secrets WHERE name = ?", (name,)).rowcount > 0
 
 
-def require_use_left(db: sqlite3.Connection, number: int, now: datetime) -> None:
+def require_use_left(db: Transaction, number: int, now: datetime) -> None:
     """Check that one more certificate may be issued for a secret.
 
     :raises RequestRefused: ``SECRET_USED_UP``.
@@ -72,12 +71,12 @@ def require_use_left(db: sqlite3.Connection, number: int, now: datetime) -> None
     )
 
 
-def take_use(db: sqlite3.Connection, number: int, issuance: int) -> None:
+def take_use(db: Transaction, number: int, issuance: int) -> None:
     """Note that an attempt uses a secret."""
     db.execute("INSERT INTO secret_uses (issuance, secret) VALUES (?, ?)", (issuance, number))
 
 
-def give_back_use(db: sqlite3.Connection, issuance: int) -> None:
+def give_back_use(db: Transaction, issuance: int) -> None:
     """Forget what an abandoned attempt used."""
     db.execute("DELETE FROM secret_uses WHERE issuance = ?", (issuance,))
 

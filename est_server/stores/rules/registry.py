@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Sequence
 from datetime import datetime
 
 from est_server.device_records import AddOutcome, Device, DeviceState, ListedDevice
-from est_server.stores.sqlite.values import (
+from est_server.stores.rules.values import (
     DEVICE_COLUMNS,
     attributes_column,
     device,
     to_column,
 )
+from est_server.stores.transaction import Transaction
 
 _ENROLLMENT_ACTOR = "enrollment"
 
 
-def find_by_key(db: sqlite3.Connection, spki_sha256: bytes) -> Device | None:
+def find_by_key(db: Transaction, spki_sha256: bytes) -> Device | None:
     """The device whose listed key has this hash."""
     row = db.execute(
         f"SELECT {DEVICE_COLUMNS} FROM devices WHERE spki_sha256 = ?", (spki_sha256,)
@@ -25,13 +25,13 @@ def find_by_key(db: sqlite3.Connection, spki_sha256: bytes) -> Device | None:
     return None if row is None else device(row)
 
 
-def find_by_udid(db: sqlite3.Connection, udid: str) -> Device | None:
+def find_by_udid(db: Transaction, udid: str) -> Device | None:
     """The device with this identifier."""
     row = db.execute(f"SELECT {DEVICE_COLUMNS} FROM devices WHERE udid = ?", (udid,)).fetchone()
     return None if row is None else device(row)
 
 
-def page(db: sqlite3.Connection, after: str, size: int) -> list[Device]:
+def page(db: Transaction, after: str, size: int) -> list[Device]:
     """The next ``size`` devices in order of UDID."""
     rows = db.execute(
         f"SELECT {DEVICE_COLUMNS} FROM devices WHERE udid > ? ORDER BY udid LIMIT ?",
@@ -40,20 +40,20 @@ def page(db: sqlite3.Connection, after: str, size: int) -> list[Device]:
     return [device(row) for row in rows]
 
 
-def state_of(db: sqlite3.Connection, udid: str) -> DeviceState | None:
+def state_of(db: Transaction, udid: str) -> DeviceState | None:
     """The state of a device, or ``None`` if it is not listed."""
     row = db.execute("SELECT state FROM devices WHERE udid = ?", (udid,)).fetchone()
     return None if row is None else DeviceState(row[0])
 
 
 def add_devices(
-    db: sqlite3.Connection, devices: Sequence[ListedDevice], now: datetime
+    db: Transaction, devices: Sequence[ListedDevice], now: datetime
 ) -> list[AddOutcome]:
     """See :meth:`est_server.interfaces.DeviceRegistry.add_devices`."""
     return [_add(db, listed, now) for listed in devices]
 
 
-def _add(db: sqlite3.Connection, listed: ListedDevice, now: datetime) -> AddOutcome:
+def _add(db: Transaction, listed: ListedDevice, now: datetime) -> AddOutcome:
     by_udid = find_by_udid(db, listed.udid)
     if by_udid is not None:
         if by_udid.listed.spki_sha256 != listed.spki_sha256:
@@ -77,7 +77,7 @@ def _add(db: sqlite3.Connection, listed: ListedDevice, now: datetime) -> AddOutc
 
 
 def change_state(
-    db: sqlite3.Connection,
+    db: Transaction,
     udid: str,
     state: DeviceState,
     *,
@@ -103,7 +103,7 @@ def change_state(
     return changed
 
 
-def mark_enrolled(db: sqlite3.Connection, udid: str, now: datetime) -> None:
+def mark_enrolled(db: Transaction, udid: str, now: datetime) -> None:
     """Note that a listed device has its first certificate; others are left as they are."""
     if state_of(db, udid) is DeviceState.LISTED:
         change_state(

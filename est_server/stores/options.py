@@ -1,0 +1,37 @@
+"""Bounds and times of every kind of store."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+
+@dataclass(frozen=True, slots=True)
+class StoreOptions:
+    """Bounds and times of a store, whatever its database."""
+
+    lease: timedelta = timedelta(seconds=30)
+    """How long an attempt to issue is left alone before another process takes over.
+
+    Must be longer than the slowest certificate authority takes: an attempt that finishes after
+    it was taken over is refused.
+    """
+
+    max_waiting_writes: int = 2048
+    """Writes that wait for the writer; those beyond it are refused.
+
+    Refusals for the audit trail get half of it, so that a flood of bad requests leaves room for
+    good ones.
+    """
+
+    max_group: int = 256
+    """Writes that share one transaction and one flush to the disk."""
+
+    refusals_kept: int = 100_000
+    """Rows of refused requests in the audit trail; the oldest go."""
+
+    abandoned_kept: int = 100_000
+    """Rows of issuances that came to nothing; the oldest go."""
+
+    conflicts_reported: int = 1000
+    """Conflicting rows of one list import that are reported one by one."""

@@ -1,0 +1,90 @@
+"""SQLite as the database of a store."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterable
+from contextlib import closing
+from datetime import datetime
+from pathlib import Path
+from typing import TypeVar
+
+from est_server.device_records import ListImport, ListRow
+from est_server.stores.engine import Session, unavailable
+from est_server.stores.sqlite import database, list_import
+from est_server.stores.sqlite.database import SqliteOptions
+from est_server.stores.transaction import Transaction
+
+T = TypeVar("T")
+
+
+class SqliteEngine:
+    """One SQLite file, which :func:`~est_server.stores.sqlite.database.prepare` made ready.
+
+    Implements :class:`~est_server.stores.engine.Engine`.
+
+    :param path: the file.
+    :param options: its bounds.
+    """
+
+    def __init__(self, path: Path, options: SqliteOptions) -> None:
+        self._path = path
+        self._options = options
+        self._inode = -1
+        self._reader: sqlite3.Connection | None = None
+
+    def is_outage(self, error: Exception) -> bool:
+        """Whether the file, the disk or a lock failed."""
+        if isinstance(error, sqlite3.IntegrityError):
+            return False
+        return isinstance(error, (sqlite3.Error, OSError))
+
+    def describe(self, error: Exception) -> str:
+        """The error with its SQLite name."""
+        name = getattr(error, "sqlite_errorname", type(error).__name__)
+        return f"{error} ({name})"
+
+    def writer(self, current: Session | None) -> Session:
+        """A connection to the file that is at the path now.
+
+        A file that was moved away or replaced is noticed here; transactions would otherwise be
+        committed to where nobody finds them.
+        """
+        inode = self._path.stat().st_ino
+        if current is not None and inode == self._inode:
+            return current
+        if current is not None:
+            current.close()
+        session = database.connect(self._path, self._options)
+        self._inode = inode
+        return session
+
+    async def read(self, query: Callable[[Transaction], T]) -> T:
+        """Run a query that only reads."""
+        # On the event loop: a lookup takes 6 to 16 us among 100,000 to a million devices, where
+        # handing it to a thread and back takes 85 to 100 us (measured).
+        try:
+            if self._reader is None:
+                self._reader = database.connect(self._path, self._options, read_only=True)
+            return query(self._reader)
+        except sqlite3.Error as error:
+            await self.close()
+            raise unavailable(str(error)) from error
+
+    def import_rows(self, rows: Iterable[ListRow], now: datetime, *, reported: int) -> ListImport:
+        """Add a whole list over a connection of its own.
+
+        The part in which other writes wait was measured as 0.6 s for 100,000 rows and 10 s for a
+        million.
+        """
+        try:
+            with closing(database.connect(self._path, self._options)) as db:
+                return list_import.import_rows(db, rows, now, reported=reported)
+        except sqlite3.Error as error:
+            raise unavailable(str(error)) from error
+
+    async def close(self) -> None:
+        """Close the connection of reads."""
+        reader, self._reader = self._reader, None
+        if reader is not None:
+            reader.close()

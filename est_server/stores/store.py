@@ -1,0 +1,223 @@
+"""The store as the service sees it, over any database."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from datetime import datetime
+from secrets import token_hex
+
+from cryptography import x509
+
+from est_protocol.errors import RequestRefused
+from est_server.device_records import (
+    AddOutcome,
+    Device,
+    DeviceState,
+    ListedDevice,
+    ListImport,
+    ListRow,
+)
+from est_server.ledger_records import (
+    EnrollmentIntent,
+    IssuanceTicket,
+    IssuedCertificate,
+    Refusal,
+)
+from est_server.stores.engine import Engine
+from est_server.stores.group_writer import GroupWriter
+from est_server.stores.options import StoreOptions
+from est_server.stores.rules import administration, ledger, registry, secrets
+from est_server.stores.transaction import Transaction
+from est_server.user_credentials import EnrollmentSecret
+
+_PAGE_SIZE = 500
+
+#: The part of the queue of writes that refusals may fill.
+_REFUSALS_SHARE = 0.5
+
+
+class Store:
+    """Device registry and enrollment ledger in one database.
+
+    An object belongs to the event loop in which it was opened.
+
+    Implements :class:`~est_server.interfaces.DeviceRegistry`,
+    :class:`~est_server.interfaces.EnrollmentLedger`,
+    :class:`~est_server.interfaces.LedgerAdministration` and
+    :class:`~est_server.user_credentials.SecretRegistry`.
+
+    :param engine: the database, its schema up to date.
+    :param moment: the present, by the clock that all processes on this database share; called
+        inside of a transaction. Leases are measured with it.
+    :param options: bounds and times.
+    :param owner: identifies this process in the ledger; never the same for two that are open at
+        one time. With an identity that survives a restart, what a crash left unfinished can be
+        retried at once instead of after the lease.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        moment: Callable[[Transaction], datetime],
+        options: StoreOptions,
+        owner: str | None,
+    ) -> None:
+        self._engine = engine
+        self._moment = moment
+        self._options = options
+        self._worker = ledger.Worker(owner or token_hex(8), options.lease)
+        self._writer = GroupWriter(
+            engine, max_waiting=options.max_waiting_writes, max_group=options.max_group
+        )
+
+    async def close(self) -> None:
+        """Carry out the writes that wait, then close the database."""
+        await self._writer.close()
+        await self._engine.close()
+
+    # The registry
+
+    async def find_by_key(self, spki_sha256: bytes) -> Device | None:
+        """The device whose listed key has this hash (32 octets)."""
+        return await self._engine.read(lambda db: registry.find_by_key(db, spki_sha256))
+
+    async def find_by_udid(self, udid: str) -> Device | None:
+        """The device with this identifier."""
+        return await self._engine.read(lambda db: registry.find_by_udid(db, udid))
+
+    async def add_devices(
+        self, devices: Sequence[ListedDevice], *, now: datetime
+    ) -> list[AddOutcome]:
+        """Add a handful of devices; see :class:`~est_server.interfaces.DeviceRegistry`."""
+        return await self._writer.submit(lambda db: registry.add_devices(db, devices, now))
+
+    async def import_devices(self, rows: Iterable[ListRow], *, now: datetime) -> ListImport:
+        """Add a whole list; see :class:`~est_server.interfaces.DeviceRegistry`.
+
+        Other writes wait while the list is taken over. Those that wait longer than the database
+        is set to wait are refused as ``STORE_UNAVAILABLE``, and clients come again.
+        """
+        reported = self._options.conflicts_reported
+        return await asyncio.to_thread(self._engine.import_rows, rows, now, reported=reported)
+
+    async def change_state(
+        self, udid: str, state: DeviceState, *, actor: str, reason: str, now: datetime
+    ) -> Device:
+        """Move a device to another state, recording who did it and why.
+
+        :raises KeyError: no such device.
+        """
+        return await self._writer.submit(
+            lambda db: registry.change_state(db, udid, state, actor=actor, reason=reason, now=now)
+        )
+
+    async def devices(self, *, after: str = "") -> AsyncIterator[Device]:
+        """All devices in order of UDID, those after ``after`` only."""
+        while page := await self._read_page(after):
+            for device in page:
+                yield device
+            after = page[-1].udid
+
+    async def _read_page(self, after: str) -> list[Device]:
+        return await self._engine.read(lambda db: registry.page(db, after, _PAGE_SIZE))
+
+    # The ledger
+
+    async def begin(self, intent: EnrollmentIntent) -> IssuanceTicket | IssuedCertificate:
+        """Take the right to issue; see :class:`~est_server.interfaces.EnrollmentLedger`."""
+        taken: list[int] = []
+
+        def write(db: Transaction) -> IssuanceTicket | IssuedCertificate:
+            result = ledger.begin(db, intent, self._worker, self._moment(db))
+            if isinstance(result, IssuanceTicket):
+                # Here and not when the caller learns of it: the next write of the same group
+                # must see that somebody works on this attempt.
+                self._worker.held.add(result.number)
+                taken.append(result.number)
+            return result
+
+        begun = self._writer.enqueue(write)
+        try:
+            return await asyncio.shield(begun)
+        except asyncio.CancelledError:
+            # Nobody will work on this ticket, so the next attempt need not wait for its lease.
+            begun.add_done_callback(lambda _: self._worker.held.difference_update(taken))
+            raise
+        except RequestRefused:
+            self._worker.held.difference_update(taken)
+            raise
+
+    async def complete(
+        self, ticket: IssuanceTicket, certificate: x509.Certificate, *, now: datetime
+    ) -> IssuedCertificate:
+        """Record the certificate; see :class:`~est_server.interfaces.EnrollmentLedger`."""
+        issued = await self._writer.submit(lambda db: ledger.complete(db, ticket, certificate, now))
+        self._worker.held.discard(ticket.number)
+        return issued
+
+    async def abandon(self, ticket: IssuanceTicket, *, reason: str, now: datetime) -> None:
+        """Give the ticket back; see :class:`~est_server.interfaces.EnrollmentLedger`."""
+        # Even if the store fails now, this process has stopped working on it.
+        self._worker.held.discard(ticket.number)
+        kept = self._options.abandoned_kept
+        await self._writer.submit(
+            lambda db: ledger.abandon(db, ticket.number, reason=reason, now=now, kept=kept)
+        )
+
+    async def record_refusal(self, refusal: Refusal) -> None:
+        """Record a refused request; the oldest records beyond ``refusals_kept`` go."""
+        kept = self._options.refusals_kept
+        await self._writer.submit(
+            lambda db: administration.record_refusal(db, refusal, kept=kept),
+            share=_REFUSALS_SHARE,
+        )
+
+    async def find_certificate(self, sha256: bytes) -> IssuedCertificate | None:
+        """The record of the certificate with this SHA-256 over its DER octets."""
+        return await self._engine.read(lambda db: ledger.find_certificate(db, sha256))
+
+    # One-time secrets
+
+    async def find_secret(self, name: str) -> EnrollmentSecret | None:
+        """The secret of this name."""
+        return await self._engine.read(lambda db: secrets.find(db, name))
+
+    async def add_secret(self, secret: EnrollmentSecret, *, now: datetime) -> EnrollmentSecret:
+        """Store a secret; see :class:`~est_server.user_credentials.SecretRegistry`."""
+        return await self._writer.submit(lambda db: secrets.add(db, secret, now))
+
+    async def remove_secret(self, name: str) -> bool:
+        """Remove a secret; whether there was one."""
+        return await self._writer.submit(lambda db: secrets.remove(db, name))
+
+    async def secrets(self) -> list[EnrollmentSecret]:
+        """All of them, by name."""
+        return await self._engine.read(secrets.every)
+
+    # The operator
+
+    async def revoke_certificate(
+        self, sha256: bytes, *, actor: str, reason: str, now: datetime
+    ) -> IssuedCertificate:
+        """Mark a certificate as revoked; its claim stays taken.
+
+        :raises KeyError: no such certificate.
+        """
+        return await self._writer.submit(
+            lambda db: administration.revoke_certificate(
+                db, sha256, actor=actor, reason=reason, now=now
+            )
+        )
+
+    async def release_claim(
+        self, device: str, label: str | None, *, actor: str, reason: str, now: datetime
+    ) -> bool:
+        """Let a device make a first enrollment again; whether it had a claim."""
+        kept = self._options.abandoned_kept
+        return await self._writer.submit(
+            lambda db: administration.release_claim(
+                db, device, label, actor=actor, reason=reason, now=now, kept=kept
+            )
+        )

@@ -1,0 +1,39 @@
+"""What the rules ask of a database: one transaction, in which SQL runs and gives rows.
+
+:class:`sqlite3.Connection` is one as it stands.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
+
+#: A value in a row: text, octets, a whole number or nothing.
+Value = str | bytes | int | None
+
+
+class Cursor(Protocol):
+    """The rows of one statement; read them before the next one is executed."""
+
+    @property
+    def rowcount(self) -> int:
+        """Rows that the statement changed."""
+        ...
+
+    def fetchone(self) -> Any:
+        """The next row as a tuple, or ``None``."""
+        ...
+
+    def fetchall(self) -> list[Any]:
+        """All the rows that are left."""
+        ...
+
+    def __iter__(self) -> Iterator[Any]: ...
+
+
+class Transaction(Protocol):
+    """A transaction that somebody else began and will end; see :mod:`est_server.stores.rules`."""
+
+    def execute(self, sql: str, parameters: Sequence[Value] = ..., /) -> Cursor:
+        """Run one statement, with one value for each ``?``."""
+        ...
