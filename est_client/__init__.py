@@ -6,6 +6,7 @@ from est_client.connectors import ConnectorOptions, connector_for
 from est_client.interfaces import KeyStore
 from est_client.key_store import FileKeyStore
 from est_client.lifecycle import enroll_device, renew_device
+from est_client.redirects import RedirectPolicy
 from est_client.renewal import RenewalPolicy
 from est_client.retry import RetryPolicy
 from est_client.secrets import HttpLogin
@@ -21,6 +22,7 @@ __all__ = [
     "HttpLogin",
     "KeyStore",
     "LocalCredentials",
+    "RedirectPolicy",
     "RenewalPolicy",
     "RetryPolicy",
     "TrustDatabase",

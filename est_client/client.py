@@ -20,6 +20,7 @@ from est_client.exchange import Exchange
 from est_client.generated_key import accept_generated, protection_by
 from est_client.issued import accept_issued
 from est_client.location import ServerLocation
+from est_client.redirects import RedirectPolicy
 from est_client.retry import RetryPolicy
 from est_client.secrets import ClientSecrets, HttpLogin
 from est_client.self_signed import udid_name
@@ -82,6 +83,7 @@ class EstClient:
         section 3.1), on either transport; our server takes ``NAME:SECRET``.
     :param secrets_over_implicit_trust: tell these two also to a server that only an Implicit
         trust anchor verified (RFC 7030 section 6 advises against it).
+    :param redirects: which redirects to follow: those within the server, unless told otherwise.
     :param retry: what to do when an answer is lost.
     :param keep_connection: seconds from one request to the next within which both use the same
         channel.
@@ -105,6 +107,7 @@ class EstClient:
         http_credentials: HttpLogin | None = None,
         otp_challenge: str | None = None,
         secrets_over_implicit_trust: bool = False,
+        redirects: RedirectPolicy | None = None,
         retry: RetryPolicy | None = None,
         keep_connection: float = 10.0,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
@@ -133,6 +136,7 @@ class EstClient:
             self._session,
             label=label,
             secrets=self._secrets,
+            redirects=redirects or RedirectPolicy(),
             retry=retry or RetryPolicy(),
             sleep=sleep,
             monotonic=monotonic,
@@ -414,7 +418,7 @@ class EstClient:
         def body(connection: EstConnection) -> bytes:
             attributes = self._secrets.csr_attributes(
                 contents.attributes,
-                self._session.verified_by,
+                self._session.server,
                 first=operation is not Operation.SIMPLEREENROLL,
             )
             complete = replace(contents, attributes=attributes)

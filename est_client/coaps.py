@@ -66,12 +66,14 @@ class CoapsClientLimits:
     :param handshake_timeout: seconds for the DTLS handshake.
     :param answer_timeout: seconds for the answer to one message, so to each block; ``None`` for
         MAX_TRANSMIT_WAIT.
+    :param exchange_timeout: seconds for a request and its answer with all their blocks.
     :param answer_size: octets of the longest answer.
     :param coap: bounds of the CoAP layer.
     """
 
     handshake_timeout: float = 60.0
     answer_timeout: float | None = None
+    exchange_timeout: float = 300.0
     answer_size: int = 65536
     coap: CoapLimits = field(default_factory=CoapLimits)
 
@@ -225,7 +227,14 @@ class CoapsConnection:
             answer_size=limits.answer_size,
         )
         async with self._turn:
-            answer = await blockwise.request(coap_request)
+            try:
+                async with asyncio.timeout(limits.exchange_timeout):
+                    answer = await blockwise.request(coap_request)
+            except TimeoutError as error:
+                self._coap.close()
+                raise ChannelClosed(
+                    f"no complete answer within {limits.exchange_timeout:g} s"
+                ) from error
         return self._translate(request.operation, answer)
 
     async def close(self) -> None:

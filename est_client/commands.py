@@ -20,8 +20,9 @@ from est_client.device_keys import (
     key_from_pem,
     key_to_pem,
 )
-from est_client.durable_files import write_durably
+from est_client.durable_files import require_private, write_durably
 from est_client.location import ServerLocation
+from est_client.redirects import RedirectPolicy
 from est_client.retry import RetryPolicy
 from est_client.secrets import HttpLogin
 from est_client.system_trust import system_trust_anchors
@@ -223,6 +224,7 @@ def _client(
         adopt_trust=not options.keep_trust,
         http_credentials=http_credentials,
         otp_challenge=otp_challenge,
+        redirects=RedirectPolicy.allowing(*options.allow_redirect),
         retry=RetryPolicy(attempts=options.attempts),
     )
 
@@ -340,7 +342,9 @@ def _identity(options: argparse.Namespace) -> LocalCredentials:
 def _key(path: str, kind: str) -> SigningKey:
     """Load a key, or make it and have it on the disk before anything is done with it."""
     if Path(path).exists():
-        return key_from_pem(_read(path), path)
+        key = key_from_pem(_read(path), path)
+        require_private(Path(path))
+        return key
     key = generate_key(kind)
     write_durably(Path(path), key_to_pem(key), mode=0o600)
     _say(f"made a new {kind} key in {path}")

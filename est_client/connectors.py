@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from est_client.connection import Connector
 from est_client.location import ServerLocation
 from est_protocol.messages import Transport
 from est_protocol.secure_channel.policy import DtlsPolicy, TlsPolicy
 
+_HTTPS_TIMEOUT = 30.0
+
 
 @dataclass(frozen=True, slots=True)
 class ConnectorOptions:
     """How to talk to a server, whatever its transport.
 
-    :param timeout: seconds for the handshake, and for each answer.
+    :param timeout: seconds for the handshake, and for each answer with all its blocks; ``None``
+        for what suits the transport.
     :param block_size: octets per CoAP block, a power of two from 16 to 1024.
     :param tls: for HTTPS.
     :param dtls: for CoAPS.
     """
 
-    timeout: float = 30.0
+    timeout: float | None = None
     block_size: int = 1024
     tls: TlsPolicy = field(default_factory=TlsPolicy)
     dtls: DtlsPolicy = field(default_factory=DtlsPolicy)
@@ -40,14 +43,21 @@ def connector_for(
     if location.transport is Transport.COAPS:
         from est_client.coaps import CoapsClientLimits, CoapsConnector
 
+        limits = CoapsClientLimits()
+        if options.timeout is not None:
+            limits = replace(
+                limits, handshake_timeout=options.timeout, exchange_timeout=options.timeout
+            )
+
         return CoapsConnector(
             location.host,
             location.port,
             root=location.root,
             policy=options.dtls,
             block_size=options.block_size,
-            limits=CoapsClientLimits(handshake_timeout=options.timeout),
+            limits=limits,
         )
     from est_client.https import HttpsConnector
 
-    return HttpsConnector(location.host, location.port, policy=options.tls, timeout=options.timeout)
+    timeout = _HTTPS_TIMEOUT if options.timeout is None else options.timeout
+    return HttpsConnector(location.host, location.port, policy=options.tls, timeout=timeout)

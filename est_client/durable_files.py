@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import os
 import secrets
+import stat
 from pathlib import Path
+
+from est_protocol.errors import ConfigurationError
 
 #: The end of the name of a file that is not finished; whoever finds one may remove it.
 UNFINISHED = ".unfinished"
@@ -65,3 +68,17 @@ def write_durably(
         steps.remove(unfinished)
         raise
     steps.sync_directory(path.parent)
+
+
+def require_private(path: Path) -> None:
+    """Check that nobody but its owner can get at what is in a file or directory.
+
+    :raises ConfigurationError: others have access.
+    :raises OSError: it is not there, or cannot be looked at.
+    """
+    mode = stat.S_IMODE(path.stat().st_mode)
+    if mode & 0o077:
+        wanted = "700" if path.is_dir() else "600"
+        raise ConfigurationError(
+            f"{path} has mode {mode:04o}; others must not have access, run: chmod {wanted} {path}"
+        )

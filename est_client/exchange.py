@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import TypeVar
 
 from est_client.connection import EstConnection
+from est_client.redirects import Redirected, RedirectPolicy, Route
 from est_client.retry import Patience, RetryPolicy
 from est_client.secrets import ClientSecrets
 from est_client.session import Session
@@ -35,6 +36,7 @@ class Exchange:
 
     :param label: the label of every request.
     :param secrets: what to answer a server with that asks for HTTP authentication.
+    :param redirects: which redirects to follow.
     :param sleep: waits for a number of seconds.
     :param monotonic: seconds of a clock that never jumps.
     """
@@ -45,6 +47,7 @@ class Exchange:
         *,
         label: str | None,
         secrets: ClientSecrets,
+        redirects: RedirectPolicy,
         retry: RetryPolicy,
         sleep: Callable[[float], Awaitable[None]],
         monotonic: Callable[[], float],
@@ -52,6 +55,7 @@ class Exchange:
         self._session = session
         self._label = label
         self._secrets = secrets
+        self._redirects = redirects
         self._retry = retry
         self._sleep = sleep
         self._monotonic = monotonic
@@ -73,11 +77,15 @@ class Exchange:
         """
         patience = Patience(self._retry, wait=wait, monotonic=self._monotonic)
         asked = False
+
+        def begin(connection: EstConnection) -> bytes:
+            nonlocal asked
+            asked = True
+            return body(connection)
+
         while True:
             try:
-                connection = await self._session.connection()
-                asked = True
-                answer = await self._ask(connection, operation, body(connection))
+                answer = await self._ask(operation, begin)
             except PeerNotTrusted:
                 await self._session.close()
                 raise
@@ -102,13 +110,32 @@ class Exchange:
             await self._sleep(delay)
 
     async def _ask(
-        self, connection: EstConnection, operation: Operation, body: bytes
+        self, operation: Operation, body: Callable[[EstConnection], bytes]
     ) -> EstResponse:
-        request = EstRequest(operation, self._session.connector.transport, self._label, body)
+        """Ask once, wherever redirects lead; each leads to a new channel, verified like the first,
+        and to a body that is made for it (RFC 7030 section 3.2.1)."""
+        request = EstRequest(operation, self._session.connector.transport, self._label)
+        route = Route(self._redirects)
+        try:
+            while True:
+                connection = await self._session.connection()
+                try:
+                    return await self._ask_over(connection, replace(request, body=body(connection)))
+                except Redirected as redirect:
+                    route.follow(redirect)
+                    _log.info("%s: %s", operation.value, redirect.explanation)
+                    await self._session.go_elsewhere(None if redirect.home else redirect.connector)
+                    request = replace(request, path=redirect.path)
+        finally:
+            await self._session.go_home()
+
+    async def _ask_over(self, connection: EstConnection, request: EstRequest) -> EstResponse:
         try:
             while True:
                 try:
                     return await connection.request(request)
+                except Redirected:
+                    raise
                 except ServerRefused as refused:
                     request = self._answered(request, refused)
         except ServerRefused as refused:
@@ -129,7 +156,7 @@ class Exchange:
 
         :raises ServerRefused: there is no answer to that; it is ``refused`` itself.
         """
-        credentials = self._secrets.answer(refused, request, self._session.verified_by)
+        credentials = self._secrets.answer(refused, request, self._session.server)
         if credentials is None:
             raise refused
         return replace(request, http_credentials=credentials)

@@ -20,6 +20,7 @@ from est_client.http_answers import (
     reason_phrase,
 )
 from est_client.http_path import http_path
+from est_client.redirects import Origin, Redirected, Target, target_of
 from est_protocol import base64_body, certs_only, key_delivery
 from est_protocol.credentials import PeerCredentials
 from est_protocol.errors import ChannelClosed, ConfigurationError, MessageError, ServerRefused
@@ -102,10 +103,27 @@ class HttpsConnector:
             raise ConfigurationError(f"{port} cannot be a port")
         self.host = host
         self._port = port
+        self._home = self._here = Origin.of(host, port)
         self._policy = policy or TlsPolicy()
         self._timeout = timeout
         self._limits = limits
         self._now = now
+
+    def redirected(self, status: int, target: Target) -> Redirected:
+        """The redirect to ``target``, with the connector to follow it by."""
+        connector = self
+        if target.origin != self._here:
+            connector = HttpsConnector(
+                target.origin.host,
+                target.origin.port,
+                policy=self._policy,
+                timeout=self._timeout,
+                limits=self._limits,
+                now=self._now,
+            )
+            connector._home = self._home
+        home = target.origin == self._home
+        return Redirected(status, target, connector=connector, home=home)
 
     async def connect(
         self,
@@ -144,14 +162,15 @@ class HttpsConnector:
             timeout=self._timeout,
             limits=self._limits,
             now=self._now,
+            redirected=self.redirected,
         )
 
 
 class HttpsConnection:
     """One TLS connection to an EST server; an :class:`est_client.connection.EstConnection`.
 
-    Made by :meth:`HttpsConnector.connect`. Redirects are not followed, cookies not kept, HTTP
-    authentication not answered.
+    Made by :meth:`HttpsConnector.connect`. It keeps no cookies; redirects, which it raises, and
+    HTTP authentication are its caller's to answer.
     """
 
     def __init__(
@@ -163,6 +182,7 @@ class HttpsConnection:
         timeout: float,
         limits: HttpsClientLimits,
         now: Callable[[], datetime],
+        redirected: Callable[[int, Target], Redirected],
     ) -> None:
         server = transport.get_extra_info(PEER_CREDENTIALS)
         assert isinstance(server, PeerCredentials)
@@ -172,6 +192,7 @@ class HttpsConnection:
         self._timeout = timeout
         self._limits = limits
         self._now = now
+        self._redirected = redirected
         self._session = aiohttp.ClientSession(
             connector=_OneConnection(protocol),
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -187,8 +208,9 @@ class HttpsConnection:
         """Send one request; see :meth:`est_client.connection.EstConnection.request`.
 
         :raises ConfigurationError: the label cannot stand in a path.
+        :raises Redirected: the server redirects it.
         """
-        url = self._origin.with_path(http_path(request.operation, request.label), encoded=True)
+        url = self._url(request.path or http_path(request.operation, request.label))
         try:
             async with asyncio.timeout(self._timeout):
                 return await self._exchange(request, url)
@@ -208,6 +230,13 @@ class HttpsConnection:
             self._transport.abort()
             why = printable(str(error))
             raise ChannelClosed(f"the connection ended before the answer: {why}") from error
+
+    def _url(self, path: str) -> URL:
+        path, _, query = path.partition("?")
+        host, port = self._origin.raw_host or "", self._origin.port
+        return URL.build(
+            scheme="https", host=host, port=port, path=path, query_string=query, encoded=True
+        )
 
     async def close(self) -> None:
         """Close the channel with a close_notify; does nothing the second time."""
@@ -229,6 +258,10 @@ class HttpsConnection:
                 return self._success(request.operation, answer, await self._body(answer))
             if answer.status == 204 and request.operation is Operation.CSRATTRS:
                 return CsrAttributesResponse(None)
+            locations = answer.headers.getall("Location", [])
+            target = target_of(answer.status, request.operation, locations, url)
+            if target is not None:
+                raise self._redirected(answer.status, target)
             text = await self._error_text(answer)
             retry_after = parse_retry_after(answer.headers.get("Retry-After"), now=self._now())
             if answer.status == 202:
@@ -263,7 +296,7 @@ class HttpsConnection:
         """What to tell a person; the body of an error is never parsed as anything."""
         location = answer.headers.get("Location")
         if 300 <= answer.status < 400 and location is not None:
-            return printable(f"redirected to {location}; redirects are not followed")
+            return printable(f"redirected to {location}, which cannot be followed")
         body, _ = await _read(answer, self._limits.error_size)
         kind = MediaType.parse(answer.headers.get("Content-Type", "text/plain")).name
         return (printable(body) if kind == "text/plain" else "") or reason_phrase(answer.status)

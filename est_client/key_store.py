@@ -23,7 +23,12 @@ from est_client.device_keys import (
     key_from_pem,
     key_to_pem,
 )
-from est_client.durable_files import UNFINISHED, FileSystem, write_durably
+from est_client.durable_files import (
+    UNFINISHED,
+    FileSystem,
+    require_private,
+    write_durably,
+)
 from est_protocol.errors import ConfigurationError
 from est_protocol.keys import SigningKey, generate_key, spki_der
 from est_protocol.secure_channel.context import LocalCredentials
@@ -91,8 +96,8 @@ class FileKeyStore:
             self._file_system.make_directory(self._directory)
             self._file_system.sync_directory(self._directory.parent)
         for path in (self._directory, self._identity, self._pending):
-            if path.exists() and path.stat().st_mode & 0o077:
-                raise ConfigurationError(f"{path} is open to others; its mode must be 0700 or 0600")
+            if path.exists():
+                require_private(path)
         for path in self._directory.glob(f"*{UNFINISHED}"):
             self._file_system.remove(path)
         identity, pending = self._load_identity(), self._load_pending_key()

@@ -100,6 +100,11 @@ def parser() -> argparse.ArgumentParser:
 _Commands = argparse._SubParsersAction
 _Group = argparse._ArgumentGroup
 
+_PATIENCE = (
+    "for the handshake, and for each answer with all its blocks (default: 30; over CoAP 60 for the "
+    "handshake and 300 for an answer, so that lost datagrams can be repeated)"
+)
+
 
 def _add_cacerts(commands: _Commands[argparse.ArgumentParser]) -> None:
     parser = _add_command(
@@ -243,7 +248,7 @@ def _add_command(
         _add_server(parser)
         _add_trust(parser)
     else:
-        _add_location(parser)
+        _add_location(parser, patience="for the handshake, and for each answer (default: 30)")
         _add_anchors(parser)
     talk = parser.add_argument_group("talking")
     talk.add_argument("--verbose", action="store_true", help="say what is done, step by step")
@@ -251,7 +256,7 @@ def _add_command(
     return parser
 
 
-def _add_location(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
+def _add_location(parser: argparse.ArgumentParser, *, patience: str = _PATIENCE) -> _Group:
     group = parser.add_argument_group("server")
     group.add_argument(
         "--url",
@@ -263,9 +268,8 @@ def _add_location(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     group.add_argument(
         "--timeout",
         type=_seconds,
-        default=30.0,
         metavar="SECONDS",
-        help="for the handshake, and for each answer (default: 30)",
+        help=patience,
     )
     return group
 
@@ -285,6 +289,14 @@ def _add_server(parser: argparse.ArgumentParser) -> None:
         choices=("1.2", "1.3"),
         default="1.3",
         help="newest TLS version offered over HTTPS (default: 1.3)",
+    )
+    group.add_argument(
+        "--allow-redirect",
+        action="append",
+        default=[],
+        metavar="HOST[:PORT]",
+        help="follow redirects to this other server too; it is verified like the first, and told "
+        "no password and no one-time secret; may be repeated",
     )
     group.add_argument(
         "--block-size",

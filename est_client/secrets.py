@@ -72,6 +72,18 @@ def answer(
     return None
 
 
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """A server that might be told a secret.
+
+    :param verified_by: the trust database that verified it.
+    :param home: whether it is the one that the caller named, not one that it redirects to.
+    """
+
+    verified_by: AnchorSet | None
+    home: bool = True
+
+
 class ClientSecrets:
     """The secrets of one client, until they have done their work.
 
@@ -97,12 +109,12 @@ class ClientSecrets:
         return {**({OTP_CHALLENGE: self._otp} if self._otp else {}), **(given or {})}
 
     def csr_attributes(
-        self, given: Mapping[str, str], verified_by: AnchorSet | None, *, first: bool
+        self, given: Mapping[str, str], server: Listener, *, first: bool
     ) -> Mapping[str, str]:
         """The attributes of a CSR, the one that carries the secret among them.
 
         :param given: the others, by OID.
-        :param verified_by: the trust database that verified the server.
+        :param server: who would be told.
         :param first: whether it is a first enrollment; a certificate renews itself.
         :raises PeerNotTrusted: the server must not be told.
         """
@@ -110,11 +122,11 @@ class ClientSecrets:
         if first and self._otp is not None:
             attributes[OTP_CHALLENGE] = self._otp
         if OTP_CHALLENGE in attributes:
-            self._check(verified_by)
+            self._check(server)
         return attributes
 
     def answer(
-        self, refused: ServerRefused, asked: EstRequest, verified_by: AnchorSet | None
+        self, refused: ServerRefused, asked: EstRequest, server: Listener
     ) -> HttpCredentials | None:
         """The HTTP credentials to repeat a request with, if the refusal asks for any.
 
@@ -127,17 +139,19 @@ class ClientSecrets:
         said = asked.http_credentials
         if said is not None and not (isinstance(said, DigestCredentials) and _is_stale(refused)):
             return None
-        self._check(verified_by)
+        self._check(server)
         return answer(
             refused.challenges,
             self._login,
             method=asked.operation.method,
-            uri=http_path(asked.operation, asked.label),
+            uri=asked.path or http_path(asked.operation, asked.label),
             cnonce=secrets.token_urlsafe(24),
         )
 
-    def _check(self, verified_by: AnchorSet | None) -> None:
-        if verified_by is AnchorSet.EXPLICIT or self._over_implicit_trust:
+    def _check(self, server: Listener) -> None:
+        if not server.home:
+            raise PeerNotTrusted("secrets are not told to a server that another redirected to")
+        if server.verified_by is AnchorSet.EXPLICIT or self._over_implicit_trust:
             return
         raise PeerNotTrusted(
             "secrets are not told to a server that no Explicit trust anchor verified "

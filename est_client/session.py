@@ -10,6 +10,7 @@ from cryptography import x509
 
 from est_client.bootstrap import CaFingerprint, bootstrap
 from est_client.connection import Connector, EstConnection
+from est_client.secrets import Listener
 from est_client.self_signed import self_signed
 from est_client.server_identity import is_registration_authority, verify_server
 from est_client.trust import TrustDatabase
@@ -54,7 +55,9 @@ class Session:
         monotonic: Callable[[], float],
         now: Callable[[], datetime],
     ) -> None:
+        #: To the server that the caller named.
         self.connector = connector
+        self._elsewhere: Connector | None = None
         self.identity = identity
         self._label = label
         self._trust = trust
@@ -73,6 +76,23 @@ class Session:
     def trust(self) -> TrustDatabase | None:
         """The trust databases; ``None`` while the fingerprint has not been followed."""
         return self._trust if isinstance(self._trust, TrustDatabase) else None
+
+    @property
+    def server(self) -> Listener:
+        """What is known of the server of the latest connection."""
+        return Listener(self.verified_by, home=self._elsewhere is None)
+
+    async def go_elsewhere(self, connector: Connector | None) -> None:
+        """Make a new connection, by ``connector`` until :meth:`go_home`; ``None``: to the server
+        that the caller named."""
+        await self.close()
+        self._elsewhere = connector
+
+    async def go_home(self) -> None:
+        """Connect to the server that the caller named again."""
+        if self._elsewhere is not None:
+            await self.close()
+            self._elsewhere = None
 
     async def connection(self) -> EstConnection:
         """The connection, made anew if there is none, it is stale or the identity has changed.
@@ -99,11 +119,10 @@ class Session:
                 credentials=credentials,
                 now=self._now(),
             )
-        connection = await self.connector.connect(
-            credentials=credentials, anchors=self._trust.anchors()
-        )
+        connector = self._elsewhere or self.connector
+        connection = await connector.connect(credentials=credentials, anchors=self._trust.anchors())
         try:
-            self.verified_by = verify_server(connection.server, self.connector.host)
+            self.verified_by = verify_server(connection.server, connector.host)
         except PeerNotTrusted:
             await connection.close()
             raise
@@ -111,7 +130,7 @@ class Session:
         self._warn_of_a_mere_name(server)
         _log.info(
             "connected to %s: %s, %s, verified by the %s trust anchors",
-            self.connector.host,
+            connector.host,
             server.protocol,
             server.cipher,
             self.verified_by.value,

@@ -33,6 +33,7 @@ class EstRequest:
     :param body: the DER octets of the body, transfer encoding removed; empty for GET.
     :param http_credentials: what HTTP authentication carries; never there on CoAPS, which has
         none. On a server a Digest's ``uri`` is that of this very request.
+    :param path: on a client, the path and query that a redirect has moved it to; else ``None``.
     """
 
     operation: Operation
@@ -40,6 +41,7 @@ class EstRequest:
     label: str | None = None
     body: bytes = b""
     http_credentials: HttpCredentials | None = None
+    path: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

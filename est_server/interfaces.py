@@ -307,11 +307,15 @@ class LedgerAdministration(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class IssuanceOrder:
-    """An order to a certificate authority: exactly what goes into the certificate.
+    """An order to a certificate authority: what goes into the certificate, and whose order it is.
 
     Verified before: the requester proved possession of ``public_key``, an authorizer granted the
     names, and the ledger holds the intent.
 
+    :param order_id: 32 octets that are equal for two orders exactly if the second repeats the
+        first, which is for the same key, because the answer was
+        :class:`~est_protocol.messages.Pending` or got lost. Once an order is answered with a
+        certificate for good, an equal one is a new one.
     :param public_key: the key to certify.
     :param subject: the subject.
     :param subject_alt_names: subjectAltName entries; empty leaves the extension out.
@@ -322,6 +326,7 @@ class IssuanceOrder:
     :param now: the time of issue.
     """
 
+    order_id: bytes
     public_key: PublicKey
     subject: x509.Name
     subject_alt_names: tuple[x509.GeneralName, ...]
@@ -341,7 +346,13 @@ class CertificateAuthority(Protocol):
         ...
 
     async def issue(self, order: IssuanceOrder) -> x509.Certificate | Pending:
-        """Issue a certificate, or say that it takes longer."""
+        """Issue a certificate, or say that it takes longer.
+
+        After ``Pending`` the same order comes again, known by its ``order_id``, once the client
+        asks again; nothing is kept for it meanwhile but what the authority keeps itself. A key
+        that the server generates is another one each time, and its order with it, so an
+        authority that answers ``Pending`` never comes to an end with those.
+        """
         ...
 
 

@@ -17,6 +17,7 @@ from est_server.decision import Decision
 from est_server.interfaces import Clock, EnrollmentLedger, IssuanceOrder
 from est_server.key_generation import DeliveredKey, Delivery, KeyFactory
 from est_server.ledger_records import IssuanceTicket, IssuedCertificate
+from est_server.rules import order_id
 
 
 class Outcome(NamedTuple):
@@ -119,6 +120,7 @@ class Issuance:
         exchange, grant = decision.exchange, decision.grant
         profile = exchange.policy.profile
         return IssuanceOrder(
+            order_id=order_id(decision.intent, public_key),
             public_key=public_key,
             subject=grant.subject,
             subject_alt_names=grant.subject_alt_names,

@@ -14,7 +14,7 @@ from cryptography import x509
 
 from est_protocol.credentials import PeerCredentials
 from est_protocol.errors import ConfigurationError, MessageError, RefusalReason, RequestRefused
-from est_protocol.keys import key_kind
+from est_protocol.keys import PublicKey, key_kind, spki_sha256
 from est_protocol.messages import EstRequest, Transport
 from est_protocol.operations import RESERVED_SEGMENTS, Operation
 from est_protocol.pkcs10 import CertificationRequest
@@ -289,6 +289,16 @@ def intent_of(
         secret=None if renewed else grant.secret,
         lost_since=_lost_since(exchange),
     )
+
+
+def order_id(intent: EnrollmentIntent, public_key: PublicKey) -> bytes:
+    """What tells an authority one order from another: the request.
+
+    And the key, where it is generated: that is another one at each attempt.
+    """
+    if intent.spki_sha256 is not None:
+        return intent.request_key
+    return hashlib.sha256(intent.request_key + spki_sha256(public_key)).digest()
 
 
 def _lost_since(exchange: Exchange) -> datetime | None:

@@ -24,6 +24,9 @@ from est_protocol.secure_channel.context import LocalCredentials, TrustAnchors
 
 _log = logging.getLogger(__name__)
 
+#: Seconds for a handshake, and for an answer.
+_PATIENCE = 30.0
+
 
 async def check_server(
     location: ServerLocation,
@@ -40,8 +43,9 @@ async def check_server(
     """
     if identity is None and location.transport is Transport.COAPS:
         raise ConfigurationError("on CoAPS every request is authenticated: --key FILE is needed")
-    limits = BenchLimits(options.max_connections, options.time_limit, options.timeout)
-    anchors = await _anchors(location, trust, identity, options.timeout)
+    patience = _PATIENCE if options.timeout is None else options.timeout
+    limits = BenchLimits(options.max_connections, options.time_limit, patience)
+    anchors = await _anchors(location, trust, identity, patience)
     bench = Bench(location, anchors, identity=identity, limits=limits)
     started = bench.now()
     results = await run(bench, _chosen(location.transport, options.rows), on_result=_progress)

@@ -11,7 +11,7 @@ from cryptography import x509
 
 from est_protocol.errors import RefusalReason, ServerRefused
 from est_protocol.keys import spki_sha256
-from est_protocol.messages import EstRequest, Pending
+from est_protocol.messages import CertificatesResponse, EstRequest, Pending
 from est_protocol.operations import Operation
 from est_protocol.secure_channel.policy import TlsVersion
 from est_server.device_records import DeviceState
@@ -277,6 +277,41 @@ async def test_a_request_may_wait_for_a_person(world: World, road: Road) -> None
         assert world.issued_count() == 0
         world.service._labels[None] = policy
         await connection.post(Operation.SIMPLEENROLL, body)
+    assert world.issued_count() == 1
+
+
+@pytest.mark.conformance("STAT-05", "STAT-14", "CR-08")
+async def test_a_ca_may_take_its_time(world: World, road: Road) -> None:
+    """It knows the order again although the CSR was made anew for another channel."""
+    policy = world.service._labels[None]
+    orders: list[IssuanceOrder] = []
+
+    class Slow:
+        async def ca_certificates(self, label: str | None) -> tuple[x509.Certificate, ...]:
+            return await policy.authority.ca_certificates(label)
+
+        async def issue(self, order: IssuanceOrder) -> x509.Certificate | Pending:
+            known = any(earlier.order_id == order.order_id for earlier in orders)
+            orders.append(order)
+            return await policy.authority.issue(order) if known else Pending(30)
+
+    world.service._labels[None] = replace(policy, authority=Slow())
+    device = await world.list_device("a")
+    bodies = []
+    for expected in (Pending, CertificatesResponse):
+        async with road.connection(device) as connection:
+            body = connection.csr(device.key, ANY_NAME).der
+            bodies.append(body)
+            wish = EstRequest(Operation.SIMPLEENROLL, road.transport, None, body)
+            assert isinstance(await connection._connection.request(wish), expected)
+    assert bodies[0] != bodies[1]
+    other = await world.list_device("b")
+    async with road.connection(other) as connection:
+        wish = EstRequest(
+            Operation.SIMPLEENROLL, road.transport, None, connection.csr(other.key, ANY_NAME).der
+        )
+        assert await connection._connection.request(wish) == Pending(30)
+    assert len({order.order_id for order in orders}) == 2
     assert world.issued_count() == 1
 
 

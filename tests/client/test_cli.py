@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography import x509
@@ -18,9 +19,12 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from est_client.cli import main
+from est_client.client import EstClient
 from est_client.connectors import ConnectorOptions
 from est_client.device_keys import chain_to_pem, key_from_pem, key_to_pem
+from est_client.durable_files import write_durably
 from est_client.location import ServerLocation
+from est_client.redirects import RedirectPolicy
 from est_protocol.credentials import AnchorSet
 from est_protocol.errors import ChannelClosed, ServerRefused
 from est_protocol.keys import key_kind, spki_sha256
@@ -66,7 +70,7 @@ class Run:
 
     def put_identity(self) -> None:
         leaf = make_leaf(CA, "pump 7", usage=CLIENT_AUTH, names=(x509.DNSName("pump7.example"),))
-        (self.folder / "device.key").write_bytes(key_to_pem(leaf.key))
+        write_durably(self.folder / "device.key", key_to_pem(leaf.key), mode=0o600)
         (self.folder / "device.pem").write_bytes(chain_to_pem(leaf.chain))
 
 
@@ -132,7 +136,7 @@ def test_a_key_is_never_overwritten_by_a_certificate(
 
 
 def test_enroll_uses_the_key_that_is_there(run: Run) -> None:
-    (run.folder / "device.key").write_bytes(key_to_pem(make_key("device")))
+    write_durably(run.folder / "device.key", key_to_pem(make_key("device")), mode=0o600)
     assert run("enroll", "--key", "device.key", "--out", "out.pem") == 0
     assert run.key_hash("device.key") == spki_sha256(make_key("device").public_key())
     [(connection, csr)] = run.server.enrollments
@@ -248,6 +252,34 @@ def test_a_server_that_goes_away(run: Run) -> None:
     assert run("enroll", "--key", "device.key", "--attempts", "1") == 3
 
 
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o620])
+def test_refuses_a_key_that_others_can_get_at(
+    run: Run, mode: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run.put_identity()
+    (run.folder / "device.key").chmod(mode)
+    assert run("enroll", "--key", "device.key") == 2
+    assert "chmod 600" in capsys.readouterr().err
+    assert run.server.attempts == 0
+
+
+def test_redirects_to_other_servers_are_allowed_one_by_one(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[object] = []
+    original = EstClient
+
+    def noting(*arguments: Any, **options: Any) -> EstClient:
+        given.append(options["redirects"])
+        return original(*arguments, **options)
+
+    monkeypatch.setattr("est_client.commands.EstClient", noting)
+    allowed = ("--allow-redirect", "a.example", "--allow-redirect", "[::1]:8443")
+    assert run("cacerts") == 0
+    assert run("cacerts", *allowed) == 0
+    assert given == [RedirectPolicy(), RedirectPolicy.allowing("a.example", "[::1]:8443")]
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -270,7 +302,7 @@ def test_local_errors_are_one_line(
     run: Run, arguments: tuple[str, ...], words: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run.put_identity()
-    (run.folder / "other.key").write_bytes(key_to_pem(make_key("other")))
+    write_durably(run.folder / "other.key", key_to_pem(make_key("other")), mode=0o600)
     assert run(*arguments) == 2
     [line] = capsys.readouterr().err.splitlines()
     assert any(word in line for word in words.split("|"))
@@ -362,7 +394,7 @@ def test_a_key_that_cannot_be_used(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption)
-    (run.folder / "device.key").write_bytes(pem)
+    write_durably(run.folder / "device.key", pem, mode=0o600)
     assert run("enroll", "--key", "device.key") == 2
     assert "device.key" in capsys.readouterr().err
 

@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives import hashes
 
 from est_client.cli import main
 from est_client.device_keys import chain_to_pem, key_from_pem, key_to_pem
+from est_client.durable_files import write_durably
 from est_protocol import decrypt_key
 from est_protocol.credentials import PeerCredentials
 from est_protocol.csr_attributes import CsrAttributes, ExtensionTemplate, NameAttributeTemplate
@@ -227,7 +228,7 @@ async def test_a_server_of_another_name_hears_nothing(
 async def test_nobody_there(
     folder: Path, transport: Transport, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (folder / "device.key").write_bytes(key_to_pem(make_key("device")))
+    write_durably(folder / "device.key", key_to_pem(make_key("device")), mode=0o600)
     kind = socket.SOCK_DGRAM if transport is Transport.COAPS else socket.SOCK_STREAM
     with socket.socket(type=kind) as taken:
         taken.bind(("127.0.0.1", 0))

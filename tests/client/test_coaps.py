@@ -12,7 +12,7 @@ from aiocoap.numbers.types import ACK, NON
 from est_client.blockwise import BlockwiseClient, CoapRequest
 from est_client.client import EstClient
 from est_client.coaps import CoapsClientLimits, CoapsConnector
-from est_client.connectors import connector_for
+from est_client.connectors import ConnectorOptions, connector_for
 from est_client.trust import TrustDatabase
 from est_protocol import certs_only, pkcs10
 from est_protocol.coap.codec import decode_message
@@ -235,6 +235,30 @@ async def test_no_answer_in_time() -> None:
         with pytest.raises(ChannelClosed, match=r"no answer within 0\.2 s"):
             await connection.request(CACERTS)
         service.gate.set()
+
+
+async def test_a_time_limit_is_for_all_blocks_together() -> None:
+    """Each block comes in time, and the last one too late."""
+    limits = CoapsClientLimits(answer_timeout=5.0, exchange_timeout=0.2)
+    async with serving(IssuingService()) as server:
+        connector = connector_to(server, limits=limits, block_size=16)
+        connection = await connector.connect(credentials=DEVICE, anchors=ANCHORS)
+        exchange = connection._exchange
+
+        async def slowly(message: Message) -> Any:
+            await asyncio.sleep(0.03)
+            return await exchange(message)
+
+        connection._exchange = slowly  # type: ignore[method-assign]
+        with pytest.raises(ChannelClosed, match=r"no complete answer within 0\.2 s"):
+            await connection.request(CACERTS)
+        await connection.close()
+
+
+def test_the_time_limit_of_a_caller_is_for_handshake_and_answers() -> None:
+    connector = connector_for("coaps://h", ConnectorOptions(timeout=7.0))
+    assert isinstance(connector, CoapsConnector)
+    assert (connector.limits.handshake_timeout, connector.limits.exchange_timeout) == (7.0, 7.0)
 
 
 async def test_name_that_does_not_resolve() -> None:

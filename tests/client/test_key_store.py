@@ -135,7 +135,7 @@ async def test_everything_is_private_whatever_the_umask(tmp_path: Path) -> None:
 async def test_refuses_a_key_that_others_can_read(tmp_path: Path) -> None:
     await FileKeyStore(tmp_path).replace_identity(make_key("device"), ())
     (tmp_path / "identity.pem").chmod(0o640)
-    with pytest.raises(ConfigurationError, match="open to others"):
+    with pytest.raises(ConfigurationError, match="others must not have access, run: chmod 600"):
         await FileKeyStore(tmp_path).identity()
 
 

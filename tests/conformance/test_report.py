@@ -17,6 +17,7 @@ from est_client.conformance import Bench, Level, Outcome, Row, all_rows, failed,
 from est_client.conformance.report import table, to_json, to_junit
 from est_client.conformance.rows import Failed, NotApplicable
 from est_client.device_keys import chain_to_pem, key_to_pem
+from est_client.durable_files import write_durably
 from est_client.location import ServerLocation
 from est_protocol.credentials import AnchorSet
 from est_protocol.errors import PeerNotTrusted
@@ -109,7 +110,7 @@ async def test_server_that_is_not_trusted_is_not_checked() -> None:
 def folder(tmp_path: Path) -> Path:
     (tmp_path / "ca.pem").write_bytes(chain_to_pem([ROOT.certificate]))
     (tmp_path / "other.pem").write_bytes(chain_to_pem([make_ca("somebody else").certificate]))
-    (tmp_path / "device.key").write_bytes(key_to_pem(DEVICE_KEY))
+    write_durably(tmp_path / "device.key", key_to_pem(DEVICE_KEY), mode=0o600)
     return tmp_path
 
 

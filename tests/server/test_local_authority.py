@@ -67,6 +67,7 @@ def order(
     now: datetime = NOW,
 ) -> IssuanceOrder:
     return IssuanceOrder(
+        order_id=bytes(32),
         public_key=key or make_key("device").public_key(),
         subject=make_name("device 1") if subject is None else subject,
         subject_alt_names=names,
