@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import cache
 from pathlib import Path
 
@@ -33,14 +34,27 @@ from est_server.config.settings import (
     HttpsSettings,
     KeyGenerationSettings,
 )
-from est_server.https import HttpsEndpoint
+from est_server.https import HttpsEndpoint, PlainHttpEndpoint
 from est_server.interfaces import Authorizer, LabelPolicy
 from est_server.key_protection import KeyGenerationPolicy
 from est_server.label_users import LabelUsers
 from est_server.pem_files import load_certificates
+from est_server.revocation.publisher import CrlPublisher
 from est_server.service import EnrollmentService, SystemClock
 from est_server.stores.sqlite import SqliteStore, stable_owner
 from est_server.stores.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class CrlEndpoint:
+    """Which CRLs to publish, and where and how to serve them.
+
+    :param max_age: for how long caches may answer without asking.
+    """
+
+    publisher: CrlPublisher
+    http: PlainHttpEndpoint
+    max_age: timedelta
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +64,13 @@ class Assembly:
     :param service: answers requests of both transports.
     :param https: where and how to serve HTTPS; ``None`` if it is not configured.
     :param coaps: where and how to serve CoAPS; ``None`` if it is not configured.
+    :param crls: which CRLs to publish and where; ``None`` if it is not configured.
     """
 
     service: EnrollmentService
     https: HttpsEndpoint | None
     coaps: CoapsEndpoint | None
+    crls: CrlEndpoint | None = None
 
 
 @asynccontextmanager
@@ -86,7 +102,7 @@ async def open_service(
                 user_limits=config.service.users,
             )
             try:
-                yield Assembly(service, https, coaps)
+                yield Assembly(service, https, coaps, _crl_endpoint(config, authorities, store))
             finally:
                 await service.close()
 
@@ -150,6 +166,25 @@ def _coaps_endpoint(settings: CoapsSettings, anchors: TrustAnchors) -> CoapsEndp
     )
 
 
+def _crl_endpoint(
+    config: ServerConfig, authorities: Mapping[str, LocalAuthority], store: Store
+) -> CrlEndpoint | None:
+    settings = config.crl
+    if settings is None:
+        return None
+    issuers = {}
+    for name, authority in authorities.items():
+        try:
+            issuers[name] = authority.crl_issuer()
+        except ConfigurationError as error:
+            raise ConfigurationError(f"{config.file}: [crl]: {error}") from error
+    return CrlEndpoint(
+        publisher=CrlPublisher(store, issuers, SystemClock(), settings.schedule),
+        http=PlainHttpEndpoint(settings.listen, settings.port, settings.limits),
+        max_age=settings.max_age,
+    )
+
+
 def _load_credentials(settings: HttpsSettings | CoapsSettings) -> LocalCredentials:
     key = read_private_key(settings.key, passphrase=_passphrase(settings.key_passphrase_variable))
     chain = load_certificates(settings.certificate)
@@ -192,7 +227,7 @@ def _label_policy(
     return LabelPolicy(
         authority=authorities[settings.authority],
         authorizer=authorizer or _authorizer(config, label, store, users),
-        profile=settings.profile,
+        profile=config.profile(label),
         require_pop_linking=settings.require_pop_linking,
         csr_wishes=settings.csr_attributes.wishes(),
         enforce_csr_wishes=settings.csr_attributes.enforce,

@@ -41,6 +41,7 @@ from est_server.device_records import (
 from est_server.key_protection import KeyGenerationPolicy
 from est_server.ledger_records import EnrollmentIntent, IssuanceTicket, IssuedCertificate, Refusal
 from est_server.profiles import CertificateProfile
+from est_server.revocations import RevocationReason
 from est_server.user_credentials import CredentialsVerifier, HttpAuthentication, VerifiedUser
 
 # ---------------------------------------------------------------------------------------------
@@ -281,10 +282,18 @@ class LedgerAdministration(Protocol):
     """What an operator may do to the ledger, beside what devices cause."""
 
     async def revoke_certificate(
-        self, sha256: bytes, *, actor: str, reason: str, now: datetime
+        self,
+        sha256: bytes,
+        *,
+        actor: str,
+        reason: str,
+        code: RevocationReason = RevocationReason.UNSPECIFIED,
+        now: datetime,
     ) -> IssuedCertificate:
         """Mark a certificate as revoked; its claim stays taken.
 
+        :param reason: why, in words for the audit trail.
+        :param code: why, in CRLs.
         :raises KeyError: no such certificate.
         """
         ...
@@ -366,6 +375,12 @@ class Signer(Protocol):
 
     def sign_certificate(self, builder: x509.CertificateBuilder) -> x509.Certificate:
         """Sign a certificate whose other fields are set."""
+        ...
+
+    def sign_crl(
+        self, builder: x509.CertificateRevocationListBuilder
+    ) -> x509.CertificateRevocationList:
+        """Sign a CRL whose other fields are set. Called in a thread."""
         ...
 
 

@@ -39,6 +39,8 @@ class CertificateProfile:
     :param operational_key: which key may be certified.
     :param allowed_keys: kinds of key that may be certified, as
         :func:`est_protocol.keys.key_kind` names them.
+    :param crl_distribution_points: addresses of the CA's CRL that certificates name (RFC 5280
+        section 4.2.1.13): ``http://`` URLs; ``{crl}`` stands for the one under ``[crl] url``.
     """
 
     name: str = "default"
@@ -60,3 +62,4 @@ class CertificateProfile:
             "rsa-4096",
         }
     )
+    crl_distribution_points: tuple[str, ...] = ()

@@ -13,13 +13,14 @@ from typing import Self
 from aiohttp import web
 
 from est_protocol.errors import ConfigurationError
-from est_server.assembly import open_service
+from est_server.assembly import CrlEndpoint, open_service
 from est_server.coaps.server import CoapsEndpoint
 from est_server.coaps.server import serve as serve_coaps
 from est_server.config import ServerConfig
-from est_server.https import HttpsEndpoint, est_application
+from est_server.https import HttpsEndpoint, est_application, serve_plain
 from est_server.https import serve as serve_https
 from est_server.interfaces import Authorizer
+from est_server.revocation.application import crl_application
 from est_server.service import EnrollmentService
 
 #: Where EST is found on any host (RFC 7030 section 3.2.2).
@@ -32,6 +33,7 @@ class EstServer:
     :param service: answers the requests of both transports.
     :param https: where and how to serve HTTPS, or ``None``.
     :param coaps: where and how to serve CoAPS, or ``None``.
+    :param crls: which CRLs to publish and where, or ``None``.
     :raises ConfigurationError: there is nothing to serve.
     """
 
@@ -41,17 +43,21 @@ class EstServer:
         *,
         https: HttpsEndpoint | None = None,
         coaps: CoapsEndpoint | None = None,
+        crls: CrlEndpoint | None = None,
     ) -> None:
         if https is None and coaps is None:
             raise ConfigurationError("neither HTTPS nor CoAPS is to be served")
         self._service = service
         self._https_endpoint = https
         self._coaps_endpoint = coaps
+        self._crl_endpoint = crls
         self._open = AsyncExitStack()
         #: Where HTTPS listens, as ``host:port``; ``None`` where it does not.
         self.https_address: str | None = None
         #: Where CoAPS listens, as ``host:port``; ``None`` where it does not.
         self.coaps_address: str | None = None
+        #: Where CRLs are served, as ``host:port``; ``None`` where they are not.
+        self.crl_address: str | None = None
 
     @classmethod
     @asynccontextmanager
@@ -66,12 +72,18 @@ class EstServer:
         :raises OSError: an address cannot be listened on.
         """
         async with open_service(config, authorizer=authorizer) as parts:
-            async with cls(parts.service, https=parts.https, coaps=parts.coaps) as server:
+            async with cls(
+                parts.service, https=parts.https, coaps=parts.coaps, crls=parts.crls
+            ) as server:
                 yield server
 
     def __str__(self) -> str:
         """Where it listens, such as ``https=127.0.0.1:8443 coaps=127.0.0.1:5684``."""
-        addresses = {"https": self.https_address, "coaps": self.coaps_address}
+        addresses = {
+            "https": self.https_address,
+            "coaps": self.coaps_address,
+            "crl": self.crl_address,
+        }
         return " ".join(f"{name}={address}" for name, address in addresses.items() if address)
 
     async def __aenter__(self) -> Self:
@@ -83,6 +95,10 @@ class EstServer:
             if self._coaps_endpoint is not None:
                 coaps = await serve_coaps(self._service, self._coaps_endpoint)
                 self.coaps_address = (await opening.enter_async_context(coaps)).addresses[0]
+            if self._crl_endpoint is not None:
+                self.crl_address = await opening.enter_async_context(
+                    _serve_crls(self._crl_endpoint)
+                )
             self._open = opening.pop_all()
         return self
 
@@ -99,6 +115,22 @@ class EstServer:
         app = web.Application()
         app.add_subapp(WELL_KNOWN, est_application(self._service, self._https_endpoint.limits))
         return app
+
+
+@asynccontextmanager
+async def _serve_crls(endpoint: CrlEndpoint) -> AsyncIterator[str]:
+    """Publish CRLs as long as the context lasts; gives the address."""
+    publisher = endpoint.publisher
+    app = crl_application(publisher, max_age=endpoint.max_age)
+    # So that whoever is told where it listens finds a CRL there.
+    await publisher.refresh()
+    async with await serve_plain(app, endpoint.http) as http:
+        publishing = asyncio.create_task(publisher.run())
+        try:
+            yield http.addresses[0]
+        finally:
+            publishing.cancel()
+            await asyncio.wait({publishing})
 
 
 def stop_event() -> asyncio.Event:

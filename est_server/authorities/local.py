@@ -16,6 +16,7 @@ from est_server.authorities.building import (
     end_entity_usages,
     key_usage,
 )
+from est_server.authorities.crl import LocalCrlIssuer
 from est_server.interfaces import IssuanceOrder, Signer
 from est_server.profiles import CertificateProfile
 
@@ -75,8 +76,15 @@ class LocalAuthority:
         builder = builder.add_extension(
             authority_key_identifier(self._issuing), critical=False
         ).add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        builder = _add_usages(builder, order)
+        builder = _add_crl_distribution_points(_add_usages(builder, order), order.profile)
         return self._signer.sign_certificate(_add_names(builder, order))
+
+    def crl_issuer(self) -> LocalCrlIssuer:
+        """What signs this CA's CRLs.
+
+        :raises ConfigurationError: the key usage of its certificate is not for CRLs.
+        """
+        return LocalCrlIssuer(self._signer, self._issuing)
 
     def _period(
         self, now: datetime, validity: timedelta, backdate: timedelta
@@ -111,6 +119,17 @@ def _add_usages(builder: x509.CertificateBuilder, order: IssuanceOrder) -> x509.
             x509.ExtendedKeyUsage(profile.extended_key_usages), critical=False
         )
     return builder
+
+
+def _add_crl_distribution_points(
+    builder: x509.CertificateBuilder, profile: CertificateProfile
+) -> x509.CertificateBuilder:
+    """RFC 5280 section 4.2.1.13: several addresses of one CRL are one distribution point."""
+    if not profile.crl_distribution_points:
+        return builder
+    addresses = [x509.UniformResourceIdentifier(url) for url in profile.crl_distribution_points]
+    point = x509.DistributionPoint(addresses, None, None, None)
+    return builder.add_extension(x509.CRLDistributionPoints([point]), critical=False)
 
 
 def _add_names(builder: x509.CertificateBuilder, order: IssuanceOrder) -> x509.CertificateBuilder:

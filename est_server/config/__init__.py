@@ -55,14 +55,16 @@ def _check(config: ServerConfig, place: Place) -> None:
                 "a label is 1 to 64 letters, digits, dots, hyphens, underscores or tildes"
             )
     for label, settings in config.policies.items():
-        _check_label(config, settings, place.inside(label_table(label)))
+        _check_label(config, label, settings, place.inside(label_table(label)))
 
 
-def _check_label(config: ServerConfig, settings: LabelSettings, place: Place) -> None:
+def _check_label(
+    config: ServerConfig, label: str | None, settings: LabelSettings, place: Place
+) -> None:
     if settings.authority not in config.authorities:
         place.at("authority").fail(f"there is no table [authorities.{settings.authority}]")
     try:
-        check_profile(settings.profile)
+        check_profile(config.profile(label))
     except ConfigurationError as error:
         place.inside("profile").fail(str(error))
 

@@ -2,24 +2,34 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from enum import StrEnum
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from est_protocol.coap.parameters import TransmissionParameters
+from est_protocol.errors import ConfigurationError
 from est_protocol.http_authentication import DigestAlgorithm
 from est_protocol.secure_channel.policy import DtlsPolicy, TlsPolicy
 from est_server.coaps.limits import CoapsLimits
 from est_server.config.csr_attributes import CsrAttributesSettings
 from est_server.config.reader import NOT_A_SETTING, InputDirectory, InputFile, Port
-from est_server.https import HttpsLimits
+from est_server.https import HttpsLimits, PlainHttpLimits
 from est_server.profiles import CertificateProfile
+from est_server.revocation.publisher import CrlSchedule
 from est_server.stores.options import StoreOptions
 from est_server.stores.sqlite import SqliteOptions
 from est_server.user_credentials import UserRequirement
 from est_server.users import UserLimits
+
+#: Stands in a profile for the address of the label's CRL under ``[crl] url``.
+CRL_PLACEHOLDER = "{crl}"
+
+#: The characters of a URI (RFC 3986 section 2).
+_URL = re.compile(r"[A-Za-z0-9._~:/?#\[\]@!$&'()*+,;=%-]{1,2048}")
 
 
 class Combination(StrEnum):
@@ -205,6 +215,52 @@ class CoapsSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class CrlSettings:
+    """Certificate revocation lists over plain HTTP, one for each table under `authorities`:
+    `/NAME.crl`. Without this table none are made.
+
+    :param url: the address under which devices and services reach this listener, such as
+        ``http://crl.example.com``; certificates name it where a profile's
+        ``crl_distribution_points`` has ``{crl}``.
+    :param listen: address to listen on; the default is reachable from this machine only.
+    :param port: TCP port, 0 for any that is free.
+    :param max_age: for how long caches on the way may answer without asking.
+    :param schedule: when new ones are made.
+    :param limits: sizes, times and counts.
+    """
+
+    url: str | None = None
+    listen: str = "127.0.0.1"
+    port: Port = 8080
+    max_age: timedelta = timedelta(minutes=5)
+    schedule: CrlSchedule = field(default_factory=CrlSchedule)
+    limits: PlainHttpLimits = field(default_factory=PlainHttpLimits)
+
+    def __post_init__(self) -> None:
+        """Check it.
+
+        :raises ValueError: the address is no URL of plain HTTP.
+        """
+        if self.url is not None:
+            require_http_url(self.url)
+
+    def address_of(self, authority: str) -> str | None:
+        """The URL of an authority's CRL, as certificates name it."""
+        return None if self.url is None else f"{self.url.rstrip('/')}/{authority}.crl"
+
+
+def require_http_url(text: str) -> None:
+    """Check an address of a CRL.
+
+    :raises ValueError: it is no ``http://`` URL in ASCII. RFC 5280 section 8: not ``https://``,
+        whose certificate would have to be checked before the CRL can be read.
+    """
+    parts = urlsplit(text)
+    if parts.scheme != "http" or not parts.hostname or not _URL.fullmatch(text):
+        raise ValueError(f"{text!r} is no http:// URL in ASCII")
+
+
+@dataclass(frozen=True, slots=True)
 class StoreSettings:
     """The store of devices and of everything that was asked and issued.
 
@@ -265,6 +321,7 @@ class ServerConfig:
     :param labels: requests with a label, by label.
     :param https: EST over HTTPS.
     :param coaps: EST over CoAPS.
+    :param crl: certificate revocation lists.
     :param trust: whose birth certificates are believed.
     :param service: bounds for both transports.
     :param log: the audit log.
@@ -277,10 +334,32 @@ class ServerConfig:
     labels: Mapping[str, LabelSettings] = field(default_factory=dict)
     https: HttpsSettings | None = None
     coaps: CoapsSettings | None = None
+    crl: CrlSettings | None = None
     trust: TrustSettings = field(default_factory=TrustSettings)
     service: ServiceSettings = field(default_factory=ServiceSettings)
     log: LogSettings = field(default_factory=LogSettings)
     file: Path = field(default=Path("est-server.toml"), metadata={NOT_A_SETTING: True})
+
+    def profile(self, label: str | None) -> CertificateProfile:
+        """The profile of ``label``, with the addresses of its CRL as certificates name them.
+
+        :raises ConfigurationError: an address is no ``http://`` URL, or nobody knows it.
+        """
+        settings = self.policies[label]
+        crl = self.crl.address_of(settings.authority) if self.crl else None
+        points = []
+        for point in settings.profile.crl_distribution_points:
+            if point == CRL_PLACEHOLDER and crl is None:
+                raise ConfigurationError(
+                    f"crl_distribution_points: {CRL_PLACEHOLDER} needs [crl] with its url"
+                )
+            address = crl if point == CRL_PLACEHOLDER and crl else point
+            try:
+                require_http_url(address)
+            except ValueError as error:
+                raise ConfigurationError(f"crl_distribution_points: {error}") from error
+            points.append(address)
+        return replace(settings.profile, crl_distribution_points=tuple(points))
 
     @property
     def policies(self) -> Mapping[str | None, LabelSettings]:

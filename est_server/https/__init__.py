@@ -1,11 +1,23 @@
 """EST over HTTPS on the server: translation, and the transport under it.
 
 :func:`est_application` is EST as an aiohttp application; :func:`serve` serves that, or any
-application that it is mounted in, over TLS.
+application that it is mounted in, over TLS. :func:`serve_plain` serves what is public and signed
+without TLS.
 """
 
 from est_server.https.application import est_application
 from est_server.https.limits import HttpsLimits
+from est_server.https.plain import PlainHttpEndpoint, PlainHttpLimits, PlainHttpServer, serve_plain
 from est_server.https.server import HttpsEndpoint, HttpsServer, serve
 
-__all__ = ["HttpsEndpoint", "HttpsLimits", "HttpsServer", "est_application", "serve"]
+__all__ = [
+    "HttpsEndpoint",
+    "HttpsLimits",
+    "HttpsServer",
+    "PlainHttpEndpoint",
+    "PlainHttpLimits",
+    "PlainHttpServer",
+    "est_application",
+    "serve",
+    "serve_plain",
+]

@@ -5,24 +5,37 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from typing import Protocol
 
 from aiohttp import web
-
-from est_server.https.limits import HttpsLimits
 
 _log = logging.getLogger(__name__)
 
 _Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 
+class RequestTimes(Protocol):
+    """Seconds that the parts of a request may take; see
+    :class:`~est_server.https.limits.HttpsLimits`."""
+
+    @property
+    def header_timeout(self) -> float: ...
+
+    @property
+    def body_timeout(self) -> float: ...
+
+    @property
+    def linger_timeout(self) -> float: ...
+
+
 class RequestDeadlines(asyncio.Protocol):
-    """Stands between the TLS transport and aiohttp's protocol, and ends slow connections.
+    """Stands between the transport and aiohttp's protocol, and ends slow connections.
 
     A client that dribbles its header or its body costs its connection, after the times that
     ``limits`` names. :func:`timed` tells when a header is complete and when a request is done.
     """
 
-    def __init__(self, handler: asyncio.Protocol, limits: HttpsLimits) -> None:
+    def __init__(self, handler: asyncio.Protocol, limits: RequestTimes) -> None:
         self._handler = handler
         self._limits = limits
         self._transport: asyncio.Transport
@@ -38,7 +51,7 @@ class RequestDeadlines(asyncio.Protocol):
         return not self._in_request or self._body_is_missing() or self._writing_paused
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """The handshake is complete."""
+        """The connection is there, its TLS handshake complete."""
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
         self._handler.connection_made(transport)

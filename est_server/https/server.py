@@ -9,30 +9,18 @@ from types import TracebackType
 from typing import Self
 
 from aiohttp import web
-from aiohttp.http import HttpProcessingError
 
 from est_protocol.secure_channel.context import LocalCredentials, TrustAnchors, tls_context
 from est_protocol.secure_channel.policy import TlsPolicy
 from est_protocol.secure_channel.tls_endpoints import TlsServer, serve_tls
 from est_server.https.deadlines import RequestDeadlines, timed
 from est_server.https.limits import HttpsLimits
+from est_server.https.peer_errors import PeerErrorsInOneLine
 
 _log = logging.getLogger("est_server.https")
 
 
-class _PeerErrorsInOneLine(logging.Filter):
-    """Keep tracebacks for our own errors: octets that are not HTTP need none."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        error = record.exc_info[1] if record.exc_info else None
-        if isinstance(error, HttpProcessingError):
-            record.exc_info = None
-            record.levelno, record.levelname = logging.INFO, logging.getLevelName(logging.INFO)
-            record.msg = f"{record.msg}: malformed HTTP ({error.code})"
-        return True
-
-
-_log.addFilter(_PeerErrorsInOneLine())
+_log.addFilter(PeerErrorsInOneLine())
 
 
 @dataclass(frozen=True, slots=True)

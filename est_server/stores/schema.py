@@ -182,6 +182,47 @@ CREATE TABLE secret_uses (
 ) STRICT
 """
 
+#: Entries of CRLs. The issuer is missing from those that an earlier schema knew as revoked, until
+#: somebody asks for a CRL.
+_REVOCATIONS = """
+CREATE TABLE revocations (
+    issuance   INTEGER PRIMARY KEY REFERENCES issuances (number),
+    issuer     BLOB CHECK (length(issuer) = 32),
+    serial     TEXT NOT NULL,
+    not_after  INTEGER NOT NULL,
+    reason     TEXT NOT NULL,
+    revoked_at INTEGER NOT NULL
+) STRICT
+"""
+
+_REVOKED_BEFORE = """
+INSERT INTO revocations (issuance, serial, not_after, reason, revoked_at)
+SELECT number, serial, not_after, 'unspecified', coalesce(
+    (SELECT max(done_at) FROM ledger_history
+     WHERE action = 'revoke' AND ledger_history.sha256 = issuances.sha256), finished_at)
+FROM issuances WHERE state = 'revoked'
+"""
+
+_REVOCATION_COUNTS = """
+CREATE TABLE revocation_counts (
+    issuer  BLOB PRIMARY KEY,
+    changes INTEGER NOT NULL
+) STRICT, WITHOUT ROWID
+"""
+
+#: The latest of each issuer only.
+_CRLS = """
+CREATE TABLE crls (
+    issuer      BLOB PRIMARY KEY,
+    number      INTEGER NOT NULL,
+    sha256      BLOB NOT NULL,
+    this_update INTEGER NOT NULL,
+    next_update INTEGER NOT NULL,
+    changes     INTEGER NOT NULL,
+    der         BLOB NOT NULL
+) STRICT
+"""
+
 MIGRATIONS: tuple[Migration, ...] = (
     Migration(
         "devices, issuances and claims",
@@ -213,5 +254,18 @@ MIGRATIONS: tuple[Migration, ...] = (
     Migration(
         "one-time secrets",
         (_SECRETS, _SECRET_USES, "CREATE INDEX uses_of_secret ON secret_uses (secret)"),
+    ),
+    Migration(
+        "revocations and CRLs",
+        (
+            _REVOCATIONS,
+            _REVOKED_BEFORE,
+            "CREATE INDEX revocations_by_issuer ON revocations (issuer, issuance)",
+            _REVOCATION_COUNTS,
+            _CRLS,
+            "CREATE INDEX issued_by_serial ON issuances (serial) WHERE status = 'issued'",
+            "CREATE INDEX issued_by_device ON issuances (device) WHERE status = 'issued'",
+            "CREATE INDEX issued_by_key ON issuances (spki_sha256) WHERE status = 'issued'",
+        ),
     ),
 )

@@ -24,10 +24,16 @@ from est_server.ledger_records import (
     IssuedCertificate,
     Refusal,
 )
+from est_server.revocations import (
+    CrlStatus,
+    PublishedCrl,
+    RevocationReason,
+    RevokedCertificate,
+)
 from est_server.stores.engine import Engine
 from est_server.stores.group_writer import GroupWriter
 from est_server.stores.options import StoreOptions
-from est_server.stores.rules import administration, ledger, registry, secrets
+from est_server.stores.rules import administration, ledger, registry, revocations, secrets
 from est_server.stores.transaction import Transaction
 from est_server.user_credentials import EnrollmentSecret
 
@@ -44,7 +50,8 @@ class Store:
 
     Implements :class:`~est_server.interfaces.DeviceRegistry`,
     :class:`~est_server.interfaces.EnrollmentLedger`,
-    :class:`~est_server.interfaces.LedgerAdministration` and
+    :class:`~est_server.interfaces.LedgerAdministration`,
+    :class:`~est_server.revocations.RevocationRegistry` and
     :class:`~est_server.user_credentials.SecretRegistry`.
 
     :param engine: the database, its schema up to date.
@@ -71,6 +78,7 @@ class Store:
         self._writer = GroupWriter(
             engine, max_waiting=options.max_waiting_writes, max_group=options.max_group
         )
+        self._attributed = False
 
     async def close(self) -> None:
         """Carry out the writes that wait, then close the database."""
@@ -199,7 +207,13 @@ class Store:
     # The operator
 
     async def revoke_certificate(
-        self, sha256: bytes, *, actor: str, reason: str, now: datetime
+        self,
+        sha256: bytes,
+        *,
+        actor: str,
+        reason: str,
+        code: RevocationReason = RevocationReason.UNSPECIFIED,
+        now: datetime,
     ) -> IssuedCertificate:
         """Mark a certificate as revoked; its claim stays taken.
 
@@ -207,7 +221,7 @@ class Store:
         """
         return await self._writer.submit(
             lambda db: administration.revoke_certificate(
-                db, sha256, actor=actor, reason=reason, now=now
+                db, sha256, actor=actor, reason=reason, code=code, now=now
             )
         )
 
@@ -220,4 +234,49 @@ class Store:
             lambda db: administration.release_claim(
                 db, device, label, actor=actor, reason=reason, now=now, kept=kept
             )
+        )
+
+    # CRLs
+
+    async def count_changes(self, issuer: bytes) -> int:
+        """How often what the CRL of this CA has to say has changed."""
+        if not self._attributed:
+            if not await self._engine.read(revocations.is_attributed):
+                await self._writer.submit(revocations.attribute)
+            self._attributed = True
+        return await self._engine.read(lambda db: revocations.count_changes(db, issuer))
+
+    async def revoked_certificates(
+        self, issuer: bytes, *, valid_at: datetime
+    ) -> AsyncIterator[RevokedCertificate]:
+        """The entries of a CRL; see :class:`~est_server.revocations.RevocationRegistry`."""
+        last: int | None = 0
+        while last is not None:
+            entries, last = await self._read_entries(issuer, valid_at, last)
+            for entry in entries:
+                yield entry
+            # Reads may run on the event loop, and there may be a million entries.
+            await asyncio.sleep(0)
+
+    async def _read_entries(
+        self, issuer: bytes, valid_at: datetime, after: int
+    ) -> revocations.Page:
+        return await self._engine.read(
+            lambda db: revocations.page(db, issuer, valid_at, after, _PAGE_SIZE)
+        )
+
+    async def crl_status(self, issuer: bytes) -> CrlStatus | None:
+        """The status of the latest CRL of this CA."""
+        return await self._engine.read(lambda db: revocations.crl_status(db, issuer))
+
+    async def find_crl(self, issuer: bytes) -> PublishedCrl | None:
+        """The latest CRL of this CA."""
+        return await self._engine.read(lambda db: revocations.find_crl(db, issuer))
+
+    async def publish_crl(
+        self, issuer: bytes, crl: PublishedCrl, *, replaces: CrlStatus | None
+    ) -> bool:
+        """Publish a CRL; see :class:`~est_server.revocations.RevocationRegistry`."""
+        return await self._writer.submit(
+            lambda db: revocations.publish_crl(db, issuer, crl, replaces=replaces)
         )

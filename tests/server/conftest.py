@@ -10,11 +10,12 @@ from typing import Protocol
 import pytest
 
 from est_server.interfaces import Clock, DeviceRegistry, EnrollmentLedger, LedgerAdministration
+from est_server.revocations import RevocationRegistry
 from est_server.stores.sqlite import SqliteStore
 from tests.server.ledger_values import FakeClock
 
 
-class Store(DeviceRegistry, EnrollmentLedger, LedgerAdministration, Protocol):
+class Store(DeviceRegistry, EnrollmentLedger, LedgerAdministration, RevocationRegistry, Protocol):
     """All that a store does."""
 
 

@@ -11,7 +11,9 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import aiohttp
 import pytest
+from cryptography import x509
 
 from est_client import EstClient, LocalCredentials, TrustDatabase, connector_for
 from est_protocol.errors import ConfigurationError, ServerRefused
@@ -212,3 +214,33 @@ def test_what_an_operator_should_know(config: Path) -> None:
     (config.parent / "manufacturers").chmod(0o777)
     [open_folder] = unsafe_settings(settings, now=now)
     assert "can be written by others" in open_folder
+
+
+async def test_crls_are_served_and_named_in_certificates(config: Path) -> None:
+    change(config, "[store]", '[crl]\nport = 0\nurl = "http://crl.example.com"\n\n[store]')
+    change(config, "[default.profile]", '[default.profile]\ncrl_distribution_points = ["{crl}"]')
+    identity = LocalCredentials(pki.make_key("device"), ())
+    trust = TrustDatabase.load(config.parent / "ca.pem")
+    async with EstServer.from_config(config) as server, aiohttp.ClientSession() as session:
+        assert f"crl={server.crl_address}" in str(server)
+        async with session.get(f"http://{server.crl_address}/default.crl") as answer:
+            crl = x509.load_der_x509_crl(await answer.read())
+        connector = connector_for(f"https://{server.https_address}")
+        async with EstClient(connector, trust=trust, identity=identity) as client:
+            certificate = await client.simpleenroll(key=identity.key)
+    assert crl.issuer == certificate.issuer
+    [point] = certificate.extensions.get_extension_for_class(x509.CRLDistributionPoints).value
+    assert point.full_name == [x509.UniformResourceIdentifier("http://crl.example.com/default.crl")]
+
+
+@pytest.mark.parametrize(
+    ("points", "complaint"),
+    [("{crl}", "needs \\[crl\\]"), ("https://a/b.crl", "no http://"), ("http://ü/", "no http://")],
+)
+def test_an_address_of_a_crl_that_nobody_knows_is_refused(
+    config: Path, points: str, complaint: str
+) -> None:
+    setting = f'[default.profile]\ncrl_distribution_points = ["{points}"]'
+    change(config, "[default.profile]", setting)
+    with pytest.raises(ConfigurationError, match=complaint):
+        load_config(config)

@@ -28,3 +28,9 @@ class KeySigner:
     def sign_certificate(self, builder: x509.CertificateBuilder) -> x509.Certificate:
         """Sign a certificate whose other fields are set."""
         return builder.sign(self._key, signature_hash(self._key))
+
+    def sign_crl(
+        self, builder: x509.CertificateRevocationListBuilder
+    ) -> x509.CertificateRevocationList:
+        """Sign a CRL whose other fields are set."""
+        return builder.sign(self._key, signature_hash(self._key))

@@ -5,7 +5,8 @@ from __future__ import annotations
 from datetime import datetime
 
 from est_server.ledger_records import IssuedCertificate, Refusal
-from est_server.stores.rules import ledger
+from est_server.revocations import RevocationReason
+from est_server.stores.rules import ledger, revocations
 from est_server.stores.rules.values import label_column, to_column
 from est_server.stores.transaction import Transaction
 
@@ -37,13 +38,23 @@ def record_refusal(db: Transaction, refusal: Refusal, *, kept: int) -> None:
 
 
 def revoke_certificate(
-    db: Transaction, sha256: bytes, *, actor: str, reason: str, now: datetime
+    db: Transaction,
+    sha256: bytes,
+    *,
+    actor: str,
+    reason: str,
+    code: RevocationReason,
+    now: datetime,
 ) -> IssuedCertificate:
     """See :meth:`est_server.interfaces.LedgerAdministration.revoke_certificate`."""
-    db.execute("UPDATE issuances SET state = 'revoked' WHERE sha256 = ?", (sha256,))
-    issued = ledger.find_certificate(db, sha256)
-    if issued is None:
+    row = db.execute(
+        "UPDATE issuances SET state = 'revoked' WHERE sha256 = ? RETURNING number", (sha256,)
+    ).fetchone()
+    if row is None:
         raise KeyError(sha256.hex())
+    revocations.add_entry(db, row[0], code, now)
+    issued = ledger.find_certificate(db, sha256)
+    assert issued is not None
     _note(db, "revoke", issued.device, issued.label, sha256, actor, reason, now)
     return issued
 
