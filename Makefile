@@ -1,11 +1,13 @@
 # make demo    a tour of the whole product on loopback
 # make test    format, lint, types, import rules, tests, and tests against other programs
 # make lint    the first four of those
+# make bench   measure what enrollment costs, and write docs/reference/performance.md (a long time)
+# make bench-quick   a minute's worth of it, to see that it runs
 # make clean   remove what the others made
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := test
-.PHONY: demo test lint clean
+.PHONY: demo test lint bench bench-quick clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -22,6 +24,13 @@ lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+bench: $(INSTALLED)
+	@$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --editable '.[bench]'
+	$(BIN)/python -m tests.benchmarks --page docs/reference
+
+bench-quick: $(INSTALLED)
+	$(BIN)/python -m tests.benchmarks --quick
 
 $(INSTALLED): pyproject.toml
 	@python=; for candidate in python3.13 python3.12 python3.11 python3; do \

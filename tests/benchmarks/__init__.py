@@ -1,0 +1,1 @@
+"""What enrollment costs the server, measured from outside; run with ``make bench``."""
