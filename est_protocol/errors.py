@@ -145,6 +145,7 @@ class RefusalReason(StrEnum):
     IDENTITY_MISMATCH = "identity-mismatch"
     NOT_AUTHORIZED = "not-authorized"
     AUTHORIZER_UNAVAILABLE = "authorizer-unavailable"
+    AUTHORITY_UNAVAILABLE = "authority-unavailable"
     TRY_LATER = "try-later"
     STORE_UNAVAILABLE = "store-unavailable"
     INTERNAL_ERROR = "internal-error"
@@ -195,6 +196,7 @@ STATUS: dict[RefusalReason, Status] = {
     RefusalReason.IDENTITY_MISMATCH: _FORBIDDEN,
     RefusalReason.NOT_AUTHORIZED: _FORBIDDEN,
     RefusalReason.AUTHORIZER_UNAVAILABLE: _UNAVAILABLE,
+    RefusalReason.AUTHORITY_UNAVAILABLE: _UNAVAILABLE,
     RefusalReason.TRY_LATER: _UNAVAILABLE,
     RefusalReason.STORE_UNAVAILABLE: _UNAVAILABLE,
     RefusalReason.INTERNAL_ERROR: Status(500, (5, 0)),

@@ -99,6 +99,7 @@ async def open_service(
                 store,
                 registry=store if authorizer is None and _goes_by_list(config) else None,
                 authorizer_timeout=config.service.authorizer_timeout,
+                issuance_timeout=config.service.issuance_timeout,
                 user_limits=config.service.users,
             )
             try:

@@ -6,13 +6,11 @@ it have what it asks for. Nothing is recorded, claimed or made here.
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 
 from est_protocol.credentials import PeerCredentials
-from est_protocol.errors import RefusalReason, RequestRefused
+from est_protocol.errors import RefusalReason
 from est_protocol.messages import EstRequest, Pending
 from est_protocol.operations import Operation
 from est_server.csr_attributes import AskedAttributes
@@ -26,6 +24,7 @@ from est_server.interfaces import (
 )
 from est_server.key_generation import Delivery, plan_delivery, read_wish
 from est_server.ledger_records import EnrollmentIntent, IssuedCertificate
+from est_server.patience import in_time
 from est_server.rules import (
     Exchange,
     check_grant,
@@ -161,16 +160,10 @@ class Decider:
             raise TypeError(f"authorizer returned {type(decision).__name__}, not an IssuanceGrant")
         return decision
 
-    @asynccontextmanager
-    async def _in_time(self) -> AsyncIterator[None]:
+    def _in_time(self) -> AbstractAsyncContextManager[None]:
         """Bound what is asked of others."""
-        try:
-            async with asyncio.timeout(self._timeout):
-                yield
-        except TimeoutError as error:
-            raise RequestRefused(
-                RefusalReason.AUTHORIZER_UNAVAILABLE,
-                "the request could not be decided in time",
-                detail=f"no decision within {self._timeout} s",
-                retry_after=30,
-            ) from error
+        return in_time(
+            self._timeout,
+            RefusalReason.AUTHORIZER_UNAVAILABLE,
+            "the request could not be decided in time",
+        )

@@ -361,6 +361,9 @@ class CertificateAuthority(Protocol):
         asks again; nothing is kept for it meanwhile but what the authority keeps itself. A key
         that the server generates is another one each time, and its order with it, so an
         authority that answers ``Pending`` never comes to an end with those.
+
+        Cancelled, and the attempt given up, where it takes longer than the service's
+        ``issuance_timeout``.
         """
         ...
 

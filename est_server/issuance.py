@@ -7,16 +7,20 @@ before it leaves. An attempt that comes to nothing is given up, and with it what
 from __future__ import annotations
 
 import asyncio
+from contextlib import AbstractAsyncContextManager
 from typing import NamedTuple
 from weakref import WeakValueDictionary
 
-from est_protocol.errors import RequestRefused
-from est_protocol.keys import PublicKey, spki_sha256
+from cryptography import x509
+
+from est_protocol.errors import RefusalReason, RequestRefused
+from est_protocol.keys import spki_sha256
 from est_protocol.messages import CertificatesResponse, EstResponse, Pending
 from est_server.decision import Decision
-from est_server.interfaces import Clock, EnrollmentLedger, IssuanceOrder
+from est_server.interfaces import CertificateAuthority, Clock, EnrollmentLedger, IssuanceOrder
 from est_server.key_generation import DeliveredKey, Delivery, KeyFactory
 from est_server.ledger_records import IssuanceTicket, IssuedCertificate
+from est_server.patience import in_time
 from est_server.rules import order_id
 
 
@@ -30,26 +34,37 @@ class Outcome(NamedTuple):
     issued: IssuedCertificate | None
     answer: EstResponse
 
-    @classmethod
-    def of(cls, word: str, result: IssuedCertificate | Pending) -> Outcome:
-        """The outcome that is answered with nothing but ``result``."""
-        if isinstance(result, Pending):
-            return cls("pending", None, result)
-        return cls(word, result, CertificatesResponse((result.certificate,)))
+
+class _Made(NamedTuple):
+    """What no client may see before it is in the ledger.
+
+    :param delivered: the key, where the server made it.
+    """
+
+    certificate: x509.Certificate
+    delivered: DeliveredKey | None
 
 
 class Issuance:
     """Issues what was decided, each thing once.
 
     :param ledger: where everything is recorded before it leaves.
+    :param timeout: seconds to make a key, where one is asked for, and have it certified; less than
+        the lease that the ledger gives an attempt.
     :param key_generation_workers: how many slow keys are generated at once for clients.
     """
 
     def __init__(
-        self, ledger: EnrollmentLedger, clock: Clock, *, key_generation_workers: int
+        self,
+        ledger: EnrollmentLedger,
+        clock: Clock,
+        *,
+        timeout: float,
+        key_generation_workers: int,
     ) -> None:
         self._ledger = ledger
         self._clock = clock
+        self._timeout = timeout
         # Two copies of one request must not both get as far as the authority. Across processes
         # the ledger sees to that; within one process the second waits for the first.
         self._locks: WeakValueDictionary[bytes, asyncio.Lock] = WeakValueDictionary()
@@ -58,68 +73,68 @@ class Issuance:
     async def issue(self, decision: Decision) -> Outcome:
         """Issue, or find what was issued to the same request before; say which it was.
 
-        :raises RequestRefused: the ledger or the authority says no.
+        :raises RequestRefused: the ledger or the authority says no, or takes too long.
         """
         async with self._locks.setdefault(decision.intent.request_key, asyncio.Lock()):
             try:
                 begun = await self._ledger.begin(decision.intent)
-                if decision.delivery is not None:
-                    return await self._generate(decision, decision.delivery, begun)
                 if isinstance(begun, IssuedCertificate):
-                    return Outcome.of("replayed", begun)
-                csr = decision.exchange.csr
-                result = await self._certify(decision, begun, csr.public_key, csr.key_sha256)
-                return Outcome.of("issued", result)
+                    return _repeated(decision, begun)
+                made = await self._make(decision, begun)
+                if isinstance(made, Pending):
+                    return Outcome("pending", None, made)
+                issued = await self._ledger.complete(begun, made.certificate, now=self._clock.now())
             except RequestRefused as refused:
                 refused.device = refused.device or decision.grant.device
                 raise
+        if made.delivered is not None:
+            return Outcome("generated", issued, made.delivered.answer(issued.certificate))
+        return Outcome("issued", issued, CertificatesResponse((issued.certificate,)))
+
+    async def ca_certificates(
+        self, label: str | None, authority: CertificateAuthority
+    ) -> CertificatesResponse:
+        """The certificates of ``authority``, for which nobody waits longer either."""
+        async with self._in_time():
+            return CertificatesResponse(await authority.ca_certificates(label))
 
     def close(self) -> None:
         """Let go of what makes keys."""
         self._keys.close()
 
-    async def _generate(
-        self, decision: Decision, delivery: Delivery, ticket: IssuanceTicket | IssuedCertificate
-    ) -> Outcome:
-        """Make a key and issue its certificate; the key is in the answer and nowhere else."""
-        if isinstance(ticket, IssuedCertificate):
-            raise TypeError("the ledger repeats a certificate whose key is gone")
-        delivered = await self._make_key(delivery, ticket)
-        key = delivered.public_key
-        result = await self._certify(decision, ticket, key, spki_sha256(key))
-        if isinstance(result, Pending):
-            return Outcome.of("pending", result)
-        return Outcome("generated", result, delivered.answer(result.certificate))
-
-    async def _make_key(self, delivery: Delivery, ticket: IssuanceTicket) -> DeliveredKey:
+    async def _make(self, decision: Decision, ticket: IssuanceTicket) -> _Made | Pending:
+        """Have the client's key certified, or a new one; an attempt that fails is given up."""
         try:
-            return delivery.pack(await self._keys.make(delivery.kind))
-        except Exception as error:
-            await self._abandon(ticket, f"no key was made: {type(error).__name__}")
-            raise
-
-    async def _certify(
-        self, decision: Decision, ticket: IssuanceTicket, public_key: PublicKey, key_sha256: bytes
-    ) -> IssuedCertificate | Pending:
-        """Have ``public_key``, whose hash is ``key_sha256``, certified as ``ticket`` allows."""
-        try:
-            certificate = await decision.exchange.policy.authority.issue(
-                self._order(decision, public_key)
-            )
-            if isinstance(certificate, Pending):
-                await self._abandon(ticket, "the certificate authority is not ready")
-                return certificate
-            if spki_sha256(certificate.public_key()) != key_sha256:
-                raise ValueError("the certificate authority certified another key")
+            async with self._in_time():
+                delivered = await self._new_key(decision.delivery)
+                certificate = await self._certify(decision, delivered)
         except Exception as error:
             await self._abandon(ticket, repr(error))
             raise
-        return await self._ledger.complete(ticket, certificate, now=self._clock.now())
+        if isinstance(certificate, Pending):
+            await self._abandon(ticket, "the certificate authority is not ready")
+            return certificate
+        return _Made(certificate, delivered)
 
-    def _order(self, decision: Decision, public_key: PublicKey) -> IssuanceOrder:
+    async def _new_key(self, delivery: Delivery | None) -> DeliveredKey | None:
+        if delivery is None:
+            return None
+        try:
+            return delivery.pack(await self._keys.make(delivery.kind))
+        except Exception as error:
+            # The error's own text goes no further, for the key may be in it.
+            raise RuntimeError(f"no key was made: {type(error).__name__}") from None
+
+    async def _certify(
+        self, decision: Decision, delivered: DeliveredKey | None
+    ) -> x509.Certificate | Pending:
         exchange, grant = decision.exchange, decision.grant
         profile = exchange.policy.profile
-        return IssuanceOrder(
+        if delivered is None:
+            public_key, key_sha256 = exchange.csr.public_key, exchange.csr.key_sha256
+        else:
+            public_key, key_sha256 = delivered.public_key, spki_sha256(delivered.public_key)
+        order = IssuanceOrder(
             order_id=order_id(decision.intent, public_key),
             public_key=public_key,
             subject=grant.subject,
@@ -130,6 +145,25 @@ class Issuance:
             pop_linked=exchange.pop_linked,
             now=self._clock.now(),
         )
+        certificate = await exchange.policy.authority.issue(order)
+        if isinstance(certificate, Pending):
+            return certificate
+        if spki_sha256(certificate.public_key()) != key_sha256:
+            raise ValueError("the certificate authority certified another key")
+        return certificate
 
     async def _abandon(self, ticket: IssuanceTicket, reason: str) -> None:
         await self._ledger.abandon(ticket, reason=reason, now=self._clock.now())
+
+    def _in_time(self) -> AbstractAsyncContextManager[None]:
+        return in_time(
+            self._timeout,
+            RefusalReason.AUTHORITY_UNAVAILABLE,
+            "the certificate authority did not answer in time",
+        )
+
+
+def _repeated(decision: Decision, issued: IssuedCertificate) -> Outcome:
+    if decision.delivery is not None:
+        raise TypeError("the ledger repeats a certificate whose key is gone")
+    return Outcome("replayed", issued, CertificatesResponse((issued.certificate,)))

@@ -53,6 +53,9 @@ class EnrollmentService:
     :param clock: the source of time.
     :param authorizer_timeout: seconds after which an authorizer that has not decided is taken to
         have refused; the same for a verifier of credentials.
+    :param issuance_timeout: seconds that making a key, where one is asked for, and having it
+        certified may take; less than the lease that the ledger gives an attempt. The same for an
+        authority's own certificates.
     :param user_limits: bounds of HTTP authentication and otpChallenges.
     :param key_generation_workers: how many slow keys are generated at once for clients.
     :raises ConfigurationError: no default label, a label that cannot be told from an operation,
@@ -67,6 +70,7 @@ class EnrollmentService:
         registry: DeviceRegistry | None = None,
         clock: Clock | None = None,
         authorizer_timeout: float = 10.0,
+        issuance_timeout: float = 20.0,
         user_limits: UserLimits | None = None,
         key_generation_workers: int = 1,
     ) -> None:
@@ -78,7 +82,12 @@ class EnrollmentService:
         self._clients = ClientIdentification(ledger, registry)
         self._users = UserChecks(clock, user_limits or UserLimits())
         self._decider = Decider(self._clients, self._users, clock, timeout=authorizer_timeout)
-        self._issuance = Issuance(ledger, clock, key_generation_workers=key_generation_workers)
+        self._issuance = Issuance(
+            ledger,
+            clock,
+            timeout=issuance_timeout,
+            key_generation_workers=key_generation_workers,
+        )
         self._trail = audit.AuditTrail(ledger, clock)
         self._answering: set[asyncio.Task[EstResponse]] = set()
 
@@ -181,9 +190,9 @@ class EnrollmentService:
     ) -> CertificatesResponse:
         if request.transport is Transport.COAPS:
             await self._clients.require_known(peer)
-        certificates = await policy.authority.ca_certificates(request.label)
+        answer = await self._issuance.ca_certificates(request.label, policy.authority)
         self._trail.answered("ca-certificates", request, peer)
-        return CertificatesResponse(certificates)
+        return answer
 
     async def _csrattrs(self, request: EstRequest, peer: PeerCredentials) -> CsrAttributesResponse:
         """Anybody may ask, RFC 7030 section 4.5; on CoAPS any known client, RFC 9148 section 4."""

@@ -45,6 +45,12 @@ def _check(config: ServerConfig, place: Place) -> None:
     """What no single table can know."""
     if config.https is None and config.coaps is None:
         place.fail("neither [https] nor [coaps] is there: nothing to serve")
+    lease = config.store.bounds.lease.total_seconds()
+    if config.service.issuance_timeout >= lease:
+        place.inside("service").at("issuance_timeout").fail(
+            f"is not less than the lease of [store.bounds], {lease:g} s, after "
+            "which an attempt is taken for dead"
+        )
     for name in config.labels:
         if name in RESERVED_SEGMENTS:
             place.inside(f"labels.{name}").fail(

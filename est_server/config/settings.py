@@ -289,10 +289,13 @@ class ServiceSettings:
     """Bounds that hold for both transports.
 
     :param authorizer_timeout: seconds that an authorizer may take; longer means refused.
+    :param issuance_timeout: seconds that a certificate may take once it is granted, a key made by
+        the server included; less than the store's lease.
     :param users: bounds of HTTP authentication and one-time secrets.
     """
 
     authorizer_timeout: float = 10.0
+    issuance_timeout: float = 20.0
     users: UserLimits = field(default_factory=UserLimits)
 
 

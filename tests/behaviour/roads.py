@@ -16,7 +16,7 @@ from est_protocol import pkcs10
 from est_protocol.coap.parameters import TransmissionParameters
 from est_protocol.credentials import PeerCredentials
 from est_protocol.csr_attributes import ExtensionTemplate
-from est_protocol.errors import RequestRefused, ServerRefused
+from est_protocol.errors import RequestRefused, ServerRefused, StillPending
 from est_protocol.keys import SigningKey
 from est_protocol.messages import (
     CertificatesResponse,
@@ -24,6 +24,7 @@ from est_protocol.messages import (
     EstRequest,
     EstResponse,
     GeneratedKeyResponse,
+    Pending,
     Transport,
 )
 from est_protocol.oid_names import CHALLENGE_PASSWORD
@@ -140,7 +141,7 @@ class Session:
             csr = self.csr(make_key("of no consequence"), x509.Name([]))
         body = csr if isinstance(csr, bytes) else csr.der
         request = EstRequest(Operation.SERVERKEYGEN, self._transport, label, body)
-        answer = await self._connection.request(request)
+        answer = await self._request(request)
         assert isinstance(answer, GeneratedKeyResponse)
         return answer
 
@@ -148,9 +149,15 @@ class Session:
         self, operation: Operation, body: bytes, label: str | None
     ) -> tuple[x509.Certificate, ...]:
         request = EstRequest(operation, self._transport, label, body)
-        answer = await self._connection.request(request)
+        answer = await self._request(request)
         assert isinstance(answer, CertificatesResponse)
         return answer.certificates
+
+    async def _request(self, request: EstRequest) -> EstResponse:
+        answer = await self._connection.request(request)
+        if isinstance(answer, Pending):
+            raise StillPending(answer.retry_after)
+        return answer
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from dataclasses import replace
 
 import pytest
 from cryptography import x509
@@ -267,15 +266,15 @@ async def test_a_request_may_wait_for_a_person(world: World, road: Road) -> None
     async def later(request: EnrollmentRequest, client: ClientIdentity, /) -> Pending:
         return Pending(30)
 
-    policy = world.service._labels[None]
-    world.service._labels[None] = replace(policy, authorizer=later)
+    authorizer = world.policy(None).authorizer
+    world.change_policy(None, authorizer=later)
     device = await world.list_device("a")
     async with road.connection(device) as connection:
         body = connection.csr(device.key, ANY_NAME).der
         wish = EstRequest(Operation.SIMPLEENROLL, road.transport, None, body)
         assert await connection._connection.request(wish) == Pending(30)
         assert world.issued_count() == 0
-        world.service._labels[None] = policy
+        world.change_policy(None, authorizer=authorizer)
         await connection.post(Operation.SIMPLEENROLL, body)
     assert world.issued_count() == 1
 
@@ -359,7 +358,7 @@ async def test_linking_can_be_required(world: World, road: Road) -> None:
 
 @pytest.mark.conformance("POP-16")
 async def test_the_ca_is_told_whether_a_request_was_linked(world: World, road: Road) -> None:
-    policy = world.service._labels[None]
+    policy = world.policy(None)
     orders: list[IssuanceOrder] = []
 
     class Noting:
@@ -370,7 +369,7 @@ async def test_the_ca_is_told_whether_a_request_was_linked(world: World, road: R
             orders.append(order)
             return await policy.authority.issue(order)
 
-    world.service._labels[None] = replace(policy, authority=Noting())
+    world.change_policy(None, authority=Noting())
     for name, linked in (("a", True), ("b", False)):
         device = await world.list_device(name, born=True)
         async with road.connection(device) as connection:

@@ -9,6 +9,7 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -118,7 +119,7 @@ class World:
     def __init__(self, store: SqliteStore, database: Path, audit: AuditRecords) -> None:
         self.store = store
         self._database = database
-        self._audit = audit
+        self.audit = audit
         self._default = make_ca("issuing", make_ca("root"))
         self._labelled = make_ca("labelled issuing", make_ca("labelled root"))
         self._manufacturer = make_ca("manufacturer")
@@ -157,8 +158,16 @@ class World:
     @property
     def last_refusal(self) -> str | None:
         """The reason code of the last refusal in the audit trail."""
-        refusals = [entry["reason"] for entry in self._audit.entries if "reason" in entry]
+        refusals = [entry["reason"] for entry in self.audit.entries if "reason" in entry]
         return refusals[-1] if refusals else None
+
+    def policy(self, label: str | None) -> LabelPolicy:
+        """What ``label`` stands for."""
+        return self.service._labels[label]
+
+    def change_policy(self, label: str | None, **changes: Any) -> None:
+        """Let ``label`` stand for something else from now on."""
+        self.service._labels[label] = replace(self.policy(label), **changes)
 
     def _policy(self, ca: Ca, *, require_pop_linking: bool = False) -> LabelPolicy:
         return LabelPolicy(

@@ -123,6 +123,14 @@ def test_every_kind_of_value(folder: Path) -> None:
         ("[nonsense]", "top level nonsense: unknown key"),
         ("[log]\nformat = 'xml'", "[log] format: 'xml' is none of text, json"),
         ("[service]\nauthorizer_timeout = 0", "[service] authorizer_timeout: 0 is not greater"),
+        (
+            "[service]\nissuance_timeout = 30",
+            "[service] issuance_timeout: is not less than the lease of [store.bounds], 30 s",
+        ),
+        (
+            "[store.bounds]\nlease = '20s'",
+            "[service] issuance_timeout: is not less than the lease of [store.bounds], 20 s",
+        ),
         ("[trust]\nmanufacturers = 'gone'", "[trust] manufacturers: there is no directory"),
         (
             "[coaps]\ncertificate = 'gone.pem'\nkey = 'ca.key'",
