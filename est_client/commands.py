@@ -32,6 +32,7 @@ from est_protocol.csr_wishes import CsrWishes, read
 from est_protocol.errors import ConfigurationError
 from est_protocol.key_recipients import SymmetricKey
 from est_protocol.keys import SigningKey, generate_key, spki_der
+from est_protocol.labels import read_label
 from est_protocol.messages import Transport
 from est_protocol.secure_channel.context import LocalCredentials
 from est_protocol.secure_channel.policy import TlsPolicy, TlsVersion
@@ -231,7 +232,7 @@ def _client(
 
 def _location(options: argparse.Namespace) -> ServerLocation:
     location = ServerLocation.parse(options.url)
-    return location.with_label(options.label) if options.label else location
+    return location.with_label(read_label(options.label)) if options.label else location
 
 
 def _trust(options: argparse.Namespace) -> TrustDatabase | CaFingerprint:

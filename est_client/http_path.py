@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-from urllib.parse import quote
-
-from est_protocol.errors import ConfigurationError
+from est_protocol.labels import check_label, path_segment
 from est_protocol.operations import WELL_KNOWN_PATH, Operation
-
-#: Beside letters, digits and ``_.-~``, what may stand in a path segment (RFC 3986 section 3.3).
-_SEGMENT_CHARACTERS = "!$&'()*+,;=:@"
 
 
 def http_path(operation: Operation, label: str | None) -> str:
@@ -18,6 +13,5 @@ def http_path(operation: Operation, label: str | None) -> str:
     """
     if label is None:
         return f"{WELL_KNOWN_PATH}/{operation.path_segment}"
-    if label in ("", ".", ".."):
-        raise ConfigurationError(f"{label!r} cannot be a label")
-    return f"{WELL_KNOWN_PATH}/{quote(label, safe=_SEGMENT_CHARACTERS)}/{operation.path_segment}"
+    check_label(label)
+    return f"{WELL_KNOWN_PATH}/{path_segment(label)}/{operation.path_segment}"

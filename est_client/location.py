@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from est_protocol.errors import ConfigurationError
+from est_protocol.labels import check_label, read_label
 from est_protocol.messages import Transport
-from est_protocol.operations import RESERVED_SEGMENTS
 
 _WELL_KNOWN = (".well-known", "est")
 _DEFAULT_PORTS = {Transport.HTTPS: 443, Transport.COAPS: 5684}
@@ -59,8 +59,7 @@ class ServerLocation:
         """
         if self.label not in (None, label):
             raise ConfigurationError(f"the URL has the label {self.label!r}, not {label!r}")
-        if not label or "/" in label or label in RESERVED_SEGMENTS:
-            raise ConfigurationError(f"{label!r} cannot be a label")
+        check_label(label)
         return replace(self, label=label)
 
 
@@ -72,7 +71,8 @@ def _transport(parts: SplitResult, url: str) -> Transport:
 
 
 def _path(path: str, transport: Transport, url: str) -> tuple[tuple[str, ...], str | None]:
-    segments = tuple(unquote(segment) for segment in path.split("/") if segment)
+    written = [segment for segment in path.split("/") if segment]
+    segments = tuple(map(unquote, written))
     if not segments:
         return _WELL_KNOWN, None
     if segments[:2] == _WELL_KNOWN:
@@ -81,10 +81,7 @@ def _path(path: str, transport: Transport, url: str) -> tuple[tuple[str, ...], s
         split = 1
     else:
         raise ConfigurationError(f"the path of {url!r} must begin with /.well-known/est")
-    root, rest = segments[:split], segments[split:]
+    rest = written[split:]
     if len(rest) > 1:
         raise ConfigurationError(f"the path of {url!r} has more than one label")
-    label = rest[0] if rest else None
-    if label in RESERVED_SEGMENTS:
-        raise ConfigurationError(f"{label!r} in {url!r} is an operation, not a label; leave it out")
-    return root, label
+    return segments[:split], read_label(rest[0]) if rest else None

@@ -135,7 +135,7 @@ class Issuance:
         else:
             public_key, key_sha256 = delivered.public_key, spki_sha256(delivered.public_key)
         order = IssuanceOrder(
-            order_id=order_id(decision.intent, public_key),
+            order_id=order_id(decision.intent, key_sha256),
             public_key=public_key,
             subject=grant.subject,
             subject_alt_names=grant.subject_alt_names,

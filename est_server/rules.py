@@ -14,9 +14,10 @@ from cryptography import x509
 
 from est_protocol.credentials import PeerCredentials
 from est_protocol.errors import ConfigurationError, MessageError, RefusalReason, RequestRefused
-from est_protocol.keys import PublicKey, key_kind, spki_sha256
+from est_protocol.keys import key_kind
+from est_protocol.labels import check_label
 from est_protocol.messages import EstRequest, Transport
-from est_protocol.operations import RESERVED_SEGMENTS, Operation
+from est_protocol.operations import Operation
 from est_protocol.pkcs10 import CertificationRequest
 from est_server.interfaces import IssuanceGrant, LabelPolicy
 from est_server.key_generation import check_policy
@@ -62,8 +63,8 @@ def check_labels(labels: Mapping[str | None, LabelPolicy]) -> None:
     if None not in labels:
         raise ConfigurationError("there is no default label: RFC 7030 section 3.2.2 wants one")
     for label, policy in labels.items():
-        if label == "" or label in RESERVED_SEGMENTS:
-            raise ConfigurationError(f"a label cannot be named {label!r}")
+        if label is not None:
+            check_label(label)
         if not callable(policy.authorizer):
             raise ConfigurationError(f"label {label!r} has no authorizer: refusing to start")
         if policy.key_generation is not None:
@@ -291,14 +292,14 @@ def intent_of(
     )
 
 
-def order_id(intent: EnrollmentIntent, public_key: PublicKey) -> bytes:
+def order_id(intent: EnrollmentIntent, key_sha256: bytes) -> bytes:
     """What tells an authority one order from another: the request.
 
     And the key, where it is generated: that is another one at each attempt.
     """
     if intent.spki_sha256 is not None:
         return intent.request_key
-    return hashlib.sha256(intent.request_key + spki_sha256(public_key)).digest()
+    return hashlib.sha256(intent.request_key + key_sha256).digest()
 
 
 def _lost_since(exchange: Exchange) -> datetime | None:

@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from urllib.parse import quote
 
 from aiocoap import Message
 from aiocoap.numbers import Code
@@ -30,6 +29,7 @@ from est_protocol.errors import (
     MessageError,
 )
 from est_protocol.keys import SigningKey, generate_key, spki_der
+from est_protocol.labels import path_segment
 from est_protocol.media_types import ContentFormat
 from est_protocol.messages import Transport
 from est_protocol.operations import WELL_KNOWN_PATH, Operation
@@ -230,7 +230,7 @@ class Bench:
         """The HTTP path of an operation, under the label of the run unless another is given."""
         segment = operation.path_segment if isinstance(operation, Operation) else operation
         label = self.location.label if label is None else label
-        prefix = f"{WELL_KNOWN_PATH}/{quote(label, safe='')}" if label else WELL_KNOWN_PATH
+        prefix = f"{WELL_KNOWN_PATH}/{path_segment(label)}" if label else WELL_KNOWN_PATH
         return f"{prefix}/{segment}"
 
     def coap_path(self, operation: Operation | str) -> tuple[str, ...]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from urllib.parse import quote
 
 from aiocoap import Message
 from aiocoap.numbers import Code
@@ -13,6 +12,7 @@ from est_client.conformance.bench import Bench
 from est_client.conformance.coap_rows import request_for
 from est_client.conformance.reply import Reply
 from est_client.conformance.rows import Level, NotApplicable, require, row
+from est_protocol.labels import path_segment
 from est_protocol.media_types import ContentFormat
 from est_protocol.messages import Transport
 from est_protocol.operations import Operation
@@ -21,8 +21,6 @@ COAPS = Transport.COAPS
 
 _LINK = re.compile(r'<(?P<href>[^>]*)>(?P<attributes>(?:;[^,;"]*(?:"[^"]*")?)*)')
 _ATTRIBUTE = re.compile(r';([^=;]+)=(?:"([^"]*)"|([^;]*))')
-#: Of a path segment, what need not be escaped (RFC 3986 section 3.3).
-_SEGMENT_SAFE = "!$&'()*+,;=:@"
 _MANDATORY = ("crts", "sen", "sren")
 _OPTIONAL = {"att": Code.GET, "skg": Code.POST, "skc": Code.POST}
 
@@ -72,7 +70,7 @@ def _under_label(links: list[_Link], label: str | None) -> list[_Link]:
     roots = sorted((link.parent for link in links if link.name == "crts"), key=len)
     if not roots:
         return []
-    parent = roots[0] if label is None else f"{roots[0]}/{quote(label, safe=_SEGMENT_SAFE)}"
+    parent = roots[0] if label is None else f"{roots[0]}/{path_segment(label)}"
     return [link for link in links if link.parent == parent]
 
 

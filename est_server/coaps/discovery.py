@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from urllib.parse import quote
 
+from est_protocol.labels import path_segment
 from est_protocol.media_types import ContentFormat
 from est_protocol.operations import Operation
 
@@ -17,9 +17,6 @@ CONTENT_FORMATS = {
     Operation.CSRATTRS: (ContentFormat.CSR_ATTRIBUTES,),
     Operation.SERVERKEYGEN: (ContentFormat.MULTIPART_CORE,),
 }
-
-#: Characters of a path segment that need no escape: RFC 3986's pchar without quote and angles.
-_SEGMENT_SAFE = "!$&'()*+,;=:@"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +53,7 @@ def links(
     """
     return tuple(
         Link(
-            "/" + "/".join(quote(segment, safe=_SEGMENT_SAFE) for segment in path),
+            "/" + "/".join(path_segment(segment) for segment in path),
             {
                 "rt": (f"ace.est.{name}",),
                 "ct": tuple(str(number) for number in CONTENT_FORMATS[operation]),

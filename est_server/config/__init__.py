@@ -6,21 +6,17 @@ file, no defaults from the system. Paths in the file are relative to the file.
 
 from __future__ import annotations
 
-import re
 import tomllib
 from dataclasses import replace
 from pathlib import Path
 
 from est_protocol.errors import ConfigurationError
-from est_protocol.operations import RESERVED_SEGMENTS
+from est_protocol.labels import read_label
 from est_server.authorization.names import check_profile
 from est_server.config.reader import Place, read_table
 from est_server.config.settings import LabelSettings, ServerConfig
 
 __all__ = ["ServerConfig", "label_table", "load_config"]
-
-#: What a label may look like: one path segment that needs no escaping on either transport.
-_LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._~-]{0,63}")
 
 
 def load_config(file: Path) -> ServerConfig:
@@ -37,8 +33,23 @@ def load_config(file: Path) -> ServerConfig:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"{file}: not valid TOML: {error}") from error
     config = read_table(ServerConfig, document, Place(file))
+    config = replace(config, file=file, labels=_read_labels(config, Place(file)))
     _check(config, Place(file))
-    return replace(config, file=file)
+    return config
+
+
+def _read_labels(config: ServerConfig, place: Place) -> dict[str, LabelSettings]:
+    """The labels as requests name them; in the file they may be percent-encoded as in a URL."""
+    labels: dict[str, LabelSettings] = {}
+    for written, settings in config.labels.items():
+        try:
+            label = read_label(written)
+        except ConfigurationError as error:
+            place.inside(label_table(written)).fail(str(error))
+        if label in labels:
+            place.inside(label_table(written)).fail(f"the label {label!r} is there twice")
+        labels[label] = settings
+    return labels
 
 
 def _check(config: ServerConfig, place: Place) -> None:
@@ -51,15 +62,6 @@ def _check(config: ServerConfig, place: Place) -> None:
             f"is not less than the lease of [store.bounds], {lease:g} s, after "
             "which an attempt is taken for dead"
         )
-    for name in config.labels:
-        if name in RESERVED_SEGMENTS:
-            place.inside(f"labels.{name}").fail(
-                "a label must not be named like an operation (RFC 7030 section 3.2.2)"
-            )
-        if not _LABEL.fullmatch(name):
-            place.inside(f"labels.{name}").fail(
-                "a label is 1 to 64 letters, digits, dots, hyphens, underscores or tildes"
-            )
     for label, settings in config.policies.items():
         _check_label(config, label, settings, place.inside(label_table(label)))
 

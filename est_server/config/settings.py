@@ -321,7 +321,8 @@ class ServerConfig:
     :param default: requests without a label.
     :param authorities: certificate authorities by name.
     :param store: the store.
-    :param labels: requests with a label, by label.
+    :param labels: requests with a label, by label; in the file it may be percent-encoded as in a
+        URL.
     :param https: EST over HTTPS.
     :param coaps: EST over CoAPS.
     :param crl: certificate revocation lists.

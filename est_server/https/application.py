@@ -54,7 +54,7 @@ def est_application(
     """
     handlers = _Handlers(service, limits)
     app = web.Application()
-    for path in ("/{operation}", "/{label}/{operation}", "/{anything:.*}"):
+    for path in ("/{operation}", "/{label:[^/]+}/{operation}", "/{anything:.*}"):
         app.router.add_route("*", path, handlers.handle, expect_handler=_invite_later)
     app.on_response_prepare.append(_conceal_software)
     return app

@@ -153,7 +153,14 @@ def test_every_kind_of_value(folder: Path) -> None:
             "[labels.a.profile] extended_key_usages: 'x' is neither",
         ),
         ("[labels.a]\nauthority = 'b'", "[labels.a] authority: there is no table [authorities.b]"),
-        ("[labels.'a/b']", "[labels.a/b]: a label is"),
+        ("[labels.'a/b']", "[labels.a/b]: 'a/b' cannot be a label: it is two path segments"),
+        ("[labels.'']", "[labels.]: '' cannot be a label"),
+        ("[labels.'..']", "[labels...]: '..' cannot be a label"),
+        ("[labels.'100%']", "[labels.100%]: '100%' cannot be a label: after % come two"),
+        ("[labels.'%FF']", "[labels.%FF]: '%FF' cannot be a label: it is not UTF-8"),
+        ("[labels.'%2E']", "[labels.%2E]: '.' cannot be a label"),
+        ('[labels."a\\u0007"]', "[labels.a\x07]: 'a\\x07' cannot be a label: it has control"),
+        ("[labels.a]\n[labels.'%61']", "[labels.%61]: the label 'a' is there twice"),
         ("[", "not valid TOML"),
     ],
 )
@@ -171,7 +178,7 @@ def test_octets_that_are_no_text(tmp_path: Path) -> None:
 @pytest.mark.parametrize("segment", sorted(RESERVED_SEGMENTS))
 def test_a_label_is_not_named_like_an_operation(folder: Path, segment: str) -> None:
     assert refusal(folder, f"{SMALLEST}\n[labels.{segment}]").startswith(
-        f"[labels.{segment}]: a label must not be named like an operation"
+        f"[labels.{segment}]: {segment!r} cannot be a label: a label must not be named like an op"
     )
 
 
