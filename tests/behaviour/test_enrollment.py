@@ -294,7 +294,7 @@ async def test_a_ca_may_take_its_time(world: World, road: Road) -> None:
             orders.append(order)
             return await policy.authority.issue(order) if known else Pending(30)
 
-    world.service._labels[None] = replace(policy, authority=Slow())
+    world.change_policy(None, authority=Slow())
     device = await world.list_device("a")
     bodies = []
     for expected in (Pending, CertificatesResponse):
