@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from est_protocol.labels import check_label, path_segment
+from est_protocol.errors import ConfigurationError
+from est_protocol.labels import DOT_SEGMENTS, path_segment
 from est_protocol.operations import WELL_KNOWN_PATH, Operation
 
 
@@ -13,5 +14,6 @@ def http_path(operation: Operation, label: str | None) -> str:
     """
     if label is None:
         return f"{WELL_KNOWN_PATH}/{operation.path_segment}"
-    check_label(label)
+    if label in DOT_SEGMENTS:
+        raise ConfigurationError(f"{label!r} cannot be a label")
     return f"{WELL_KNOWN_PATH}/{path_segment(label)}/{operation.path_segment}"

@@ -20,6 +20,9 @@ from est_protocol.operations import RESERVED_SEGMENTS
 #: Octets of UTF-8 that fit into one Uri-Path (RFC 7252 section 5.10).
 LONGEST_LABEL = 255
 
+#: Segments that a path does not keep (RFC 3986 section 5.2.4).
+DOT_SEGMENTS = frozenset({"", ".", ".."})
+
 #: Beside letters, digits and ``-._~``, what stands for itself in a path segment.
 _SEGMENT_SAFE = "!$&'()*+,;=:@"
 
@@ -33,7 +36,7 @@ def check_label(label: str) -> None:
     :raises ConfigurationError: it is empty, a dot segment, longer than :data:`LONGEST_LABEL`
         octets, has control characters or half a surrogate pair, or is named like an operation.
     """
-    if label in ("", ".", ".."):
+    if label in DOT_SEGMENTS:
         raise ConfigurationError(f"{label!r} cannot be a label: no path has it as a segment")
     if label in RESERVED_SEGMENTS:
         raise ConfigurationError(
@@ -41,14 +44,16 @@ def check_label(label: str) -> None:
             "(RFC 7030 section 3.2.2)"
         )
     if _CONTROLS.search(label):
-        raise ConfigurationError(f"{label!r} cannot be a label: it has control characters")
+        raise ConfigurationError(f"{label[:40]!r} cannot be a label: it has control characters")
     try:
         octets = len(label.encode())
     except UnicodeEncodeError:
-        raise ConfigurationError(f"{label!r} cannot be a label: it is not Unicode text") from None
+        raise ConfigurationError(
+            f"{label[:40]!r} cannot be a label: it is not Unicode text"
+        ) from None
     if octets > LONGEST_LABEL:
         raise ConfigurationError(
-            f"{label[:20]!r}... cannot be a label: it is longer than {LONGEST_LABEL} octets"
+            f"{label[:40]!r} cannot be a label: it is longer than {LONGEST_LABEL} octets"
         )
 
 
