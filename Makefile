@@ -1,13 +1,14 @@
 # make demo    a tour of the whole product on loopback
 # make test    format, lint, types, import rules, tests, and tests against other programs
 # make lint    the first four of those
+# make interop the last of those, and docs/reference/interop.md made anew
 # make bench   measure what enrollment costs, and write docs/reference/performance.md (a long time)
 # make bench-quick   a minute's worth of it, to see that it runs
 # make clean   remove what the others made
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := test
-.PHONY: demo test lint bench bench-quick clean
+.PHONY: demo test interop lint bench bench-quick clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -18,6 +19,11 @@ demo: $(INSTALLED)
 
 test: lint
 	$(BIN)/python -m pytest --numprocesses auto tests interop
+
+interop: $(INSTALLED)
+	$(BIN)/python -m pytest --numprocesses auto interop --record
+	$(BIN)/python -m docs.generate
+	@cat docs/reference/interop.md
 
 lint: $(INSTALLED)
 	$(BIN)/ruff format --check .

@@ -24,6 +24,7 @@ from typing import Annotated, Any
 from cryptography import x509
 
 from docs.conformance_page import conformance_page
+from docs.interop_page import interop_page
 from est_client.options import parser as client_parser
 from est_protocol.errors import STATUS, RefusalReason
 from est_server.cli import make_parser as server_parser
@@ -42,6 +43,7 @@ def pages() -> dict[Path, str]:
         reference / "configuration.md": configuration_page(),
         reference / "cli.md": cli_page(),
         reference / "reason-codes.md": reasons_page(),
+        reference / "interop.md": interop_page(ROOT, _GENERATED),
         ROOT / "docs" / "conformance.md": conformance_page(ROOT, _GENERATED),
         readme: with_examples(readme.read_text()),
     }

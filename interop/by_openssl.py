@@ -66,6 +66,12 @@ class OpenSsl:
         tampered.write_bytes(octets)
         return tampered
 
+    def to_pem_csr(self, csr: Path) -> Path:
+        """A CSR in DER as PEM, whatever its signature is worth."""
+        pem = self._new("csr.pem")
+        self._do("req", "-inform", "DER", "-in", csr, "-out", pem)
+        return pem
+
     def to_base64(self, file: Path) -> Path:
         """The base64 of ``file``, in lines."""
         encoded = self._new("body.b64")
@@ -95,6 +101,17 @@ class OpenSsl:
         pem = self._new("certificate.pem")
         self._do("x509", "-inform", "DER", "-in", certificate, "-out", pem)
         return pem
+
+    def to_pem_key(self, key: Path, pem: Path) -> None:
+        """A private key in DER as PEM, in the file ``pem``; fails unless it is consistent."""
+        self._do("pkey", "-inform", "DER", "-in", key, "-check", "-noout")
+        self._do("pkey", "-inform", "DER", "-in", key, "-out", pem)
+
+    def asn1(self, der: bytes) -> str:
+        """The structure of a DER message, as text."""
+        file = self._new("message.der")
+        file.write_bytes(der)
+        return self._do("asn1parse", "-inform", "DER", "-in", file).out.decode()
 
     # -- Verdicts ------------------------------------------------------------------------------
 

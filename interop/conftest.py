@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -12,7 +12,9 @@ import pytest
 from interop import devices
 from interop.by_openssl import OpenSsl
 from interop.checks import Checks
+from interop.client_peer import CannotPlay
 from interop.devices import Device
+from interop.matrix import CANNOT, Recorder
 from interop.peers import find_peer
 from interop.server import ServerUnderTest
 from interop.transcript import Transcript
@@ -20,9 +22,32 @@ from interop.transcript import Transcript
 _BUILD = Path(__file__).parents[1] / "build" / "interop"
 
 #: How many devices are on the list; every enrollment takes one.
-_LISTED = 150
+_LISTED = 400
 
 NewDevice = Callable[[], Device]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the option that keeps what the scenarios come to."""
+    parser.addoption(
+        "--record", action="store_true", help="put what the scenarios come to into results.json"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Record, if that is wanted, where the reports of all workers come together."""
+    if config.getoption("--record") and not hasattr(config, "workerinput"):
+        config.pluginmanager.register(Recorder())
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None]:
+    """Skip what a peer cannot play."""
+    try:
+        return (yield)
+    except CannotPlay as reason:
+        item.user_properties.append((CANNOT, str(reason)))
+        pytest.skip(str(reason))
 
 
 @pytest.fixture(scope="session")

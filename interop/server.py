@@ -13,35 +13,27 @@ from typing import Self
 
 _COMMAND = (sys.executable, "-m", "est_server.cli")
 _ROOT = Path(__file__).parents[1]
+_LABELS = Path(__file__).with_name("labels.toml")
 _READY = re.compile(r"ready https=127\.0\.0\.1:(\d+) coaps=127\.0\.0\.1:(\d+)\n")
 
 #: Seconds to start and to stop.
 _PATIENCE = 20.0
 
 
-class ServerUnderTest:
-    """``est-server init`` in ``directory``, and then ``serve`` as long as the context lasts.
+class Serving:
+    """``est-server serve``, as long as the context lasts.
 
-    :param directory: a directory that does not exist yet.
+    :param config: its configuration.
+    :param errors: where its standard error goes.
     """
 
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
+    def __init__(self, config: Path, errors: Path) -> None:
         self.https_port = 0
         self.coaps_port = 0
-        self._config = directory / "est-server.toml"
-        self._audit = directory / "audit.jsonl"
-        self._errors = directory / "stderr.txt"
+        self._config = config
+        self._errors = errors
         self._errors_seen = 0
         self._process: subprocess.Popen[bytes] | None = None
-        self.command("init", directory, "--https-port", 0, "--coaps-port", 0, config=False)
-        with self._config.open("a") as file:
-            file.write(f'\n[log]\nformat = "json"\nfile = "{self._audit.name}"\n')
-
-    @property
-    def ca(self) -> Path:
-        """PEM file with the root that verifies the server on both transports."""
-        return self.directory / "ca.pem"
 
     @property
     def https(self) -> str:
@@ -52,22 +44,6 @@ class ServerUnderTest:
     def coaps(self) -> str:
         """The server's URL over CoAPS."""
         return f"coaps://127.0.0.1:{self.coaps_port}"
-
-    def command(self, *words: str | int | Path, config: bool = True) -> str:
-        """Run ``est-server`` with ``words`` and return what it printed."""
-        arguments = [str(word) for word in words]
-        if config:
-            arguments += ["--config", str(self._config)]
-        done = subprocess.run(
-            [*_COMMAND, *arguments],
-            cwd=_ROOT,
-            timeout=_PATIENCE,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, f"est-server {' '.join(arguments)}: {done.stderr}"
-        return done.stdout
 
     def __enter__(self) -> Self:
         with self._errors.open("wb") as errors:
@@ -93,12 +69,8 @@ class ServerUnderTest:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Stop the server as an operator does; it has to end well.
-
-        Tests that check how it ends use :meth:`stop` themselves.
-        """
-        if self._process is not None:
-            assert self.stop() == 0, self._errors.read_text()
+        """Stop the server as an operator does; it has to end well."""
+        assert self.stop() == 0, self._errors.read_text()
 
     def stop(self) -> int:
         """Send SIGTERM and return the exit status."""
@@ -112,11 +84,6 @@ class ServerUnderTest:
             process.wait()
             assert process.stdout is not None
             process.stdout.close()
-
-    def audit(self, *, since: int = 0) -> list[dict[str, str]]:
-        """The lines of the audit log, those after the first ``since``."""
-        lines = self._audit.read_text().splitlines() if self._audit.exists() else []
-        return [json.loads(line) for line in lines[since:]]
 
     def check_unharmed(self) -> None:
         """Fail if the server has ended, or met anything unexpected since it was asked last."""
@@ -141,3 +108,75 @@ class ServerUnderTest:
             assert self._process.stdout is not None
             self._process.stdout.close()
             self._process = None
+
+
+class ServerUnderTest(Serving):
+    """``est-server init`` in ``directory``, and then ``serve`` as long as the context lasts.
+
+    Its labels are those of ``labels.toml``.
+
+    :param directory: a directory that does not exist yet.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self._audit = directory / "audit.jsonl"
+        self._toml = directory / "est-server.toml"
+        self._fronts: dict[str, Serving] = {}
+        super().__init__(self._toml, directory / "stderr.txt")
+        self.command("init", directory, "--https-port", 0, "--coaps-port", 0, config=False)
+        with self._toml.open("a") as file:
+            file.write(f'\n[log]\nformat = "json"\nfile = "{self._audit.name}"\n')
+            file.write(_LABELS.read_text())
+
+    @property
+    def ca(self) -> Path:
+        """PEM file with the root that verifies the server on both transports."""
+        return self.directory / "ca.pem"
+
+    def front(self, label: str) -> Serving:
+        """The same server where ``label`` needs no path segment, for clients that know none.
+
+        A second process over the same store.
+        """
+        if label not in self._fronts:
+            text = self._toml.read_text()
+            text = text.replace("[default", "[labels.none").replace(f"[labels.{label}", "[default")
+            config = self.directory / f"front-{label}.toml"
+            config.write_text(text)
+            front = Serving(config, self.directory / f"front-{label}-stderr.txt")
+            self._fronts[label] = front.__enter__()
+        return self._fronts[label]
+
+    def command(self, *words: str | int | Path, config: bool = True) -> str:
+        """Run ``est-server`` with ``words`` and return what it printed."""
+        arguments = [str(word) for word in words]
+        if config:
+            arguments += ["--config", str(self._toml)]
+        done = subprocess.run(
+            [*_COMMAND, *arguments],
+            cwd=_ROOT,
+            timeout=_PATIENCE,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, f"est-server {' '.join(arguments)}: {done.stderr}"
+        return done.stdout
+
+    def stop(self) -> int:
+        """Stop all processes; the exit status is that of the first that did not end well, or 0."""
+        statuses = [front.stop() for front in self._fronts.values()]
+        self._fronts.clear()
+        return next((status for status in [*statuses, super().stop()] if status != 0), 0)
+
+    def audit(self, *, since: int = 0) -> list[dict[str, str]]:
+        """The lines of the audit log, those after the first ``since``."""
+        lines = self._audit.read_text().splitlines() if self._audit.exists() else []
+        return [json.loads(line) for line in lines[since:]]
+
+    def check_unharmed(self) -> None:
+        """Fail if a process has ended, or met anything unexpected since it was asked last."""
+        for front in self._fronts.values():
+            front.check_unharmed()
+        super().check_unharmed()

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import mkdtemp
 
+from interop.client_peer import Credentials
 from interop.transcript import Transcript
 
 #: Seconds that curl may take.
@@ -32,14 +34,6 @@ class Answer:
         return self.body.read_text()
 
 
-@dataclass(frozen=True, slots=True)
-class Credentials:
-    """What curl authenticates with: PEM files."""
-
-    certificate: Path
-    key: Path
-
-
 class Curl:
     """The ``curl`` command.
 
@@ -65,7 +59,6 @@ class Curl:
         self._ca = ca
         self._directory = directory
         self._tls = tls
-        self._requests = 0
 
     def get(self, path: str, credentials: Credentials | None = None) -> Answer:
         """GET ``path``."""
@@ -90,9 +83,8 @@ class Curl:
 
     def request(self, path: str, credentials: Credentials | None, *options: str) -> Answer:
         """Any request, with curl's own ``options``."""
-        self._requests += 1
-        head = self._directory / f"curl-{self._requests}-header"
-        body = self._directory / f"curl-{self._requests}-body"
+        answer = Path(mkdtemp(prefix="curl-", dir=self._directory))
+        head, body = answer / "header", answer / "body"
         command: list[str | Path] = [self._program, "--verbose", "--silent", "--show-error"]
         command += ["--noproxy", "*", "--max-time", str(_WAIT), "--cacert", self._ca]
         command += [f"--tlsv{self._tls}", "--tls-max", self._tls]

@@ -9,8 +9,9 @@ import pytest
 
 from interop.by_openssl import OpenSsl
 from interop.checks import Checks
+from interop.client_peer import Credentials
 from interop.conftest import NewDevice
-from interop.curl.driver import Answer, Credentials, Curl
+from interop.curl.driver import Answer, Curl
 from interop.devices import Device
 from interop.peers import find_peer
 from interop.server import ServerUnderTest

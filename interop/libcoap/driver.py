@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import mkdtemp
 
+from interop.client_peer import Credentials
 from interop.transcript import Transcript
 
 #: How the client prints a message that it received: code, options, and a text payload.
@@ -38,14 +40,6 @@ class Answer:
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class Credentials:
-    """What the client authenticates with: PEM files."""
-
-    certificate: Path
-    key: Path
-
-
 class CoapClient:
     """One of libcoap's clients.
 
@@ -71,7 +65,6 @@ class CoapClient:
         self._ca = ca
         self._directory = directory
         self._environment = environment
-        self._requests = 0
 
     def get(
         self,
@@ -108,8 +101,7 @@ class CoapClient:
         accept: int | None,
         block: int | None,
     ) -> Answer:
-        self._requests += 1
-        payload = self._directory / f"coap-payload-{self._requests}"
+        payload = Path(mkdtemp(prefix="coap-", dir=self._directory)) / "payload"
         command: list[str | Path] = [self._program, "-v", "7", "-B", str(_WAIT), "-C", self._ca]
         if credentials is not None:
             command += ["-c", credentials.certificate, "-j", credentials.key]

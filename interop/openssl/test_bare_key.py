@@ -10,21 +10,30 @@ import pytest
 from interop.by_openssl import OpenSsl
 from interop.checks import Checks
 from interop.devices import Device
+from interop.matrix import plays
 from interop.openssl.driver import Conversation, GnuTlsClient, OpenSslClient
 from interop.peers import find_peer
 from interop.server import ServerUnderTest
 from interop.transcript import Transcript
 
+scenario = pytest.mark.scenario
+
 
 @pytest.fixture
-def tls13(server: ServerUnderTest, transcript: Transcript) -> OpenSslClient:
+def tls13(
+    request: pytest.FixtureRequest, server: ServerUnderTest, transcript: Transcript
+) -> OpenSslClient:
     """OpenSSL, which prints exported keying material (RFC 9266)."""
+    plays(request, "openssl-s_client", "HTTPS")
     return OpenSslClient(find_peer("openssl"), transcript, port=server.https_port, ca=server.ca)
 
 
 @pytest.fixture
-def tls12(server: ServerUnderTest, transcript: Transcript) -> GnuTlsClient:
+def tls12(
+    request: pytest.FixtureRequest, server: ServerUnderTest, transcript: Transcript
+) -> GnuTlsClient:
     """GnuTLS, which prints tls-unique (RFC 5929)."""
+    plays(request, "gnutls-cli", "HTTPS")
     return GnuTlsClient(find_peer("gnutls-cli"), transcript, port=server.https_port, ca=server.ca)
 
 
@@ -52,6 +61,7 @@ def enroll_over(channel: Conversation, csr: Path) -> tuple[int, bytes]:
     return int(header.split()[1]), rest[:length]
 
 
+@scenario("enroll: linked to the channel (POP)")
 @pytest.mark.conformance("POP-01", "POP-10")
 def test_tls_exporter_links_a_listed_key(
     tls13: OpenSslClient, device: Device, openssl: OpenSsl, checks: Checks, tmp_path: Path
@@ -65,6 +75,7 @@ def test_tls_exporter_links_a_listed_key(
     checks.issued_alone(certs_only, udid=device.udid, key=device.key)
 
 
+@scenario("enroll: linked to the channel (POP)")
 @pytest.mark.conformance("POP-01", "POP-08")
 def test_tls_unique_links_a_listed_key(
     tls12: GnuTlsClient, device: Device, openssl: OpenSsl, checks: Checks, tmp_path: Path
@@ -80,6 +91,7 @@ def test_tls_unique_links_a_listed_key(
     checks.issued_alone(certs_only, udid=device.udid, key=device.key)
 
 
+@scenario("refused: linked to another channel (POP)")
 @pytest.mark.conformance("POP-03")
 def test_the_binding_of_another_channel_is_refused(
     tls13: OpenSslClient, device: Device, openssl: OpenSsl, checks: Checks
@@ -94,6 +106,7 @@ def test_the_binding_of_another_channel_is_refused(
     checks.refused("pop-linking-failed")
 
 
+@scenario("refused: a device that is not on the list")
 def test_an_unlisted_key_is_refused(
     tls13: OpenSslClient, stranger: Device, openssl: OpenSsl, checks: Checks
 ) -> None:

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import mkstemp
 
+from interop.client_peer import Credentials, User
 from interop.transcript import Transcript
 
 _STATUS = re.compile(r"EST request failed: HTTP (\d+)")
-
-
-@dataclass(frozen=True, slots=True)
-class Credentials:
-    """What the client authenticates with: PEM files."""
-
-    certificate: Path
-    key: Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,11 +21,13 @@ class Enrolled:
     :param certificate: PEM file with the certificate; ``None`` if there is none.
     :param status: the HTTP status of a refusal; ``None`` if the program names none.
     :param text: everything that it said.
+    :param pending: whether it gave up polling.
     """
 
     certificate: Path | None
     status: int | None
     text: str
+    pending: bool
 
 
 class Pki:
@@ -49,7 +46,6 @@ class Pki:
         self._url = url
         self._ca = ca
         self._directory = directory
-        self._results = 0
 
     def estca(self) -> list[Path]:
         """Fetch the CA certificates: PEM files."""
@@ -63,18 +59,39 @@ class Pki:
         assert done.status == 0, done.text
         return sorted(self._directory.glob("fetched-ca*"))
 
-    def est(self, csr: Path, credentials: Credentials | None) -> Enrolled:
-        """Enroll, or with ``credentials`` renew; ``csr`` is in DER."""
+    def est(
+        self,
+        csr: Path,
+        credentials: Credentials | None,
+        *,
+        user: User | None = None,
+        interval: int = 1,
+        patience: int = 5,
+    ) -> Enrolled:
+        """Enroll, or with ``credentials`` renew; ``csr`` is in DER.
+
+        :param interval: seconds between polls, where the server does not say.
+        :param patience: seconds of polling.
+        """
         command: list[str | Path] = [self._program, "--est", "--url", self._url]
         command += ["--cacert", self._ca]
         command += ["--in", csr, "--outform", "pem"]
+        command += ["--interval", str(interval), "--maxpolltime", str(patience)]
+        if user is not None:
+            command += ["--userpass", f"{user.name}:{user.password}"]
         if credentials is not None:
             command += ["--cert", credentials.certificate, "--key", credentials.key]
         done = self._transcript.run(command)
         status = _STATUS.search(done.text)
         certificate = None
         if done.status == 0:
-            self._results += 1
-            certificate = self._directory / f"pki-{self._results}.pem"
+            handle, name = mkstemp(prefix="pki-", suffix=".pem", dir=self._directory)
+            os.close(handle)
+            certificate = Path(name)
             certificate.write_bytes(done.out)
-        return Enrolled(certificate, int(status[1]) if status else None, done.text)
+        return Enrolled(
+            certificate,
+            int(status[1]) if status else None,
+            done.text,
+            "EST request pending" in done.text and certificate is None,
+        )

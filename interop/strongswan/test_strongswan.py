@@ -13,12 +13,12 @@ import pytest
 
 from interop.by_openssl import OpenSsl
 from interop.checks import Checks
-from interop.curl.driver import Credentials as CurlCredentials
+from interop.client_peer import Credentials
 from interop.curl.driver import Curl
 from interop.devices import Device
 from interop.peers import find_peer
 from interop.server import ServerUnderTest
-from interop.strongswan.driver import Credentials, Pki
+from interop.strongswan.driver import Pki
 from interop.transcript import Transcript
 
 
@@ -42,7 +42,7 @@ def current(
     key = openssl.make_key()
     answer = curl.post(
         "/.well-known/est/simpleenroll",
-        CurlCredentials(device.birth_certificate, device.key),
+        Credentials(device.birth_certificate, device.key),
         openssl.to_base64(openssl.make_csr(key)),
     )
     certs_only = openssl.from_base64(answer.body)

@@ -1,0 +1,1 @@
+"""libest's estclient, estserver and estproxy against server and client."""
