@@ -55,8 +55,9 @@ class VerificationFailure:
 class PeerCredentials:
     """The peer of one established (D)TLS channel.
 
-    Possession of the private key of ``chain[0]`` has been proved in the handshake. Whether the
-    chain is worth anything is in ``anchor_set`` and ``failures``:
+    Possession of the private key of ``chain[0]`` has been proved in the handshake, to this end or
+    to ``terminated_by``. Whether the chain is worth anything is in ``anchor_set`` and
+    ``failures``:
 
     - ``chain`` empty: the peer presented no certificate;
     - ``anchor_set`` set and ``failures`` empty: the chain verified against that set;
@@ -72,6 +73,8 @@ class PeerCredentials:
     :param protocol: such as ``TLSv1.3`` or ``DTLSv1.2``.
     :param cipher: OpenSSL's name of the cipher suite.
     :param address: the peer's address and port, for logs.
+    :param terminated_by: who ended the channel in this end's place and says all this of it, such
+        as a TLS-terminating proxy (RFC 9440); empty if the channel ends here.
     """
 
     chain: tuple[x509.Certificate, ...] = ()
@@ -81,6 +84,7 @@ class PeerCredentials:
     protocol: str = ""
     cipher: str = ""
     address: str = ""
+    terminated_by: str = ""
 
     @property
     def certificate(self) -> x509.Certificate | None:

@@ -231,6 +231,8 @@ class RequestRefused(EstError):
         self.retry_after = retry_after
         self.device = device
         self.challenges = challenges
+        #: Name of the registration authority that the request came through, for the same.
+        self.registration_authority: str | None = None
 
     @property
     def status(self) -> Status:

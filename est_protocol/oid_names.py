@@ -17,6 +17,8 @@ EST_IDENTITY_LINKING = "1.2.840.113549.1.9.16.2.58"
 SUBJECT_ALT_NAME = "2.5.29.17"
 KEY_USAGE = "2.5.29.15"
 EXTENDED_KEY_USAGE = "2.5.29.37"
+#: RFC 6402 section 2.10; the extended key usage of registration authorities and of EST servers.
+ID_KP_CMC_RA = "1.3.6.1.5.5.7.3.28"
 SUBJECT_DIRECTORY_ATTRIBUTES = "2.5.29.9"
 
 #: Attributes of a distinguished name.

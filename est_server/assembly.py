@@ -86,7 +86,7 @@ async def open_service(
     """
     if not isinstance(config, ServerConfig):
         config = load_config(Path(config))
-    authorities = {name: _load_authority(settings) for name, settings in config.authorities.items()}
+    authorities = {name: load_authority(settings) for name, settings in config.authorities.items()}
     anchors = load_anchors(config)
     https = _https_endpoint(config.https, anchors) if config.https else None
     coaps = _coaps_endpoint(config.coaps, anchors) if config.coaps else None
@@ -126,7 +126,11 @@ def _passphrase(variable: str | None) -> Passphrase | None:
     return None if variable is None else passphrase_from_environment(variable)
 
 
-def _load_authority(settings: AuthoritySettings) -> LocalAuthority:
+def load_authority(settings: AuthoritySettings) -> LocalAuthority:
+    """The certificate authority that ``settings`` describes.
+
+    :raises ConfigurationError: a file is not usable.
+    """
     signer = FileSigner(settings.key, passphrase=_passphrase(settings.key_passphrase_variable))
     issuing, *issuers = load_certificates(settings.certificate)
     try:
@@ -235,6 +239,11 @@ def _label_policy(
         key_generation=_key_generation(settings.server_key_generation, generator),
         http=users.http,
         one_time_secrets=users.one_time_secrets,
+        registration_authorities=(
+            settings.registration_authorities.policy()
+            if settings.registration_authorities
+            else None
+        ),
     )
 
 

@@ -1,7 +1,8 @@
 """The audit trail: one log record per answer, and refusals of proven clients in the ledger.
 
 Records go to the logger ``est_server.audit`` with a dictionary as ``record.audit``: transport,
-peer, operation, label, outcome, and where known device, serial, reason, sentence and detail.
+peer, operation, label, outcome, and where known device, serial, reason, sentence and detail; beside
+the peer, who ended its channel in this server's place and the registration authority that it is.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from est_protocol.messages import EstRequest, Transport
 from est_protocol.operations import Operation
 from est_server.interfaces import Clock, EnrollmentLedger
 from est_server.ledger_records import IssuedCertificate, Refusal
+from est_server.registration import RegistrationAuthority
 
 _audit = logging.getLogger("est_server.audit")
 
@@ -51,16 +53,23 @@ class AuditTrail:
         """Note an answer that is no certificate."""
         _write(logging.INFO, outcome, _of(request, peer))
 
-    def issued(
-        self, outcome: str, request: EstRequest, peer: PeerCredentials, issued: IssuedCertificate
+    def decided(
+        self,
+        outcome: str,
+        request: EstRequest,
+        peer: PeerCredentials,
+        issued: IssuedCertificate | None,
+        authority: RegistrationAuthority | None,
     ) -> None:
-        """Note a certificate that was ``issued`` or ``replayed``."""
+        """Note a certificate that was ``issued`` or ``replayed``, or is ``pending``."""
         fields = _of(request, peer)
-        fields |= {
-            "device": issued.device,
-            "serial": f"{issued.certificate.serial_number:x}",
-            "key_sha256": issued.spki_sha256.hex(),
-        }
+        fields["registration_authority"] = authority.name if authority else None
+        if issued is not None:
+            fields |= {
+                "device": issued.device,
+                "serial": f"{issued.certificate.serial_number:x}",
+                "key_sha256": issued.spki_sha256.hex(),
+            }
         _write(logging.INFO, outcome, fields)
 
     def refused_by_transport(
@@ -75,6 +84,7 @@ class AuditTrail:
         fields: dict[str, str | None] = {
             "transport": transport.value,
             "peer": peer.address,
+            "terminated_by": peer.terminated_by or None,
             "operation": operation.value if operation else None,
             "label": label,
         }
@@ -97,7 +107,7 @@ class AuditTrail:
             peer=peer.address,
             reason=refused.reason.value,
             sentence=refused.sentence,
-            detail=refused.detail,
+            detail=_with_authority(refused),
             device=refused.device,
             refused_at=self._clock.now(),
         )
@@ -111,13 +121,21 @@ def _of(request: EstRequest, peer: PeerCredentials) -> dict[str, str | None]:
     return {
         "transport": request.transport.value,
         "peer": peer.address,
+        "terminated_by": peer.terminated_by or None,
         "operation": request.operation.value,
         "label": request.label,
     }
 
 
+def _with_authority(refused: RequestRefused) -> str:
+    """The detail for the ledger, which has no column for a registration authority."""
+    name = refused.registration_authority
+    return "; ".join(filter(None, (refused.detail, f"through {name}" if name else "")))
+
+
 def _why(refused: RequestRefused) -> dict[str, str | None]:
     return {
+        "registration_authority": refused.registration_authority,
         "device": refused.device,
         "reason": refused.reason.value,
         "sentence": refused.sentence,

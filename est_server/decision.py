@@ -25,6 +25,7 @@ from est_server.interfaces import (
 from est_server.key_generation import Delivery, plan_delivery, read_wish
 from est_server.ledger_records import EnrollmentIntent, IssuedCertificate
 from est_server.patience import in_time
+from est_server.registration import RegistrationAuthority
 from est_server.rules import (
     Exchange,
     check_grant,
@@ -79,13 +80,15 @@ class Decider:
         peer: PeerCredentials,
         policy: LabelPolicy,
         asked: AskedAttributes,
+        authority: RegistrationAuthority | None = None,
     ) -> Decision | Pending:
         """Decide about ``request``.
 
         :param asked: what CSRs under this label have to have in them.
+        :param authority: the registration authority that the client is.
         :raises RequestRefused: the answer is no.
         """
-        exchange = await self._decode(request, peer, policy, asked)
+        exchange = await self._decode(request, peer, policy, asked, authority)
         generation = policy.key_generation if request.operation is Operation.SERVERKEYGEN else None
         wish = read_wish(exchange.csr) if generation is not None else None
         issued = await self._find_held(exchange)
@@ -105,6 +108,7 @@ class Decider:
         peer: PeerCredentials,
         policy: LabelPolicy,
         asked: AskedAttributes,
+        authority: RegistrationAuthority | None,
     ) -> Exchange:
         """The request with all that can be found out about it and its client without a decision.
 
@@ -114,7 +118,7 @@ class Decider:
             http_user = await self._users.http_user(request, peer, policy)
             generates = request.operation is Operation.SERVERKEYGEN
             decode = decode_key_generation if generates else decode_exchange
-            exchange = decode(request, peer, policy, self._clock.now())
+            exchange = decode(request, peer, policy, self._clock.now(), authority)
             asked.require(exchange.csr, request.operation)
             otp_user = await self._users.otp_user(exchange.csr, request.label, peer, policy)
         exchange = replace(exchange, http_user=http_user, otp_user=otp_user)
@@ -122,11 +126,16 @@ class Decider:
         return exchange
 
     async def _find_held(self, exchange: Exchange) -> IssuedCertificate | None:
-        """The operational certificate that the client presented, if it did.
+        """The operational certificate that the client presented, if it did, or that a
+        registration authority has renewed.
 
         A superseded one gets as far as the ledger where the answer would supersede it: there a
         retry after a lost answer is told from everything else.
         """
+        if exchange.registration_authority is not None:
+            if exchange.request.operation is Operation.SIMPLEREENROLL:
+                return await self._clients.find_renewable(exchange)
+            return None
         issued = await self._clients.find_issued(exchange.peer)
         if exchange.request.operation is Operation.SIMPLEREENROLL:
             require_renewable(exchange, issued)
@@ -151,7 +160,12 @@ class Decider:
             received_at=exchange.received_at,
         )
         client = ClientIdentity(
-            exchange.peer, frozenset(proven), issued, exchange.http_user, exchange.otp_user
+            exchange.peer,
+            frozenset(proven),
+            issued,
+            exchange.http_user,
+            exchange.otp_user,
+            exchange.registration_authority,
         )
         async with self._in_time():
             decision = await exchange.policy.authorizer(wish, client)

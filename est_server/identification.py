@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 
 from est_protocol.credentials import AnchorSet, PeerCredentials
@@ -9,7 +12,17 @@ from est_protocol.errors import RefusalReason, RequestRefused
 from est_protocol.messages import Transport
 from est_server.interfaces import DeviceRegistry, EnrollmentLedger
 from est_server.ledger_records import CertificateState, IssuedCertificate
-from est_server.rules import authentication_required
+from est_server.registration import (
+    RegistrationAuthority,
+    RegistrationAuthorityPolicy,
+    recognize,
+)
+from est_server.rules import (
+    Exchange,
+    authentication_required,
+    refuse_superseded,
+    require_renewable_by_authority,
+)
 
 
 class ClientIdentification:
@@ -51,6 +64,41 @@ class ClientIdentification:
                 device=issued.device,
             )
         return issued
+
+    async def find_registration_authority(
+        self,
+        peer: PeerCredentials,
+        policy: RegistrationAuthorityPolicy,
+        ca_certificates: Sequence[x509.Certificate],
+    ) -> RegistrationAuthority | None:
+        """The registration authority that the client is for the label with ``policy``.
+
+        :param ca_certificates: those of the label's CA.
+        :raises RequestRefused: it was one, but its certificate is revoked or superseded.
+        """
+        authority = recognize(peer, policy, ca_certificates)
+        if authority is not None:
+            refuse_superseded(await self.find_issued(peer))
+        return authority
+
+    async def find_renewable(self, exchange: Exchange) -> IssuedCertificate | None:
+        """The device's certificate that a registration authority renews.
+
+        :raises RequestRefused: there is none, or the label does not let it.
+        """
+        authorities = exchange.policy.registration_authorities
+        if authorities is None or not authorities.renewals:
+            raise RequestRefused(
+                RefusalReason.NOT_AUTHORIZED,
+                "certificates are not renewed through a registration authority here",
+            )
+        current = await self._ledger.find_renewable(
+            exchange.csr.key_sha256,
+            exchange.request.label,
+            lost_since=exchange.received_at - authorities.retry_window,
+        )
+        require_renewable_by_authority(exchange, current)
+        return current
 
     async def require_known(self, peer: PeerCredentials) -> None:
         """RFC 9148 section 4: on CoAPS every function wants an authenticated client.

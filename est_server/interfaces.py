@@ -41,6 +41,7 @@ from est_server.device_records import (
 from est_server.key_protection import KeyGenerationPolicy
 from est_server.ledger_records import EnrollmentIntent, IssuanceTicket, IssuedCertificate, Refusal
 from est_server.profiles import CertificateProfile
+from est_server.registration import RegistrationAuthority, RegistrationAuthorityPolicy
 from est_server.revocations import RevocationReason
 from est_server.user_credentials import CredentialsVerifier, HttpAuthentication, VerifiedUser
 
@@ -57,7 +58,8 @@ class EnrollmentRequest:
     its key, POP linking is correct where the CSR carries it and present where the label requires
     it, and for ``SIMPLEREENROLL`` the client authenticated with an operational certificate of
     this server whose subject and subjectAltName the CSR repeats. Nothing else in the CSR is
-    verified: it is a wish.
+    verified: it is a wish. What a registration authority vouches for instead is in
+    :class:`ClientIdentity`.
 
     For ``SERVERKEYGEN`` the key and the signature of the CSR mean nothing (RFC 7030 section
     4.4.1); the client authenticated with a certificate, as it has to.
@@ -102,6 +104,11 @@ class ClientIdentity:
     :param http_user: the user whose HTTP credentials the client has, where the label asks for
         them. It proves nothing about any key.
     :param otp_user: the user whose secret is the CSR's otpChallenge; likewise.
+    :param registration_authority: the client is a registration authority of the label and asks on
+        behalf of a device. ``credentials`` are its own then and say nothing of the device, which
+        is known by the CSR's key: the CSR's signature proves it, and that the device is the one
+        that asks is the registration authority's word. ``issued`` is the device's certificate
+        that is to be renewed, or ``None``.
     """
 
     credentials: PeerCredentials
@@ -109,6 +116,7 @@ class ClientIdentity:
     issued: IssuedCertificate | None = None
     http_user: VerifiedUser | None = None
     otp_user: VerifiedUser | None = None
+    registration_authority: RegistrationAuthority | None = None
 
     @property
     def certificate(self) -> x509.Certificate | None:
@@ -277,6 +285,17 @@ class EnrollmentLedger(Protocol):
         """The record of the certificate with this SHA-256 over its DER octets."""
         ...
 
+    async def find_renewable(
+        self, spki_sha256: bytes, label: str | None, *, lost_since: datetime
+    ) -> IssuedCertificate | None:
+        """The certificate that a request for this key renews, where no certificate was presented.
+
+        The one active certificate of ``label`` for the key; or the one that it renewed, for the
+        same key, at ``lost_since`` or later: the answer may have been lost, and a repeated
+        request is to find what the first one got. ``None`` also if there are several.
+        """
+        ...
+
 
 class LedgerAdministration(Protocol):
     """What an operator may do to the ledger, beside what devices cause."""
@@ -442,6 +461,7 @@ class LabelPolicy:
     :param one_time_secrets: who knows the secrets in otpChallenges; ``None``: a CSR with one is
         refused.
     :param key_generation: how keys are generated for clients; ``None``: not at all.
+    :param registration_authorities: which clients may enroll on behalf of devices; ``None``: none.
     """
 
     authority: CertificateAuthority
@@ -453,3 +473,4 @@ class LabelPolicy:
     http: HttpAuthentication | None = None
     one_time_secrets: CredentialsVerifier | None = None
     key_generation: KeyGenerationPolicy | None = None
+    registration_authorities: RegistrationAuthorityPolicy | None = None

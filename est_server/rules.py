@@ -22,6 +22,7 @@ from est_protocol.pkcs10 import CertificationRequest
 from est_server.interfaces import IssuanceGrant, LabelPolicy
 from est_server.key_generation import check_policy
 from est_server.ledger_records import CertificateState, EnrollmentIntent, IssuedCertificate
+from est_server.registration import RegistrationAuthority
 from est_server.user_credentials import UserRequirement, VerifiedUser
 
 
@@ -37,6 +38,7 @@ class Exchange:
     received_at: datetime
     http_user: VerifiedUser | None = None
     otp_user: VerifiedUser | None = None
+    registration_authority: RegistrationAuthority | None = None
 
     @property
     def user(self) -> VerifiedUser | None:
@@ -72,10 +74,15 @@ def check_labels(labels: Mapping[str | None, LabelPolicy]) -> None:
 
 
 def decode_exchange(
-    request: EstRequest, peer: PeerCredentials, policy: LabelPolicy, now: datetime
+    request: EstRequest,
+    peer: PeerCredentials,
+    policy: LabelPolicy,
+    now: datetime,
+    authority: RegistrationAuthority | None = None,
 ) -> Exchange:
     """Decode the CSR and check all that can be checked without asking anybody.
 
+    :param authority: the registration authority that the client is.
     :raises RequestRefused: the CSR is malformed, its key may not be certified, it proves no
         possession of its key, or it is not linked to the channel although it has to be.
     """
@@ -92,22 +99,33 @@ def decode_exchange(
             RefusalReason.POP_FAILED,
             "the signature of the certification request does not verify with its key",
         )
-    linked = _check_linking(csr, peer, policy)
-    return Exchange(request, peer, policy, csr, linked, now)
+    linked = _check_linking(csr, peer, policy, authority)
+    return Exchange(request, peer, policy, csr, linked, now, registration_authority=authority)
 
 
 def decode_key_generation(
-    request: EstRequest, peer: PeerCredentials, policy: LabelPolicy, now: datetime
+    request: EstRequest,
+    peer: PeerCredentials,
+    policy: LabelPolicy,
+    now: datetime,
+    authority: RegistrationAuthority | None = None,
 ) -> Exchange:
     """Decode the CSR of a request for a generated key.
 
     Its key and its signature are ignored (RFC 7030 section 4.4.1), so it proves nothing of its
     sender, linked to the channel or not.
 
-    :raises RequestRefused: the CSR is malformed, or linked to another channel.
+    :raises RequestRefused: the CSR is malformed, or linked to another channel; or the client is a
+        registration authority, whose devices it then does not identify either.
     """
+    if authority is not None:
+        raise RequestRefused(
+            RefusalReason.NOT_AUTHORIZED,
+            "keys are not generated through a registration authority: the certification request "
+            "does not prove which device it is of",
+        )
     csr = _decode_csr(request)
-    _check_linking(csr, peer, policy)
+    _check_linking(csr, peer, policy, None)
     return Exchange(request, peer, policy, csr, pop_linked=False, received_at=now)
 
 
@@ -120,10 +138,22 @@ def _decode_csr(request: EstRequest) -> CertificationRequest:
         raise RequestRefused(RefusalReason.MALFORMED_CSR, str(error)) from error
 
 
-def _check_linking(csr: CertificationRequest, peer: PeerCredentials, policy: LabelPolicy) -> bool:
-    """Whether the CSR is linked to the channel, which the policy may require."""
-    linked = is_linked(csr, peer)
-    if policy.require_pop_linking and not linked:
+def _check_linking(
+    csr: CertificationRequest,
+    peer: PeerCredentials,
+    policy: LabelPolicy,
+    authority: RegistrationAuthority | None,
+) -> bool:
+    """Whether the CSR is linked to the channel, which the policy may require.
+
+    A registration authority may be believed to have checked a link to a channel of its own; what
+    is linked to none it cannot have checked.
+    """
+    authorities = policy.registration_authorities
+    is_believed = authority is not None and authorities is not None and authorities.foreign_linking
+    vouched = is_believed and bool(csr.challenges.linking)
+    linked = not vouched and is_linked(csr, peer)
+    if policy.require_pop_linking and not (linked or vouched):
         raise RequestRefused(
             RefusalReason.POP_LINKING_REQUIRED,
             "linking of identity and proof of possession is required: put the channel "
@@ -207,6 +237,28 @@ def require_renewable(exchange: Exchange, issued: IssuedCertificate | None) -> N
     _require_same_names(exchange.csr, issued.certificate)
 
 
+def require_renewable_by_authority(exchange: Exchange, current: IssuedCertificate | None) -> None:
+    """What a registration authority may renew: the certificate of the very key in the CSR, whose
+    signature proves that the device has it. A new key would be proved by nobody's certificate.
+
+    :param current: the certificate that the ledger has for that key.
+    :raises RequestRefused: there is none, or it is not what the request renews.
+    """
+    if current is None:
+        raise RequestRefused(
+            RefusalReason.CERTIFICATE_UNKNOWN,
+            "a registration authority renews the active certificate of a device for the same key, "
+            "and there is none for the key of this certification request",
+        )
+    if current.certificate.not_valid_after_utc < exchange.received_at:
+        raise RequestRefused(
+            RefusalReason.CERTIFICATE_EXPIRED,
+            "the certificate that is to be renewed has expired",
+            device=current.device,
+        )
+    _require_same_names(exchange.csr, current.certificate)
+
+
 def _require_same_names(csr: CertificationRequest, current: x509.Certificate) -> None:
     """RFC 7030 section 4.2.2: subject and subjectAltName repeat the current certificate's.
 
@@ -265,7 +317,11 @@ def intent_of(
     predecessor = renewed.sha256 if renewed else None
     # What stays the same when a client asks again over a new channel: its identity and its key.
     # Not the CSR's octets, which change with the channel binding.
-    known = exchange.peer.key_sha256 or (csr.key_sha256 if exchange.pop_linked else None)
+    # Through a registration authority the device is asking, by whichever of them and however.
+    authority = exchange.registration_authority
+    by_key = exchange.pop_linked or authority is not None
+    peer_key = None if authority is not None else exchange.peer.key_sha256
+    known = peer_key or (csr.key_sha256 if by_key else None)
     user = exchange.user.name.encode() if exchange.user else b""
     identity = predecessor or known or hashlib.sha256(user).digest()
     parts = (
@@ -285,7 +341,7 @@ def intent_of(
         predecessor=predecessor,
         transport=request.transport,
         peer=exchange.peer.address,
-        reasons=grant.reasons,
+        reasons=(*grant.reasons, *([f"through {authority.name}"] if authority else ())),
         requested_at=exchange.received_at,
         secret=None if renewed else grant.secret,
         lost_since=_lost_since(exchange),

@@ -27,7 +27,8 @@ from est_server.csr_attributes import AskedAttributes
 from est_server.decision import Decider
 from est_server.identification import ClientIdentification
 from est_server.interfaces import Clock, DeviceRegistry, EnrollmentLedger, LabelPolicy
-from est_server.issuance import Issuance
+from est_server.issuance import Issuance, Outcome
+from est_server.registration import RegistrationAuthority, claims_to_be_authority
 from est_server.rules import check_labels
 from est_server.users import UserChecks, UserLimits
 
@@ -205,13 +206,36 @@ class EnrollmentService:
         self, request: EstRequest, peer: PeerCredentials, policy: LabelPolicy
     ) -> EstResponse:
         """The operations that end in a certificate: simpleenroll, simplereenroll, serverkeygen."""
-        decision = await self._decider.decide(request, peer, policy, self._asked[request.label])
-        if isinstance(decision, Pending):
-            self._trail.answered("pending", request, peer)
-            return decision
-        outcome = await self._issuance.issue(decision)
-        if outcome.issued is None:
-            self._trail.answered(outcome.word, request, peer)
-        else:
-            self._trail.issued(outcome.word, request, peer, outcome.issued)
+        authority = await self._registration_authority(request, peer, policy)
+        try:
+            outcome = await self._decide_and_issue(request, peer, policy, authority)
+        except RequestRefused as refused:
+            refused.registration_authority = authority.name if authority else None
+            raise
+        self._trail.decided(outcome.word, request, peer, outcome.issued, authority)
         return outcome.answer
+
+    async def _registration_authority(
+        self, request: EstRequest, peer: PeerCredentials, policy: LabelPolicy
+    ) -> RegistrationAuthority | None:
+        """The registration authority that the client is for the label."""
+        authorities = policy.registration_authorities
+        if authorities is None or not claims_to_be_authority(peer):
+            return None
+        answer = await self._issuance.ca_certificates(request.label, policy.authority)
+        return await self._clients.find_registration_authority(
+            peer, authorities, answer.certificates
+        )
+
+    async def _decide_and_issue(
+        self,
+        request: EstRequest,
+        peer: PeerCredentials,
+        policy: LabelPolicy,
+        authority: RegistrationAuthority | None,
+    ) -> Outcome:
+        asked = self._asked[request.label]
+        decision = await self._decider.decide(request, peer, policy, asked, authority)
+        if isinstance(decision, Pending):
+            return Outcome("pending", None, decision)
+        return await self._issuance.issue(decision)

@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from est_protocol.oid_names import ID_KP_CMC_RA
 from est_protocol.secure_channel.context import LocalCredentials
 
 #: Certificates are valid around the real present, because OpenSSL reads the machine's clock.
@@ -20,6 +21,7 @@ PRESENT = datetime.now(UTC).replace(microsecond=0)
 
 CLIENT_AUTH = ExtendedKeyUsageOID.CLIENT_AUTH
 SERVER_AUTH = ExtendedKeyUsageOID.SERVER_AUTH
+CMC_RA = x509.ObjectIdentifier(ID_KP_CMC_RA)
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,7 @@ def make_leaf(
     *,
     key: ec.EllipticCurvePrivateKey | None = None,
     usage: x509.ObjectIdentifier | None = None,
+    second_usage: x509.ObjectIdentifier | None = None,
     names: tuple[x509.GeneralName, ...] = (),
     not_before: datetime = PRESENT - timedelta(hours=1),
     not_after: datetime = PRESENT + timedelta(days=1),
@@ -75,7 +78,8 @@ def make_leaf(
 
     :param ca: its issuer; ``None`` makes it self-signed.
     :param key: the certified key; ``None`` takes the one called ``common_name``.
-    :param usage: its one extended key usage; ``None`` leaves the extension out.
+    :param usage: its extended key usage; ``None`` leaves the extension out.
+    :param second_usage: another one beside it.
     :param names: its subjectAltName entries; empty leaves the extension out.
     """
     key = key or make_key(common_name)
@@ -83,7 +87,8 @@ def make_leaf(
         _key_usage(ca=False), critical=True
     )
     if usage is not None:
-        builder = builder.add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
+        usages = [usage] if second_usage is None else [usage, second_usage]
+        builder = builder.add_extension(x509.ExtendedKeyUsage(usages), critical=False)
     if names:
         builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
     certificate = builder.sign(ca.key if ca else key, hashes.SHA256())

@@ -9,7 +9,7 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
-from OpenSSL import SSL
+from OpenSSL import SSL, crypto
 from OpenSSL._util import ffi, lib
 
 _ffi: Any = ffi
@@ -19,6 +19,8 @@ _lib: Any = lib
 MODE_NO_AUTO_CHAIN = 0x8
 #: DTLS1_2_VERSION of OpenSSL's prov_ssl.h.
 DTLS1_2_VERSION = 0xFEFD
+#: X509_V_FLAG_NO_CHECK_TIME of OpenSSL's x509_vfy.h.
+NO_CHECK_TIME = 0x200000
 
 
 def set_groups(context: SSL.Context, groups: str) -> None:
@@ -44,6 +46,11 @@ def set_signature_algorithms(context: SSL.Context, schemes: str) -> None:
 def has_extended_master_secret(connection: SSL.Connection) -> bool:
     """Whether RFC 7627 was negotiated; TLS 1.3 always has its property."""
     return bool(_lib.SSL_get_extms_support(connection._ssl) == 1)
+
+
+def set_client_purpose(store: crypto.X509Store) -> None:
+    """Verify chains as those of TLS clients, which a server's handshake does by itself."""
+    _lib.X509_STORE_set_purpose(store._store, _lib.X509_PURPOSE_SSL_CLIENT)
 
 
 @cache

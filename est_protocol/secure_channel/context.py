@@ -113,8 +113,8 @@ def dtls_context(
     def judge_strength_too(
         connection: SSL.Connection, certificate: crypto.X509, code: int, depth: int, ok: int
     ) -> bool:
-        weakness = _weakness(certificate.to_cryptography(), anchors, depth) if ok else 0
-        return judge(connection, certificate, weakness or code, depth, 0 if weakness else ok)
+        weak = weakness(certificate.to_cryptography(), anchors, depth) if ok else 0
+        return judge(connection, certificate, weak or code, depth, 0 if weak else ok)
 
     context.set_verify(SSL.VERIFY_PEER, judge_strength_too)
     return context
@@ -159,7 +159,7 @@ def _configure(
     context.set_verify(SSL.VERIFY_PEER, _end_on_failure if require_trust else _record_failure)
 
 
-def _weakness(certificate: x509.Certificate, anchors: TrustAnchors, depth: int) -> int:
+def weakness(certificate: x509.Certificate, anchors: TrustAnchors, depth: int) -> int:
     """What OpenSSL's security level 2 would say of a certificate in a chain; 0 for nothing."""
     try:
         key = certificate.public_key()

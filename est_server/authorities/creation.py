@@ -13,6 +13,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from est_protocol.dns_names import is_dns_name
 from est_protocol.errors import ConfigurationError
 from est_protocol.keys import PublicKey, SigningKey, generate_key
+from est_protocol.oid_names import ID_KP_CMC_RA
 from est_server.authorities.building import (
     authority_key_identifier,
     begin_certificate,
@@ -21,9 +22,9 @@ from est_server.authorities.building import (
 from est_server.authorities.signers.key import KeySigner
 from est_server.interfaces import Signer
 
-#: id-kp-cmcRA (RFC 6402 section 2.10): clients of RFC 9148 section 9.2 and of RFC 7030 section
-#: 3.6.1 take it as the CA's word that this is its EST server.
-CMC_RA = x509.ObjectIdentifier("1.3.6.1.5.5.7.3.28")
+#: Clients of RFC 9148 section 9.2 and of RFC 7030 section 3.6.1 take it as the CA's word that this
+#: is its EST server.
+CMC_RA = x509.ObjectIdentifier(ID_KP_CMC_RA)
 
 #: X.520's upper bound of a common name.
 _LONGEST_COMMON_NAME = 64

@@ -27,7 +27,8 @@ class DeviceListAuthorizer:
     - birth certificate: a chain that verified against a manufacturer's anchor, over a listed key;
       may enroll any key it proves possession of;
     - bare key: a listed key, proved by a certificate of whatever worth (on CoAPS a self-signed
-      one) or by a CSR that is linked to the channel; enrolls itself.
+      one) or by a CSR that is linked to the channel; enrolls itself. Through a registration
+      authority, proved by the CSR alone.
 
     A key that the server generates is never the listed one. The profile's ``operational_key``
     overrides which key may be enrolled.
@@ -83,7 +84,7 @@ class DeviceListAuthorizer:
         credentials = client.credentials
         device = await self._find(request, client)
         if device is None:
-            raise _why_unknown(credentials, request)
+            raise _why_unknown(client, request)
         _require_active(device)
         await self._require_key_is_not_anothers(request, device)
         if client.issued is not None:
@@ -101,7 +102,10 @@ class DeviceListAuthorizer:
 
     async def _find(self, request: EnrollmentRequest, client: ClientIdentity) -> Device | None:
         """Where there is a client certificate, it alone says who the client is; a CSR for a key
-        that is listed for somebody else changes nothing about that."""
+        that is listed for somebody else changes nothing about that. A registration authority's
+        says nothing of the device."""
+        if client.registration_authority is not None:
+            return await self._registry.find_by_key(request.csr.key_sha256)
         if client.issued is not None:
             return await self._registry.find_by_udid(client.issued.device)
         if client.credentials.key_sha256 is not None:
@@ -167,8 +171,14 @@ def _require_active(device: Device) -> None:
         )
 
 
-def _why_unknown(credentials: PeerCredentials, request: EnrollmentRequest) -> RequestRefused:
+def _why_unknown(client: ClientIdentity, request: EnrollmentRequest) -> RequestRefused:
     """The most telling reason why no device was found."""
+    credentials = client.credentials
+    if client.registration_authority is not None:
+        return RequestRefused(
+            RefusalReason.UNKNOWN_DEVICE,
+            "the key of the certification request is not on the device list",
+        )
     if credentials.certificate is None:
         if not request.pop_linked:
             return RequestRefused(

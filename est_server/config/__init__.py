@@ -75,6 +75,11 @@ def _check_label(
         check_profile(config.profile(label))
     except ConfigurationError as error:
         place.inside("profile").fail(str(error))
+    if settings.registration_authorities is not None:
+        try:
+            settings.registration_authorities.policy()
+        except ConfigurationError as error:
+            place.inside("registration_authorities").fail(str(error))
 
 
 def label_table(label: str | None) -> str:

@@ -17,6 +17,7 @@ from est_protocol.secure_channel.policy import DtlsPolicy, TlsPolicy
 from est_server.coaps.limits import CoapsLimits
 from est_server.config.csr_attributes import CsrAttributesSettings
 from est_server.config.reader import NOT_A_SETTING, InputDirectory, InputFile, Port
+from est_server.config.registration import RegistrationAuthoritySettings
 from est_server.https import HttpsLimits, PlainHttpLimits
 from est_server.profiles import CertificateProfile
 from est_server.revocation.publisher import CrlSchedule
@@ -147,6 +148,8 @@ class LabelSettings:
     :param device_list: what ``device-list`` takes for proof.
     :param csr_attributes: what CSRs should have in them.
     :param server_key_generation: keys that the server makes; without this table, none.
+    :param registration_authorities: who may enroll on behalf of devices; without this table,
+        nobody.
     :param profile: what the certificates look like.
     """
 
@@ -162,6 +165,7 @@ class LabelSettings:
     csr_attributes: CsrAttributesSettings = field(default_factory=CsrAttributesSettings)
     profile: CertificateProfile = field(default_factory=CertificateProfile)
     server_key_generation: KeyGenerationSettings | None = None
+    registration_authorities: RegistrationAuthoritySettings | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,8 +11,9 @@ from typing import Self
 from aiohttp import web
 
 from est_protocol.secure_channel.stream import format_address
-from est_server.https.deadlines import RequestDeadlines, timed
+from est_server.https.deadlines import RequestDeadlines
 from est_server.https.peer_errors import PeerErrorsInOneLine
+from est_server.https.runner import start_runner
 
 _log = logging.getLogger("est_server.http")
 _log.addFilter(PeerErrorsInOneLine())
@@ -96,25 +97,11 @@ async def serve_plain(app: web.Application, endpoint: PlainHttpEndpoint) -> Plai
     :raises OSError: the address cannot be listened on.
     """
     limits = endpoint.limits
-    runner = web.AppRunner(
-        app,
-        logger=_log,
-        access_log=None,
-        keepalive_timeout=limits.idle_timeout,
-        lingering_time=limits.linger_timeout,
-        max_line_size=limits.header_line_size,
-        max_field_size=limits.header_line_size,
-        max_headers=limits.header_count,
-        shutdown_timeout=limits.drain_timeout,
-    )
-    await runner.setup()
-    http = runner.server
-    assert http is not None
-    http.request_handler = timed(http.request_handler)
+    runner, make_http = await start_runner(app, limits, logger=_log)
     connections = _Connections(limits)
 
     def make_protocol() -> asyncio.Protocol:
-        return _Connection(http(), connections)
+        return _Connection(make_http(), connections)
 
     try:
         connections.listener = await asyncio.get_running_loop().create_server(

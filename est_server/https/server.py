@@ -13,9 +13,10 @@ from aiohttp import web
 from est_protocol.secure_channel.context import LocalCredentials, TrustAnchors, tls_context
 from est_protocol.secure_channel.policy import TlsPolicy
 from est_protocol.secure_channel.tls_endpoints import TlsServer, serve_tls
-from est_server.https.deadlines import RequestDeadlines, timed
+from est_server.https.deadlines import RequestDeadlines
 from est_server.https.limits import HttpsLimits
 from est_server.https.peer_errors import PeerErrorsInOneLine
+from est_server.https.runner import start_runner
 
 _log = logging.getLogger("est_server.https")
 
@@ -109,28 +110,10 @@ async def serve(app: web.Application, endpoint: HttpsEndpoint) -> HttpsServer:
     context = tls_context(
         endpoint.policy, server=True, credentials=endpoint.credentials, anchors=endpoint.anchors
     )
-    runner = web.AppRunner(
-        app,
-        logger=_log,
-        access_log=endpoint.access_log,
-        keepalive_timeout=limits.idle_timeout,
-        lingering_time=limits.linger_timeout,
-        max_line_size=limits.header_line_size,
-        max_field_size=limits.header_line_size,
-        max_headers=limits.header_count,
-        shutdown_timeout=limits.drain_timeout,
-    )
-    await runner.setup()
-    http = runner.server
-    assert http is not None
-    http.request_handler = timed(http.request_handler)
-
-    def make_protocol() -> asyncio.Protocol:
-        return RequestDeadlines(http(), limits)
-
+    runner, make_http = await start_runner(app, limits, logger=_log, access_log=endpoint.access_log)
     try:
         tls = await serve_tls(
-            make_protocol,
+            lambda: RequestDeadlines(make_http(), limits),
             endpoint.host,
             endpoint.port,
             context=context,

@@ -186,6 +186,14 @@ class Store:
         """The record of the certificate with this SHA-256 over its DER octets."""
         return await self._engine.read(lambda db: ledger.find_certificate(db, sha256))
 
+    async def find_renewable(
+        self, spki_sha256: bytes, label: str | None, *, lost_since: datetime
+    ) -> IssuedCertificate | None:
+        """The certificate that a request for this key renews, where none was presented."""
+        return await self._engine.read(
+            lambda db: ledger.find_renewable(db, spki_sha256, label, lost_since)
+        )
+
     # One-time secrets
 
     async def find_secret(self, name: str) -> EnrollmentSecret | None:

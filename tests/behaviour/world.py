@@ -20,7 +20,9 @@ from est_protocol.csr_attributes import ExtensionTemplate, NameAttributeTemplate
 from est_protocol.csr_wishes import CsrWishes
 from est_protocol.key_package import KeyGenerator
 from est_protocol.keys import PublicKey, spki_sha256
+from est_protocol.messages import Transport
 from est_protocol.oid_names import KEY_USAGE, SUBJECT_ALT_NAME
+from est_protocol.operations import Operation
 from est_protocol.secure_channel.context import LocalCredentials, TrustAnchors
 from est_server.authorities.local import LocalAuthority
 from est_server.authorities.signers.key import KeySigner
@@ -28,10 +30,20 @@ from est_server.authorization.device_list import DeviceListAuthorizer
 from est_server.device_records import DeviceState, ListedDevice
 from est_server.interfaces import LabelPolicy
 from est_server.key_protection import KeyGenerationPolicy
-from est_server.ledger_records import IssuedCertificate
+from est_server.ledger_records import EnrollmentIntent, IssuanceTicket, IssuedCertificate
+from est_server.registration import RegistrationAuthorityPolicy
 from est_server.service import EnrollmentService
 from est_server.stores.sqlite import SqliteStore
-from tests.pki import Ca, make_ca, make_key, make_leaf, make_server
+from tests.pki import (
+    CLIENT_AUTH,
+    CMC_RA,
+    Ca,
+    make_ca,
+    make_key,
+    make_leaf,
+    make_name,
+    make_server,
+)
 
 #: A label with a CA of its own.
 LABEL = "factory-2"
@@ -55,6 +67,15 @@ WISHES = CsrWishes(
         ExtensionTemplate(KEY_USAGE, True, b"\x03\x02\x07\x80"),
     ),
 )
+
+#: A label that knows a registration authority, for first enrollments.
+REGISTERED = "registered"
+
+#: A label that believes it whatever it vouches for, and wants every CSR linked to some channel.
+VOUCHED = "vouched"
+
+#: A label that generates keys and knows it.
+REGISTERED_KEYS = "registered-keys"
 
 #: A label under which the server generates keys.
 KEYS = "keys"
@@ -142,11 +163,22 @@ class World:
             generator=KeyGenerator(self.generator.key, self.generator.chain),
             protection=self.known_keys,
         )
+        registration = RegistrationAuthorityPolicy(subjects=frozenset({make_name("ra")}))
         policies = {
             None: self._policy(self._default),
             LABEL: self._policy(self._labelled),
             STRICT: self._policy(self._labelled, require_pop_linking=True),
             WISHING: replace(self._policy(self._default), csr_wishes=WISHES),
+            REGISTERED: replace(self._policy(self._default), registration_authorities=registration),
+            VOUCHED: replace(
+                self._policy(self._default, require_pop_linking=True),
+                registration_authorities=replace(registration, foreign_linking=True, renewals=True),
+            ),
+            REGISTERED_KEYS: replace(
+                self._policy(self._default),
+                registration_authorities=registration,
+                key_generation=generation,
+            ),
             KEYS: replace(self._policy(self._default), key_generation=generation),
             SEALED_KEYS: replace(
                 self._policy(self._default),
@@ -175,6 +207,70 @@ class World:
             DeviceListAuthorizer(self.store),
             require_pop_linking=require_pop_linking,
         )
+
+    def registration_authority(self, name: str = "ra", issuer: str = "issuing") -> Device:
+        """A client whose certificate says that it is a registration authority.
+
+        :param name: its subject; the labels know ``ra``.
+        :param issuer: ``issuing``, ``labelled``, ``manufacturer`` or ``itself``.
+        """
+        issuers = {
+            "issuing": self._default,
+            "labelled": self._labelled,
+            "manufacturer": self._manufacturer,
+            "itself": None,
+        }
+        leaf = make_leaf(issuers[issuer], name, usage=CLIENT_AUTH, second_usage=CMC_RA)
+        assert isinstance(leaf.key, ec.EllipticCurvePrivateKey)
+        return Device(name, leaf.key, leaf.chain)
+
+    def operational(self, name: str, key: ec.EllipticCurvePrivateKey) -> Device:
+        """A client with an operational certificate of the default CA that no ledger knows."""
+        return Device(name, key, make_leaf(self._default, name, key=key, usage=CLIENT_AUTH).chain)
+
+    async def claim_with_a_renewal(self, device: Device, label: str) -> None:
+        """Renew what the device got under ``label``, so that a repeat of its first request is
+        none any more."""
+        key = spki_sha256(device.key.public_key())
+        now = datetime.now(UTC)
+        first = await self.store.find_renewable(key, label, lost_since=now)
+        assert first is not None
+        intent = EnrollmentIntent(
+            request_key=first.sha256,
+            operation=Operation.SIMPLEREENROLL,
+            label=label,
+            device=device.udid,
+            spki_sha256=key,
+            predecessor=first.sha256,
+            transport=Transport.HTTPS,
+            peer="test",
+            reasons=(),
+            requested_at=now,
+        )
+        ticket = await self.store.begin(intent)
+        assert isinstance(ticket, IssuanceTicket)
+        again = make_leaf(self._default, device.udid, key=device.key)
+        await self.store.complete(ticket, again.chain[0], now=now)
+
+    async def enrolled_registration_authority(self) -> Device:
+        """The registration authority with a certificate that is in the ledger."""
+        authority = self.registration_authority()
+        intent = EnrollmentIntent(
+            request_key=spki_sha256(authority.key.public_key()),
+            operation=Operation.SIMPLEENROLL,
+            label=None,
+            device="ra",
+            spki_sha256=spki_sha256(authority.key.public_key()),
+            predecessor=None,
+            transport=Transport.HTTPS,
+            peer="test",
+            reasons=(),
+            requested_at=datetime.now(UTC),
+        )
+        ticket = await self.store.begin(intent)
+        assert isinstance(ticket, IssuanceTicket)
+        await self.store.complete(ticket, authority.certificate, now=datetime.now(UTC))
+        return authority
 
     def octets_at_rest(self) -> bytes:
         """All that the store has written to the disk."""

@@ -231,13 +231,6 @@ async def test_no_csr_attributes_is_no_content() -> None:
     assert not any(line.lower().startswith("content-length") for line in lines)
 
 
-@pytest.mark.parametrize("path", [f"{WELL_KNOWN_PATH}/cacerts", f"{WELL_KNOWN_PATH}/nothing"])
-async def test_answers_do_not_tell_the_versions_of_the_software(path: str) -> None:
-    async with serving(Clerk(issue)) as server:
-        answer = await get(server, path)
-    assert "Server" not in answer.headers
-
-
 @pytest.mark.conformance("HTTP-04")
 @pytest.mark.parametrize(
     ("segment", "label"),
@@ -733,6 +726,19 @@ async def test_est_beside_another_application() -> None:
         assert (await get(server, "/nowhere")).status == 404
 
 
+@pytest.mark.parametrize(
+    "octets",
+    [head("GET", "/elsewhere"), head("GET", f"{WELL_KNOWN_PATH}/cacerts"), b"no HTTP\r\n\r\n"],
+    ids=["not found", "EST", "malformed"],
+)
+async def test_no_answer_tells_the_versions_of_the_software(octets: bytes) -> None:
+    async with serving() as server:
+        answer = await exchange(server.port, octets)
+    assert answer.startswith(b"HTTP/1.")
+    for version in (b"aiohttp", b"Python"):
+        assert version not in answer
+
+
 async def test_files_are_served_though_nothing_can_be_sent_past_the_encryption() -> None:
     async def this_file(request: web.Request) -> web.FileResponse:
         return web.FileResponse(__file__)
@@ -746,16 +752,20 @@ async def test_files_are_served_though_nothing_can_be_sent_past_the_encryption()
 
 @pytest.mark.conformance("HTTP-22", "HTTP-01", "HTTP-21")
 @pytest.mark.parametrize(
-    ("tls", "path", "status"),
+    ("tls", "path", "claims", "status"),
     [
-        (False, "/cacerts", 403),
-        (False, "/simpleenroll", 403),
-        (True, "/cacerts", 200),
-        (True, "/simpleenroll", 403),
+        (False, "/cacerts", False, 403),
+        (False, "/simpleenroll", False, 403),
+        (True, "/cacerts", False, 200),
+        (True, "/simpleenroll", False, 403),
+        (False, "/cacerts", True, 400),
+        (False, "/simpleenroll", True, 400),
+        (True, "/cacerts", True, 400),
+        (True, "/simpleenroll", True, 400),
     ],
 )
 async def test_under_another_server_nobody_gets_a_certificate(
-    tls: bool, path: str, status: int
+    tls: bool, path: str, claims: bool, status: int
 ) -> None:
     clerk = Clerk(issue)
     app = web.Application()
@@ -766,13 +776,11 @@ async def test_under_another_server_nobody_gets_a_certificate(
     await site.start()
     try:
         operation = Operation(path[1:])
-        # What a proxy that ends TLS would say (RFC 9440), said by anybody.
-        claimed = base64.b64encode(ISSUED.public_bytes(Encoding.DER)).decode()
-        headers = {
-            "Content-Type": "application/pkcs10",
-            "Content-Length": str(len(BODY)),
-            "Client-Cert": f":{claimed}:",
-        }
+        headers = {"Content-Type": "application/pkcs10", "Content-Length": str(len(BODY))}
+        if claims:
+            # What a proxy that ends TLS would say (RFC 9440), said by anybody.
+            claimed = base64.b64encode(ISSUED.public_bytes(Encoding.DER)).decode()
+            headers["Client-Cert"] = f":{claimed}:"
         request = head(operation.method, WELL_KNOWN_PATH + path, headers) + BODY
         reader, writer = await asyncio.open_connection(
             HOST, site.port, ssl=client_context() if tls else None

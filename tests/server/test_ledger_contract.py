@@ -307,6 +307,31 @@ async def test_two_renewals_at_once_wait_for_one_another(store: Store, clock: Fa
     assert await refused(store, renewal(first.sha256, key="c")) is RefusalReason.TRY_LATER
 
 
+async def test_what_a_key_renews_is_its_one_active_certificate(
+    store: Store, clock: FakeClock
+) -> None:
+    first = await issue(store, clock, first_enrollment(key="a"))
+    key = first.spki_sha256
+    assert await store.find_renewable(key, None, lost_since=clock.now()) == first
+    assert await store.find_renewable(key, "label", lost_since=clock.now()) is None
+    assert await store.find_renewable(digest("x"), None, lost_since=clock.now()) is None
+    await issue(store, clock, first_enrollment("device-2", key="a"))
+    assert await store.find_renewable(key, None, lost_since=clock.now()) is None
+
+
+async def test_a_lost_renewal_is_found_again_for_a_while(store: Store, clock: FakeClock) -> None:
+    first = await issue(store, clock, first_enrollment(key="a"))
+    intent = renewal(first.sha256, key="a")
+    second = await issue(store, clock, intent)
+    renewed_at = clock.now()
+    lost = await store.find_renewable(first.spki_sha256, None, lost_since=renewed_at)
+    assert lost is not None
+    assert lost.sha256 == first.sha256
+    assert await store.begin(intent) == second
+    later = renewed_at + timedelta(microseconds=1)
+    assert await store.find_renewable(first.spki_sha256, None, lost_since=later) == second
+
+
 # An operator gives a claim back
 
 

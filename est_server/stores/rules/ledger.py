@@ -133,6 +133,26 @@ def find_certificate(db: Transaction, sha256: bytes) -> IssuedCertificate | None
     return None if row is None else issued_certificate(row)
 
 
+def find_renewable(
+    db: Transaction, spki_sha256: bytes, label: str | None, lost_since: datetime
+) -> IssuedCertificate | None:
+    """See :meth:`est_server.interfaces.EnrollmentLedger.find_renewable`."""
+    rows = db.execute(
+        f"SELECT {CERTIFICATE_COLUMNS}, operation, predecessor FROM issuances "
+        "WHERE status = 'issued' AND spki_sha256 = ? AND state = 'active' AND label = ? LIMIT 2",
+        (spki_sha256, label_column(label)),
+    ).fetchall()
+    if len(rows) != 1:
+        return None
+    *columns, operation, predecessor = rows[0]
+    active = issued_certificate(tuple(columns))
+    if operation == Operation.SIMPLEREENROLL.value and active.issued_at >= lost_since:
+        renewed = find_certificate(db, predecessor)
+        if renewed is not None and renewed.spki_sha256 == spki_sha256:
+            return renewed
+    return active
+
+
 # What begin and complete require
 
 
