@@ -30,6 +30,7 @@ from est_protocol.errors import STATUS, RefusalReason
 from est_server.cli import make_parser as server_parser
 from est_server.config import ServerConfig
 from est_server.config.reader import EXTENDED_KEY_USAGES, MustExist, Range, choices, settings_of
+from est_server.stores.postgresql import PostgresqlAddress
 
 ROOT = Path(__file__).parent.parent
 _GENERATED = "<!-- Written by docs/generate.py; change the code instead. -->\n"
@@ -61,7 +62,8 @@ def configuration_page() -> str:
         "`est-server init` writes one that is complete. Paths are relative to the file. A key that",
         "is not listed here, a value of the wrong type or a file that is missing keeps the server",
         "from starting, with a message that names file, table and key. Nothing else is read: no",
-        "environment variables but those that a `key_passphrase_variable` names.",
+        "environment variables but those that a `key_passphrase_variable` names, and those that",
+        "libpq knows if the store is on PostgreSQL.",
         "",
         'Durations are strings such as `"90d"`, `"12h"`, `"5m"`, `"30s"` or `"100ms"`; times whose',
         "description says seconds are numbers. Numbers are greater than zero unless a range is",
@@ -169,6 +171,7 @@ def _type_text(hint: Any) -> str:
         float: "number",
         str: "string",
         Path: "path",
+        PostgresqlAddress: "PostgreSQL URL",
         timedelta: "duration",
         x509.ObjectIdentifier: "OID or " + ", ".join(f"`{n}`" for n in EXTENDED_KEY_USAGES),
     }

@@ -41,7 +41,7 @@ from est_server.label_users import LabelUsers
 from est_server.pem_files import load_certificates
 from est_server.revocation.publisher import CrlPublisher
 from est_server.service import EnrollmentService, SystemClock
-from est_server.stores.sqlite import SqliteStore, stable_owner
+from est_server.stores import opening
 from est_server.stores.store import Store
 
 
@@ -90,35 +90,36 @@ async def open_service(
     anchors = load_anchors(config)
     https = _https_endpoint(config.https, anchors) if config.https else None
     coaps = _coaps_endpoint(config.coaps, anchors) if config.coaps else None
-    with stable_owner(config.store.path) as owner:
-        async with open_store(config, owner=owner) as store:
-            generator = _key_generator(https, coaps)
-            labels = _label_policies(config, authorities, store, authorizer, generator)
-            service = EnrollmentService(
-                labels,
-                store,
-                registry=store if authorizer is None and _goes_by_list(config) else None,
-                authorizer_timeout=config.service.authorizer_timeout,
-                issuance_timeout=config.service.issuance_timeout,
-                user_limits=config.service.users,
-            )
-            try:
-                yield Assembly(service, https, coaps, _crl_endpoint(config, authorities, store))
-            finally:
-                await service.close()
+    async with open_store(config, serves=True) as store:
+        generator = _key_generator(https, coaps)
+        labels = _label_policies(config, authorities, store, authorizer, generator)
+        service = EnrollmentService(
+            labels,
+            store,
+            registry=store if authorizer is None and _goes_by_list(config) else None,
+            authorizer_timeout=config.service.authorizer_timeout,
+            issuance_timeout=config.service.issuance_timeout,
+            user_limits=config.service.users,
+        )
+        try:
+            yield Assembly(service, https, coaps, _crl_endpoint(config, authorities, store))
+        finally:
+            await service.close()
 
 
-def open_store(
-    config: ServerConfig, *, owner: str | None = None
-) -> AbstractAsyncContextManager[Store]:
-    """Open the store that ``config`` describes; see :meth:`SqliteStore.open`."""
+def open_store(config: ServerConfig, *, serves: bool = False) -> AbstractAsyncContextManager[Store]:
+    """Open the store that ``config`` describes; see :func:`est_server.stores.opening.open_store`.
+
+    :param serves: whether devices are served with it.
+    """
     settings = config.store
-    return SqliteStore.open(
-        settings.path,
+    return opening.open_store(
+        settings.location,
         clock=SystemClock(),
         options=settings.bounds,
         sqlite=settings.sqlite,
-        owner=owner,
+        postgresql=settings.postgresql,
+        serves=serves,
     )
 
 

@@ -80,15 +80,16 @@ def test_the_wheel_says_what_it_is_and_needs(wheel: Path) -> None:
 def test_every_dependency_is_explained() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     page = (ROOT / "docs" / "explanation" / "dependencies.md").read_text().lower()
-    needed = [*project["dependencies"], *project["optional-dependencies"]["server"]]
-    for requirement in needed:
-        name = requirement.split(">")[0].lower()
+    extras = project["optional-dependencies"]
+    for requirement in [*project["dependencies"], *extras["server"], *extras["postgresql"]]:
+        name = re.split(r"[<>=\[]", requirement)[0].lower()
         assert f"[{name}](" in page, name
 
 
 def test_every_import_of_a_library_is_a_declared_dependency() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    declared = {re.split("[<>=]", requirement)[0] for requirement in project["dependencies"]}
+    requirements = project["dependencies"] + project["optional-dependencies"]["postgresql"]
+    declared = {re.split(r"[<>=\[]", requirement)[0] for requirement in requirements}
     imported = {
         name.split(".")[0]
         for package in PACKAGES
@@ -98,6 +99,21 @@ def test_every_import_of_a_library_is_a_declared_dependency() -> None:
     }
     libraries = imported - sys.stdlib_module_names - set(PACKAGES) - PARTS_OF_AIOHTTP
     assert {DISTRIBUTIONS.get(name, name) for name in libraries} == declared
+
+
+def test_a_server_without_postgresql_needs_no_psycopg() -> None:
+    code = (
+        "import sys; sys.modules['psycopg'] = None\n"
+        "import est_server.server, est_server.cli\n"
+        "from est_server.stores.postgresql import PostgresqlAddress\n"
+        "try: PostgresqlAddress('postgresql://db/est')\n"
+        "except Exception as error: print(error)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "for PostgreSQL install est-enrollment[postgresql]\n"
 
 
 def _imported_by(node: ast.AST) -> list[str]:

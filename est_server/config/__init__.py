@@ -1,7 +1,8 @@
 """The configuration file ``est-server.toml``: read once, into frozen dataclasses.
 
-Nothing else is read: no environment variables (but passphrases that the file names), no second
-file, no defaults from the system. Paths in the file are relative to the file.
+Nothing else is read: no environment variables (but passphrases that the file names, and what libpq
+looks for if the store is on PostgreSQL), no second file, no defaults from the system. Paths in the
+file are relative to the file.
 """
 
 from __future__ import annotations

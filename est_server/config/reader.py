@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any, NoReturn, TypeVar
+from typing import Annotated, Any, NoReturn, Protocol, Self, TypeVar, runtime_checkable
 
 from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID
@@ -44,6 +44,21 @@ class MustExist(Enum):
 InputFile = Annotated[Path, MustExist.FILE]
 InputDirectory = Annotated[Path, MustExist.DIRECTORY]
 Port = Annotated[int, Range(0, 65535)]
+
+
+@runtime_checkable
+class FromText(Protocol):
+    """A class that a string stands for; a dataclass among them may be a table as well."""
+
+    @classmethod
+    def from_text(cls, text: str) -> Self:
+        """What ``text`` stands for.
+
+        :raises ConfigurationError: nothing that there is; the text may be secret, so the message
+            does not repeat it.
+        """
+        ...
+
 
 #: Metadata of a field that no file may set.
 NOT_A_SETTING = "not a setting"
@@ -149,6 +164,8 @@ def read_value(hint: Any, value: object, place: Place) -> Any:
         if not isinstance(value, list):
             place.fail(f"expected a list, not {value!r}")
         return origin(read_value(arguments[0], item, place) for item in value)
+    if isinstance(value, str) and isinstance(hint, type) and issubclass(hint, FromText):
+        return _from_text(hint, value, place)
     if dataclasses.is_dataclass(hint):
         return read_table(typing.cast(type, hint), _table(value, place), _inside(place))
     if hint in (int, float):
@@ -156,6 +173,13 @@ def read_value(hint: Any, value: object, place: Place) -> Any:
     if hint is Path:
         return _read_path(value, constraints, place)
     return _read_scalar(hint, value, place)
+
+
+def _from_text(kind: type[FromText], text: str, place: Place) -> FromText:
+    try:
+        return kind.from_text(text)
+    except ConfigurationError as error:
+        place.fail(str(error))
 
 
 def _inside(place: Place) -> Place:

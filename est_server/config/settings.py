@@ -21,7 +21,9 @@ from est_server.config.registration import RegistrationAuthoritySettings
 from est_server.https import HttpsLimits, PlainHttpLimits
 from est_server.profiles import CertificateProfile
 from est_server.revocation.publisher import CrlSchedule
+from est_server.stores.opening import Location
 from est_server.stores.options import StoreOptions
+from est_server.stores.postgresql import PostgresqlAddress, PostgresqlOptions
 from est_server.stores.sqlite import SqliteOptions
 from est_server.user_credentials import UserRequirement
 from est_server.users import UserLimits
@@ -266,16 +268,41 @@ def require_http_url(text: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class StoreSettings:
-    """The store of devices and of everything that was asked and issued.
+    """The store of devices and of everything that was asked and issued: an SQLite file, or a
+    PostgreSQL database. For the latter, ``store = "postgresql://..."`` at the top of the file
+    will do in place of the table.
 
     :param path: the SQLite file; made if it does not exist.
+    :param url: URL of the PostgreSQL database, as libpq understands it; needs
+        ``est-enrollment[postgresql]``. Over a network ``sslmode=verify-full`` with the system's
+        authorities is the default. A password does not belong here but where libpq looks for it:
+        in the file ``passfile=...``, or in the environment variable ``PGPASSWORD``.
     :param bounds: sizes and times.
     :param sqlite: sizes and times of the SQLite file.
+    :param postgresql: times and counts of the connections to PostgreSQL.
     """
 
-    path: Path
+    path: Path | None = None
+    url: PostgresqlAddress | None = None
     bounds: StoreOptions = field(default_factory=StoreOptions)
     sqlite: SqliteOptions = field(default_factory=SqliteOptions)
+    postgresql: PostgresqlOptions = field(default_factory=PostgresqlOptions)
+
+    def __post_init__(self) -> None:
+        if (self.path is None) == (self.url is None):
+            raise ConfigurationError("needs either path or url")
+
+    @classmethod
+    def from_text(cls, text: str) -> StoreSettings:
+        """The table that ``store = "postgresql://..."`` stands for."""
+        return cls(url=PostgresqlAddress.from_text(text))
+
+    @property
+    def location(self) -> Location:
+        """Where the store is."""
+        location = self.path or self.url
+        assert location is not None
+        return location
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,20 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Protocol
 
 import pytest
 
-from est_server.interfaces import Clock, DeviceRegistry, EnrollmentLedger, LedgerAdministration
+from est_server.interfaces import (
+    Clock,
+    DeviceRegistry,
+    EnrollmentLedger,
+    LedgerAdministration,
+)
 from est_server.revocations import RevocationRegistry
+from est_server.stores.postgresql import PostgresqlAddress, PostgresqlOptions
+from est_server.stores.postgresql.database import prepare
+from est_server.stores.postgresql.store import PostgresqlStore
 from est_server.stores.sqlite import SqliteStore
+from est_server.user_credentials import SecretRegistry
 from tests.server.ledger_values import FakeClock
+from tests.server.postgresql_server import PostgresqlServer, empty, running_server
 
 
-class Store(DeviceRegistry, EnrollmentLedger, LedgerAdministration, RevocationRegistry, Protocol):
+class Store(
+    DeviceRegistry,
+    EnrollmentLedger,
+    LedgerAdministration,
+    RevocationRegistry,
+    SecretRegistry,
+    Protocol,
+):
     """All that a store does."""
 
 
@@ -27,20 +44,55 @@ class OpenStore(Protocol):
     ) -> AbstractAsyncContextManager[Store]: ...
 
 
-def _sqlite(directory: Path) -> OpenStore:
+@pytest.fixture(scope="session")
+def postgresql_server() -> Iterator[PostgresqlServer]:
+    """One server for the whole run."""
+    with running_server() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def _migrated_database(postgresql_server: PostgresqlServer) -> PostgresqlAddress:
+    address = postgresql_server.make_database()
+    prepare(address, PostgresqlOptions())
+    return address
+
+
+@pytest.fixture
+def postgresql_database(_migrated_database: PostgresqlAddress) -> PostgresqlAddress:
+    """A database with empty tables."""
+    empty(_migrated_database)
+    return _migrated_database
+
+
+@pytest.fixture
+def sqlite_store(tmp_path: Path) -> OpenStore:
+    """A file of this test's own."""
+
     def open_store(clock: Clock, *, owner: str | None = None) -> AbstractAsyncContextManager[Store]:
-        return SqliteStore.open(directory / "store.db", clock=clock, owner=owner)
+        return SqliteStore.open(tmp_path / "store.db", clock=clock, owner=owner)
 
     return open_store
 
 
-_STORES: dict[str, Callable[[Path], OpenStore]] = {"sqlite": _sqlite}
+@pytest.fixture
+def postgresql_store(postgresql_database: PostgresqlAddress) -> OpenStore:
+    """A database of this test's own."""
+
+    def open_store(clock: Clock, *, owner: str | None = None) -> AbstractAsyncContextManager[Store]:
+        return PostgresqlStore.open(postgresql_database, clock=clock, owner=owner)
+
+    return open_store
 
 
-@pytest.fixture(params=sorted(_STORES))
-def open_store(request: pytest.FixtureRequest, tmp_path: Path) -> OpenStore:
+_STORES = ("sqlite_store", "postgresql_store")
+
+
+@pytest.fixture(params=_STORES, ids=[name.removesuffix("_store") for name in _STORES])
+def open_store(request: pytest.FixtureRequest) -> OpenStore:
     """Every kind of store in turn."""
-    return _STORES[request.param](tmp_path)
+    store: OpenStore = request.getfixturevalue(request.param)
+    return store
 
 
 @pytest.fixture

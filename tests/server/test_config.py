@@ -17,6 +17,7 @@ from est_server.config import ServerConfig, load_config
 from est_server.config.reader import Place, read_table
 from est_server.config.settings import Combination, LogFormat
 from est_server.profiles import OperationalKey
+from est_server.stores.postgresql import PostgresqlAddress
 
 SMALLEST = """
 [default]
@@ -204,3 +205,79 @@ def test_what_a_part_rejects_is_placed_too() -> None:
     with pytest.raises(ConfigurationError, match=r"^f: \[part\]: low is above high$"):
         read_table(Part, {"low": 3}, Place(Path("f"), "part"))
     assert read_table(Part, {"high": 9}, Place(Path("f"))) == Part(high=9.0)
+
+
+# -- The store --------------------------------------------------------------------------------
+
+ON_POSTGRESQL = SMALLEST.replace('[store]\npath = "est.sqlite"\n', "")
+URL = "postgresql://est:hunter2@db.example.com/est"
+
+
+def test_a_store_on_postgresql_is_one_line_or_a_table(folder: Path) -> None:
+    short = load(folder, f'store = "{URL}"\n{ON_POSTGRESQL}')
+    long = load(folder, f'{ON_POSTGRESQL}\n[store]\nurl = "{URL}"\n')
+    assert short.store == long.store
+    assert str(short.store.location) == "postgresql://est@db.example.com/est"
+
+
+def test_the_password_of_a_store_is_not_shown(folder: Path) -> None:
+    assert "hunter2" not in repr(load(folder, f'store = "{URL}"\n{ON_POSTGRESQL}'))
+    for broken in (
+        URL.replace("postgresql", "mysql"),
+        URL.replace("@", "@["),
+        URL.replace("/est", "/est%zz"),
+    ):
+        for text in (
+            f'store = "{broken}"\n{ON_POSTGRESQL}',
+            f'{ON_POSTGRESQL}\n[store]\nurl = "{broken}"\n',
+        ):
+            assert "hunter2" not in refusal(folder, text)
+
+
+@pytest.mark.parametrize("lines", ["", f'path = "est.sqlite"\nurl = "{URL}"'])
+def test_a_store_is_in_one_place(folder: Path, lines: str) -> None:
+    assert "either path or url" in refusal(folder, f"{ON_POSTGRESQL}\n[store]\n{lines}\n")
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ('answer_timeout = "5s"', "longer than lock_timeout"),
+        ('connect_timeout = "1s"', "at least 2 seconds"),
+        ("readers = 0", "not greater than zero"),
+    ],
+)
+def test_times_of_a_database_that_do_not_go_together(folder: Path, line: str, words: str) -> None:
+    text = f'{ON_POSTGRESQL}\n[store]\nurl = "{URL}"\n[store.postgresql]\n{line}\n'
+    assert words in refusal(folder, text)
+
+
+@pytest.mark.parametrize(
+    ("url", "mode", "root"),
+    [
+        ("postgresql://db.example.com/est", "verify-full", "system"),
+        ("postgresql://db.example.com/est?sslrootcert=ca.pem", "verify-full", "ca.pem"),
+        ("postgresql://db.example.com/est?sslmode=require", "require", None),
+        ("postgresql://localhost,db.example.com/est", "verify-full", "system"),
+        ("postgresql://192.0.2.1/est", "verify-full", "system"),
+        ("postgresql:///est?service=main", "verify-full", "system"),
+        ("postgresql://127.0.0.1,[::1],localhost/est", None, None),
+        ("postgresql:///est?host=/run/postgresql", None, None),
+        ("postgresql:///est", None, None),
+    ],
+)
+def test_over_a_network_the_database_has_to_prove_who_it_is(
+    url: str, mode: str | None, root: str | None
+) -> None:
+    parameters = PostgresqlAddress(url).parameters()
+    assert (parameters.get("sslmode"), parameters.get("sslrootcert")) == (mode, root)
+
+
+def test_a_database_that_may_be_anybody_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    PostgresqlAddress("postgresql:///est?host=/run/postgresql").warn_of_weakness()
+    PostgresqlAddress(URL).warn_of_weakness()
+    assert not caplog.records
+    PostgresqlAddress(f"{URL}?sslmode=require").warn_of_weakness()
+    [record] = caplog.records
+    assert "sslmode=require does not make sure" in record.getMessage()
+    assert "hunter2" not in record.getMessage()

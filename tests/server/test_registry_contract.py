@@ -9,7 +9,7 @@ import pytest
 
 from est_server.device_records import AddOutcome, DeviceState, ListedDevice, ListRow, RowConflict
 from tests.server.conftest import OpenStore, Store
-from tests.server.ledger_values import FakeClock, digest, listed
+from tests.server.ledger_values import FakeClock, digest, listed, refusal
 
 
 @pytest.fixture
@@ -160,3 +160,13 @@ async def test_changing_the_state_of_a_device_that_is_not_listed_is_a_key_error(
         await store.change_state(
             "device-1", DeviceState.SUSPENDED, actor="a", reason="", now=clock.now()
         )
+
+
+@pytest.mark.parametrize("text", ["device\0", "device\udcff", "x" * 100_000])
+async def test_a_name_that_cannot_be_stored_is_nobodys(store: Store, text: str) -> None:
+    assert await store.find_by_udid(text) is None
+    assert await store.find_secret(text) is None
+
+
+async def test_a_refusal_of_any_size_and_any_characters_fits(store: Store) -> None:
+    await store.record_refusal(refusal("\0\udcff" + "x" * 100_000))

@@ -9,6 +9,9 @@ PostgreSQL >= 13 take alike:
 - A comparison is no number: ``CASE WHEN a = b THEN 1 ELSE 0 END`` to count or compare it.
 - Text has no NUL character, which PostgreSQL does not store.
 
+- A read is one statement, since reads have no transaction: each statement sees what was committed
+  before it.
+
 Only one transaction writes at a time, in either database and over all processes; a rule may
 read, decide and write without a thought of others.
 """

@@ -101,5 +101,7 @@ def _note(
 def _cut(text: str | None) -> str | None:
     if text is None:
         return None
-    # Lone surrogates come from undecodable octets in a path; databases take UTF-8 only.
-    return text[:_TEXT_LIMIT].encode("utf-8", "backslashreplace").decode("utf-8")
+    # Lone surrogates come from undecodable octets in a path; databases take UTF-8 only, and
+    # PostgreSQL takes it without NUL.
+    text = text[:_TEXT_LIMIT].replace("\0", "\\x00")
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")

@@ -10,6 +10,7 @@ from est_server.stores.rules.values import (
     DEVICE_COLUMNS,
     attributes_column,
     device,
+    is_storable,
     to_column,
 )
 from est_server.stores.transaction import Transaction
@@ -27,6 +28,8 @@ def find_by_key(db: Transaction, spki_sha256: bytes) -> Device | None:
 
 def find_by_udid(db: Transaction, udid: str) -> Device | None:
     """The device with this identifier."""
+    if not is_storable(udid):
+        return None
     row = db.execute(f"SELECT {DEVICE_COLUMNS} FROM devices WHERE udid = ?", (udid,)).fetchone()
     return None if row is None else device(row)
 

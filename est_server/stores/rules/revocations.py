@@ -19,8 +19,10 @@ from est_server.revocations import (
     RevokedCertificate,
     issuer_of,
 )
-from est_server.stores.rules.values import from_column, to_column
+from est_server.stores.rules.values import Row, from_column, to_column
 from est_server.stores.transaction import Transaction
+
+_STATUS_COLUMNS = "number, sha256, this_update, next_update, changes"
 
 
 class Page(NamedTuple):
@@ -101,21 +103,17 @@ def is_attributed(db: Transaction) -> bool:
 
 def crl_status(db: Transaction, issuer: bytes) -> CrlStatus | None:
     """The status of the latest CRL of ``issuer``."""
-    row = db.execute(
-        "SELECT number, sha256, this_update, next_update, changes FROM crls WHERE issuer = ?",
-        (issuer,),
-    ).fetchone()
-    if row is None:
-        return None
-    number, sha256, this_update, next_update, changes = row
-    return CrlStatus(number, sha256, from_column(this_update), from_column(next_update), changes)
+    row = db.execute(f"SELECT {_STATUS_COLUMNS} FROM crls WHERE issuer = ?", (issuer,)).fetchone()
+    return None if row is None else _status(row)
 
 
 def find_crl(db: Transaction, issuer: bytes) -> PublishedCrl | None:
     """The latest CRL of ``issuer``."""
-    status = crl_status(db, issuer)
-    row = db.execute("SELECT der FROM crls WHERE issuer = ?", (issuer,)).fetchone()
-    return None if row is None or status is None else PublishedCrl(status, row[0])
+    # In one statement: each one of a read sees what was committed by then.
+    row = db.execute(
+        f"SELECT der, {_STATUS_COLUMNS} FROM crls WHERE issuer = ?", (issuer,)
+    ).fetchone()
+    return None if row is None else PublishedCrl(_status(row[1:]), row[0])
 
 
 def publish_crl(
@@ -148,6 +146,11 @@ def _count(db: Transaction, issuer: bytes) -> None:
         "ON CONFLICT (issuer) DO UPDATE SET changes = revocation_counts.changes + 1",
         (issuer,),
     )
+
+
+def _status(row: Row) -> CrlStatus:
+    number, sha256, this_update, next_update, changes = row
+    return CrlStatus(number, sha256, from_column(this_update), from_column(next_update), changes)
 
 
 def _entry(serial: str, reason: str, revoked_at: int) -> RevokedCertificate:

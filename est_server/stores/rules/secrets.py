@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from est_protocol.errors import RefusalReason, RequestRefused
-from est_server.stores.rules.values import from_column, to_column
+from est_server.stores.rules.values import from_column, is_storable, to_column
 from est_server.stores.transaction import Transaction
 from est_server.user_credentials import EnrollmentSecret
 
@@ -18,6 +18,8 @@ _QUERY = (
 
 def find(db: Transaction, name: str) -> EnrollmentSecret | None:
     """The secret of this name."""
+    if not is_storable(name):
+        return None
     row = db.execute(f"{_QUERY} WHERE name = ?", (name,)).fetchone()
     return None if row is None else _secret(row)
 

@@ -28,6 +28,18 @@ def from_column(microseconds: int) -> datetime:
     return _EPOCH + timedelta(microseconds=microseconds)
 
 
+def is_storable(text: str) -> bool:
+    """Whether there may be a row with this text, which may come from anybody.
+
+    Databases take UTF-8 only, PostgreSQL takes it without NUL, and both call it an error to ask
+    for anything else.
+    """
+    try:
+        return b"\0" not in text.encode()
+    except UnicodeEncodeError:
+        return False
+
+
 def label_column(label: str | None) -> str:
     """The column for a label; labels are path segments, which are never empty."""
     return label or ""

@@ -1,0 +1,78 @@
+"""PostgreSQL as the database of a store."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from contextlib import closing
+from datetime import datetime
+from typing import TypeVar
+
+import psycopg
+
+from est_server.device_records import ListImport, ListRow
+from est_server.stores.engine import Session, unavailable
+from est_server.stores.postgresql import list_import
+from est_server.stores.postgresql.address import PostgresqlAddress
+from est_server.stores.postgresql.options import PostgresqlOptions
+from est_server.stores.postgresql.readers import Readers
+from est_server.stores.postgresql.session import Connector, PostgresqlSession, describe
+from est_server.stores.postgresql.watchdog import Watchdog
+from est_server.stores.transaction import Transaction
+
+T = TypeVar("T")
+
+
+class PostgresqlEngine:
+    """One PostgreSQL database, which ``prepare`` made ready.
+
+    Implements :class:`~est_server.stores.engine.Engine`.
+
+    :param address: the database.
+    :param options: bounds and times.
+    """
+
+    def __init__(self, address: PostgresqlAddress, options: PostgresqlOptions) -> None:
+        self._options = options
+        self._connector = Connector(address, options)
+        self._watchdog = Watchdog(options.answer_timeout.total_seconds())
+        self._readers = Readers(
+            lambda: PostgresqlSession(self._connector.reading, self._watchdog),
+            size=options.readers,
+            max_waiting=options.max_waiting_reads,
+        )
+
+    def is_outage(self, error: Exception) -> bool:
+        """Whether the database or the way to it failed."""
+        if isinstance(error, psycopg.IntegrityError):
+            return False
+        return isinstance(error, (psycopg.Error, OSError))
+
+    def describe(self, error: Exception) -> str:
+        """The error with its SQLSTATE."""
+        return describe(error)
+
+    def writer(self, current: Session | None) -> Session:
+        """A session that finds a new connection by itself."""
+        return current or PostgresqlSession(self._connector.writing, self._watchdog)
+
+    async def read(self, query: Callable[[Transaction], T]) -> T:
+        """Run a query that only reads, in a thread."""
+        try:
+            return await self._readers.run(query)
+        except psycopg.Error as error:
+            raise unavailable(describe(error)) from error
+
+    def import_rows(self, rows: Iterable[ListRow], now: datetime, *, reported: int) -> ListImport:
+        """Add a whole list over a connection of its own."""
+        try:
+            with closing(PostgresqlSession(self._connector.writing, self._watchdog)) as db:
+                return list_import.import_rows(
+                    db, rows, now, reported=reported, time_out=self._options.bulk_timeout
+                )
+        except psycopg.Error as error:
+            raise unavailable(describe(error)) from error
+
+    async def close(self) -> None:
+        """Close the connections of reads."""
+        await self._readers.close()
+        self._watchdog.close()

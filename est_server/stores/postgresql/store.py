@@ -1,0 +1,65 @@
+"""How a store on PostgreSQL is opened."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import datetime
+
+from est_server.interfaces import Clock
+from est_server.stores.options import StoreOptions
+from est_server.stores.postgresql import database
+from est_server.stores.postgresql.address import PostgresqlAddress
+from est_server.stores.postgresql.engine import PostgresqlEngine
+from est_server.stores.postgresql.options import PostgresqlOptions
+from est_server.stores.postgresql.session import PostgresqlSession
+from est_server.stores.store import Store
+from est_server.stores.transaction import Transaction
+
+
+class PostgresqlStore(Store):
+    """A store in one PostgreSQL database, which servers on any number of machines may share."""
+
+    @classmethod
+    @asynccontextmanager
+    async def open(
+        cls,
+        address: PostgresqlAddress,
+        *,
+        clock: Clock | None = None,
+        options: StoreOptions | None = None,
+        postgresql: PostgresqlOptions | None = None,
+        owner: str | None = None,
+    ) -> AsyncIterator[PostgresqlStore]:
+        """Open the store, making its tables if they are not there.
+
+        Leaving the context carries out the writes that wait, then closes the connections.
+
+        :param address: the database.
+        :param clock: measures leases and tells whether a certificate or secret has expired; left
+            out, it is the database's clock, the only one that all machines share.
+        :param options: bounds of any store.
+        :param postgresql: bounds of the connections.
+        :param owner: see :class:`~est_server.stores.store.Store`.
+        :raises ConfigurationError: the database cannot be reached, is too old, or holds tables of
+            another program or of a newer version of this one.
+        """
+        postgresql = postgresql or PostgresqlOptions()
+        address.warn_of_weakness()
+        await asyncio.to_thread(database.prepare, address, postgresql)
+        store = cls(
+            PostgresqlEngine(address, postgresql),
+            moment=_moment if clock is None else lambda _: clock.now(),
+            options=options or StoreOptions(),
+            owner=owner,
+        )
+        try:
+            yield store
+        finally:
+            await store.close()
+
+
+def _moment(db: Transaction) -> datetime:
+    assert isinstance(db, PostgresqlSession)
+    return db.moment
