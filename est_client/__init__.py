@@ -7,7 +7,7 @@ from est_client.interfaces import KeyStore
 from est_client.key_store import FileKeyStore
 from est_client.lifecycle import enroll_device, renew_device
 from est_client.redirects import RedirectPolicy
-from est_client.renewal import RenewalPolicy
+from est_client.renewal import RenewalPolicy, Upkeep, keep_current
 from est_client.retry import RetryPolicy
 from est_client.secrets import HttpLogin
 from est_client.trust import TrustDatabase
@@ -26,8 +26,10 @@ __all__ = [
     "RenewalPolicy",
     "RetryPolicy",
     "TrustDatabase",
+    "Upkeep",
     "connector_for",
     "enroll_device",
     "generate_key",
+    "keep_current",
     "renew_device",
 ]

@@ -107,6 +107,13 @@ def contents_as_wished(
     )
 
 
+def kind_wished(wishes: CsrWishes | None) -> str | None:
+    """What kind of key to make so that it is as the server asks; ``None``: it does not care."""
+    if wishes is None or wishes.key is None:
+        return None
+    return {"ec": "ec-p256", "rsa": "rsa-3072"}.get(wishes.key, wishes.key)
+
+
 def _by_oid(values: Mapping[str, str]) -> dict[str, str]:
     try:
         return {oid_of(k, NAME_ATTRIBUTES | REQUEST_ATTRIBUTES): v for k, v in values.items()}

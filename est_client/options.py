@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from est_client.commands import cacerts, conformance, csrattrs, enroll, reenroll, serverkeygen
+from est_client.store_commands import renew
 from est_protocol.keys import KEY_KINDS
 
 _EXIT_STATUS = """\
@@ -27,6 +28,9 @@ examples:
   A device with a birth certificate, for a new operational key, over CoAP:
     est-client enroll --url coaps://est.example --ca-cert ca.pem \\
         --key birth.key --cert birth.pem --new-key device.key --out device.pem
+  The same, with all that it has in one directory, for `est-client renew`:
+    est-client enroll --url coaps://est.example --ca-cert ca.pem \\
+        --key birth.key --cert birth.pem --store /var/lib/est
   A device with a one-time secret:
     est-client enroll --url coaps://est.example --ca-cert ca.pem \\
         --key device.key --otp-file secret.txt --out device.pem
@@ -37,6 +41,20 @@ _REENROLL_EXAMPLE = """\
 example:
     est-client reenroll --url https://est.example:8443 --ca-cert ca.pem \\
         --key device.key --cert device.pem --new-key next.key --out next.pem
+
+"""
+
+_RENEW = """\
+Renew the certificate in a key store if it is time to, and do nothing if it is not. To be run every
+hour or so, by cron or a systemd timer. It is time after two thirds of the certificate's life, more
+or less, so that devices that were made together do not come together. The CA certificates are
+fetched first, and when they come of age, so that a roll-over of the CA is followed. Whatever moment
+it is interrupted at, the device has a working identity, and the next run goes on."""
+
+_RENEW_EXAMPLES = """\
+examples:
+    est-client renew --url https://est.example:8443 --store /var/lib/est
+    est-client renew --url coaps://est.example --store /var/lib/est --watch
 
 """
 
@@ -91,6 +109,7 @@ def parser() -> argparse.ArgumentParser:
     _add_csrattrs(commands)
     _add_enroll(commands)
     _add_reenroll(commands)
+    _add_renew(commands)
     _add_serverkeygen(commands)
     _add_conformance(commands)
     return top
@@ -129,7 +148,7 @@ def _add_csrattrs(commands: _Commands[argparse.ArgumentParser]) -> None:
 def _add_enroll(commands: _Commands[argparse.ArgumentParser]) -> None:
     parser = _add_command(commands, "enroll", "get a certificate for a key", _ENROLL_EXAMPLES)
     parser.set_defaults(command=enroll)
-    _add_identity(parser, key_required=True)
+    _add_store(_add_identity(parser, key_required=False), required=False)
     _add_secrets(parser)
     _add_request(parser, "CN= and the UDID of the key, its SHA-256")
     _add_following(parser)
@@ -191,6 +210,42 @@ def _add_reenroll(commands: _Commands[argparse.ArgumentParser]) -> None:
     _add_request(parser, "the subject of --cert, and servers refuse others")
     _add_following(parser)
     _add_out(parser, "the new certificate, which may be the file of --cert,")
+
+
+def _add_renew(commands: _Commands[argparse.ArgumentParser]) -> None:
+    parser = _add_command(
+        commands, "renew", "renew what is in a key store, when due", _RENEW_EXAMPLES
+    )
+    parser.description = _RENEW
+    parser.set_defaults(command=renew)
+    group = parser.add_argument_group("renewal")
+    _add_store(group, required=True)
+    group.add_argument("--force", action="store_true", help="renew now, due or not")
+    group.add_argument(
+        "--keep-key", action="store_true", help="for the same key; by default each has a new one"
+    )
+    group.add_argument(
+        "--key-type",
+        choices=KEY_KINDS,
+        help="what to make (default: as the server asks, or as the current one)",
+    )
+    group.add_argument(
+        "--watch", action="store_true", help="do not end, but renew whenever it is due"
+    )
+    _add_pop_linking(group)
+    _add_wait(group)
+    _add_following(parser)
+    parser.add_argument("--out", metavar="FILE", help="write the new certificate there too")
+
+
+def _add_store(group: _Group, *, required: bool) -> None:
+    group.add_argument(
+        "--store",
+        required=required,
+        metavar="DIR",
+        help="key store: key, certificate, trust anchors and pending requests, each replaced "
+        "atomically; made, with mode 0700, if it is not there",
+    )
 
 
 def _add_conformance(commands: _Commands[argparse.ArgumentParser]) -> None:
@@ -333,7 +388,7 @@ def _add_trust(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_identity(parser: argparse.ArgumentParser, *, key_required: bool) -> None:
+def _add_identity(parser: argparse.ArgumentParser, *, key_required: bool) -> _Group:
     group = parser.add_argument_group("identity of the device")
     group.add_argument(
         "--key",
@@ -352,6 +407,7 @@ def _add_identity(parser: argparse.ArgumentParser, *, key_required: bool) -> Non
         choices=KEY_KINDS,
         help="what to make where a key is made (default: ec-p256, or what the server asks for)",
     )
+    return group
 
 
 def _add_secrets(parser: argparse.ArgumentParser) -> None:
@@ -393,11 +449,19 @@ def _add_subject(group: _Group, default_subject: str) -> None:
         metavar="RFC4514",
         help=f"name to ask for, such as 'CN=pump 7,O=Example' (default: {default_subject})",
     )
+    _add_pop_linking(group)
+    _add_wait(group)
+
+
+def _add_pop_linking(group: _Group) -> None:
     group.add_argument(
         "--no-pop-linking",
         action="store_true",
         help="do not bind the request to its channel (RFC 7030 section 3.5)",
     )
+
+
+def _add_wait(group: _Group) -> None:
     group.add_argument(
         "--wait",
         type=_seconds,

@@ -77,7 +77,7 @@ class Run:
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     run = Run(tmp_path, MemoryServer(CA, make_server(CA)))
-    monkeypatch.setattr("est_client.commands.connector_for", run.connector_for)
+    monkeypatch.setattr("est_client.command_inputs.connector_for", run.connector_for)
     return run
 
 
@@ -273,7 +273,7 @@ def test_redirects_to_other_servers_are_allowed_one_by_one(
         given.append(options["redirects"])
         return original(*arguments, **options)
 
-    monkeypatch.setattr("est_client.commands.EstClient", noting)
+    monkeypatch.setattr("est_client.command_inputs.EstClient", noting)
     allowed = ("--allow-redirect", "a.example", "--allow-redirect", "[::1]:8443")
     assert run("cacerts") == 0
     assert run("cacerts", *allowed) == 0
@@ -291,6 +291,7 @@ def test_redirects_to_other_servers_are_allowed_one_by_one(
         (("enroll", "--key", "absent.key", "--cert", "device.pem"), "absent.key"),
         (("enroll", "--key", "other.key", "--cert", "device.pem"), "not for the key"),
         (("enroll", "--key", "ca.pem"), "private key"),
+        (("enroll",), "--key FILE or --store DIR"),
         (("enroll", "--key", "device.key", "--cert", "absent.pem"), "absent.pem"),
         (("enroll", "--key", "device.key", "--cert", "device.key"), "certificate"),
         (("enroll", "--key", "device.key", "--subject", "pump 7"), "RFC4514|not a name"),
@@ -340,7 +341,7 @@ def test_an_interruption_is_quiet(
 
 
 @pytest.mark.parametrize(
-    "arguments", [[], ["revoke"], ["enroll"], ["cacerts"], ["enroll", "--url", "https://h"]]
+    "arguments", [[], ["revoke"], ["enroll"], ["cacerts"], ["renew", "--url", "https://h"]]
 )
 def test_a_wrong_command_line(arguments: list[str]) -> None:
     with pytest.raises(SystemExit) as exit_:
@@ -348,7 +349,7 @@ def test_a_wrong_command_line(arguments: list[str]) -> None:
     assert exit_.value.code == 2
 
 
-@pytest.mark.parametrize("command", [[], ["cacerts"], ["enroll"], ["reenroll"]])
+@pytest.mark.parametrize("command", [[], ["cacerts"], ["enroll"], ["reenroll"], ["renew"]])
 def test_help_has_an_example_and_the_exit_status(
     command: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
