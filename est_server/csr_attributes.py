@@ -47,6 +47,8 @@ class AskedAttributes:
         :raises RequestRefused: it lacks something; the sentence says what.
         """
         wishes = self.enforced
+        if not wishes:
+            return
         if operation is Operation.SIMPLEREENROLL:
             wishes = wishes.without_names()
         if operation is Operation.SERVERKEYGEN:
