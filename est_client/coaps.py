@@ -212,6 +212,11 @@ class CoapsConnection:
         """The server, as far as the handshake proved it."""
         return self._coap.address.peer
 
+    @property
+    def repeated(self) -> int:
+        """CoAP messages that were sent again because no acknowledgement came."""
+        return self._coap.repeated
+
     async def request(self, request: EstRequest) -> EstResponse:
         """Send one request; see :meth:`est_client.connection.EstConnection.request`.
 

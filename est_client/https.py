@@ -43,6 +43,7 @@ from est_protocol.secure_channel.stream import (
     StreamLimits,
     TlsTransport,
 )
+from est_protocol.secure_channel.tcp import StreamConnector, tcp_connection
 from est_protocol.secure_channel.tls_endpoints import connect_tls
 
 
@@ -80,6 +81,7 @@ class HttpsConnector:
     :param timeout: seconds for the TCP connection, for the handshake, and for each answer.
     :param limits: the other bounds.
     :param now: the current time, timezone-aware; turns a Retry-After date into seconds.
+    :param open_stream: opens the TCP connection.
     :raises ConfigurationError: host or port cannot be.
     """
 
@@ -94,6 +96,7 @@ class HttpsConnector:
         timeout: float = 30.0,
         limits: HttpsClientLimits = DEFAULT_HTTPS_CLIENT_LIMITS,
         now: Callable[[], datetime] = _now,
+        open_stream: StreamConnector = tcp_connection,
     ) -> None:
         try:
             self._origin = URL.build(scheme="https", host=host, port=port)
@@ -108,6 +111,7 @@ class HttpsConnector:
         self._timeout = timeout
         self._limits = limits
         self._now = now
+        self._open_stream = open_stream
 
     def redirected(self, status: int, target: Target) -> Redirected:
         """The redirect to ``target``, with the connector to follow it by."""
@@ -120,6 +124,7 @@ class HttpsConnector:
                 timeout=self._timeout,
                 limits=self._limits,
                 now=self._now,
+                open_stream=self._open_stream,
             )
             connector._home = self._home
         home = target.origin == self._home
@@ -154,6 +159,7 @@ class HttpsConnector:
                 shutdown_timeout=self._limits.shutdown_timeout,
             ),
             connect_timeout=self._timeout,
+            connect=self._open_stream,
         )
         return HttpsConnection(
             transport,

@@ -35,7 +35,7 @@ from est_server.config.settings import (
     KeyGenerationSettings,
 )
 from est_server.https import HttpsEndpoint, PlainHttpEndpoint
-from est_server.interfaces import Authorizer, LabelPolicy
+from est_server.interfaces import Authorizer, Clock, LabelPolicy
 from est_server.key_protection import KeyGenerationPolicy
 from est_server.label_users import LabelUsers
 from est_server.pem_files import load_certificates
@@ -75,13 +75,17 @@ class Assembly:
 
 @asynccontextmanager
 async def open_service(
-    config: ServerConfig | Path | str, *, authorizer: Authorizer | None = None
+    config: ServerConfig | Path | str,
+    *,
+    authorizer: Authorizer | None = None,
+    clock: Clock | None = None,
 ) -> AsyncIterator[Assembly]:
     """Put together what ``config`` describes; its store is open as long as the context lasts.
 
     :param config: a configuration, or the path of an ``est-server.toml``.
     :param authorizer: decides for every label, in place of the authorizers that the
         configuration names.
+    :param clock: the source of time; the machine's clock by default.
     :raises ConfigurationError: the configuration, or a file that it names, is not usable.
     """
     if not isinstance(config, ServerConfig):
@@ -90,12 +94,13 @@ async def open_service(
     anchors = load_anchors(config)
     https = _https_endpoint(config.https, anchors) if config.https else None
     coaps = _coaps_endpoint(config.coaps, anchors) if config.coaps else None
-    async with open_store(config, serves=True) as store:
+    async with open_store(config, serves=True, clock=clock) as store:
         generator = _key_generator(https, coaps)
         labels = _label_policies(config, authorities, store, authorizer, generator)
         service = EnrollmentService(
             labels,
             store,
+            clock=clock,
             registry=store if authorizer is None and _goes_by_list(config) else None,
             authorizer_timeout=config.service.authorizer_timeout,
             issuance_timeout=config.service.issuance_timeout,
@@ -107,15 +112,18 @@ async def open_service(
             await service.close()
 
 
-def open_store(config: ServerConfig, *, serves: bool = False) -> AbstractAsyncContextManager[Store]:
+def open_store(
+    config: ServerConfig, *, serves: bool = False, clock: Clock | None = None
+) -> AbstractAsyncContextManager[Store]:
     """Open the store that ``config`` describes; see :func:`est_server.stores.opening.open_store`.
 
     :param serves: whether devices are served with it.
+    :param clock: the source of time; the machine's clock by default.
     """
     settings = config.store
     return opening.open_store(
         settings.location,
-        clock=SystemClock(),
+        clock=clock or SystemClock(),
         options=settings.bounds,
         sqlite=settings.sqlite,
         postgresql=settings.postgresql,

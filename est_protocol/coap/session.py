@@ -159,6 +159,9 @@ class CoapSession(interfaces.MessageInterface):  # type: ignore[misc]
         self.lost: ChannelError | None = None
         #: Datagrams of the peer that were no CoAP, or one request too many.
         self.dropped = 0
+        #: Messages that were sent again because no acknowledgement came.
+        self.repeated = 0
+        self._latest = b""
 
     @property
     def busy(self) -> bool:
@@ -217,6 +220,8 @@ class CoapSession(interfaces.MessageInterface):  # type: ignore[misc]
 
     def send_octets(self, octets: bytes) -> None:
         """Send one encoded message."""
+        self.repeated += octets == self._latest
+        self._latest = octets
         try:
             self._channel.send(octets)
         except ChannelClosed:

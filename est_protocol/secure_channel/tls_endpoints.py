@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from typing import TypeVar, cast
 
 from OpenSSL import SSL
 
@@ -16,6 +16,13 @@ from est_protocol.secure_channel.stream import (
     StreamLimits,
     TlsTransport,
     format_address,
+)
+from est_protocol.secure_channel.tcp import (
+    StreamConnector,
+    StreamListener,
+    StreamListenerFactory,
+    tcp_connection,
+    tcp_listener,
 )
 from est_protocol.secure_channel.tls import TlsEngine
 
@@ -37,20 +44,19 @@ class TlsServer:
         self._warned = False
         self._none_left = asyncio.Event()
         self._none_left.set()
-        self._listener: asyncio.Server
-        self._names: list[Any] = []
+        self._listener: StreamListener
         #: How many connections were turned away, or ended, because there were too many.
         self.turned_away = 0
 
     @property
     def addresses(self) -> list[str]:
         """Where it listens, or did, as ``host:port``."""
-        return [format_address(name) for name in self._names]
+        return [format_address(name) for name in self._listener.addresses]
 
     @property
     def port(self) -> int:
         """The port of the first listening socket."""
-        return int(self._names[0][1])
+        return int(self._listener.addresses[0][1])
 
     @property
     def connections(self) -> int:
@@ -125,6 +131,7 @@ async def serve_tls(
     is_idle: Callable[[asyncio.BaseProtocol], bool] = lambda _: False,
     reuse_port: bool = False,
     backlog: int = 128,
+    listen: StreamListenerFactory = tcp_listener,
 ) -> TlsServer:
     """Listen for TLS connections and run a protocol on each.
 
@@ -139,6 +146,7 @@ async def serve_tls(
     :param is_idle: whether a connection's protocol has nothing to do but wait for the peer.
     :param reuse_port: let several processes listen on the port (``SO_REUSEPORT``).
     :param backlog: TCP connections that may wait to be accepted.
+    :param listen: opens the listening socket.
     :raises OSError: the address cannot be listened on.
     """
     server = TlsServer(max_connections, is_idle)
@@ -155,10 +163,7 @@ async def serve_tls(
         server._admit(transport)
         return transport
 
-    server._listener = await asyncio.get_running_loop().create_server(
-        accept, host, port, backlog=backlog, reuse_port=reuse_port or None
-    )
-    server._names = [sock.getsockname() for sock in server._listener.sockets]
+    server._listener = await listen(accept, host, port, backlog=backlog, reuse_port=reuse_port)
     return server
 
 
@@ -172,11 +177,13 @@ async def connect_tls(
     server_name: str | None = None,
     limits: StreamLimits = DEFAULT_STREAM_LIMITS,
     connect_timeout: float = 10.0,
+    connect: StreamConnector = tcp_connection,
 ) -> tuple[TlsTransport, Protocol]:
     """Connect to a TLS server and run a protocol on the connection.
 
     :param server_name: for the server_name extension; ``None`` for IP addresses.
     :param connect_timeout: seconds for the name look-up and the TCP connection.
+    :param connect: opens the TCP connection.
     :raises PeerNotTrusted: the server's chain does not verify and ``context`` requires that.
     :raises ChannelError: there is no server, or no handshake.
     """
@@ -186,7 +193,7 @@ async def connect_tls(
 
     try:
         async with asyncio.timeout(connect_timeout):
-            _, transport = await asyncio.get_running_loop().create_connection(
+            _, transport = await connect(
                 lambda: TlsTransport(make_engine, protocol_factory, limits, server=False),
                 host,
                 port,

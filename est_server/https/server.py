@@ -12,6 +12,7 @@ from aiohttp import web
 
 from est_protocol.secure_channel.context import LocalCredentials, TrustAnchors, tls_context
 from est_protocol.secure_channel.policy import TlsPolicy
+from est_protocol.secure_channel.tcp import StreamListenerFactory, tcp_listener
 from est_protocol.secure_channel.tls_endpoints import TlsServer, serve_tls
 from est_server.https.deadlines import RequestDeadlines
 from est_server.https.limits import HttpsLimits
@@ -36,6 +37,7 @@ class HttpsEndpoint:
     :param limits: every bound.
     :param reuse_port: let several processes listen on the port.
     :param access_log: a logger for one line per HTTP request; EST's audit trail is elsewhere.
+    :param open_listener: opens the listening socket.
     """
 
     credentials: LocalCredentials
@@ -46,6 +48,7 @@ class HttpsEndpoint:
     limits: HttpsLimits = field(default_factory=HttpsLimits)
     reuse_port: bool = False
     access_log: logging.Logger | None = None
+    open_listener: StreamListenerFactory = tcp_listener
 
 
 class HttpsServer:
@@ -122,6 +125,7 @@ async def serve(app: web.Application, endpoint: HttpsEndpoint) -> HttpsServer:
             max_connections=limits.max_connections,
             is_idle=lambda protocol: isinstance(protocol, RequestDeadlines) and protocol.idle,
             reuse_port=endpoint.reuse_port,
+            listen=endpoint.open_listener,
         )
     except OSError:
         await runner.cleanup()
