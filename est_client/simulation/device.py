@@ -14,7 +14,7 @@ from cryptography import x509
 
 from est_client.client import EstClient
 from est_client.connection import Connector
-from est_client.lifecycle import enroll_device, renew_device
+from est_client.lifecycle import Waiting, enroll_device, renew_device
 from est_client.simulation.flash import Flash, FlashKeyStore
 from est_client.simulation.metered import MeteredConnector
 from est_client.simulation.microcontroller import Processor
@@ -174,7 +174,7 @@ class SimulatedDevice:
             return None
         return steps[number % len(steps)] if steps else self._random.randint(1, _STEPS)
 
-    def _new_key(self) -> SigningKey:
+    def _new_key(self, _kind: str | None) -> SigningKey:
         self.processor.make_key()
         return self._make_key()
 
@@ -243,11 +243,11 @@ class SimulatedDevice:
             and (identity.chain != self.factory.credentials.chain)
         )
 
-    def _client(self) -> EstClient:
+    async def _client(self) -> EstClient:
         factory = self.factory
         return EstClient(
             self._connector,
-            trust=TrustDatabase(explicit=self._anchors),
+            trust=TrustDatabase(explicit=await self._store.trust_anchors() or self._anchors),
             otp_challenge=factory.secret and f"{factory.udid}:{factory.secret}",
             retry=self._scenario.retry,
             keep_connection=self._scenario.profile.patience,
@@ -264,11 +264,12 @@ class SimulatedDevice:
         while not self._is_enrolled:
             self.life.attempts += 1
             try:
-                async with self._client() as client:
+                async with await self._client() as client:
                     await enroll_device(
                         client,
                         self._store,
                         fresh_key=self._scenario.identity is IdentityModel.BIRTH_CERTIFICATE,
+                        wait=Waiting(now=self._now),
                     )
             except EstError as error:
                 self._note_failure(describe(error))
@@ -302,8 +303,8 @@ class SimulatedDevice:
         before: LocalCredentials = self.flash.read("identity")
         while self.flash.read("identity").chain == before.chain:
             try:
-                async with self._client() as client:
-                    await renew_device(client, self._store)
+                async with await self._client() as client:
+                    await renew_device(client, self._store, wait=Waiting(now=self._now))
             except EstError as error:
                 if not _may_pass(error) or self._now() > before.chain[0].not_valid_after_utc:
                     raise
@@ -313,7 +314,7 @@ class SimulatedDevice:
 
     async def _reset(self) -> None:
         """A factory reset: the operational identity is gone, the factory's is still there."""
-        self.flash.erase("identity", "pending")
+        self.flash.erase("identity", "pending", "request", "anchors")
         credentials = self.factory.credentials
         await self._store.replace_identity(credentials.key, credentials.chain)
         try:

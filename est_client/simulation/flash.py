@@ -10,6 +10,7 @@ from typing import Any
 
 from cryptography import x509
 
+from est_client.pending_request import PendingRequest
 from est_protocol.errors import ConfigurationError
 from est_protocol.keys import SigningKey, spki_der
 from est_protocol.secure_channel.context import LocalCredentials
@@ -87,10 +88,10 @@ class Flash:
 class FlashKeyStore:
     """A :class:`~est_client.interfaces.KeyStore` in a :class:`Flash`.
 
-    :param make_key: makes the keys.
+    :param make_key: makes the keys; is told the kind that is asked for, ``None`` for any.
     """
 
-    def __init__(self, flash: Flash, make_key: Callable[[], SigningKey]) -> None:
+    def __init__(self, flash: Flash, make_key: Callable[[str | None], SigningKey]) -> None:
         self._flash = flash
         self._make_key = make_key
 
@@ -99,11 +100,11 @@ class FlashKeyStore:
         identity: LocalCredentials | None = self._flash.read("identity")
         return identity
 
-    async def pending_key(self) -> SigningKey:
+    async def pending_key(self, kind: str | None = None) -> SigningKey:
         """The key to certify next; see the protocol."""
         key: SigningKey | None = self._flash.read("pending")
         if key is None:
-            key = self._make_key()
+            key = self._make_key(kind)
             await self._flash.write(pending=key)
         return key
 
@@ -111,8 +112,31 @@ class FlashKeyStore:
         """Make ``key`` and ``chain`` the identity; see the protocol."""
         if chain and spki_der(chain[0].public_key()) != spki_der(key.public_key()):
             raise ConfigurationError("the certificate is not for the key")
-        await self._flash.write(identity=LocalCredentials(key, tuple(chain)), pending=None)
+        await self._flash.write(
+            identity=LocalCredentials(key, tuple(chain)), pending=None, request=None
+        )
 
     async def discard_pending_key(self) -> None:
         """Forget the pending key; see the protocol."""
         await self._flash.write(pending=None)
+
+    async def pending_request(self) -> PendingRequest | None:
+        """The request that the server has put off; see the protocol."""
+        request: PendingRequest | None = self._flash.read("request")
+        return request
+
+    async def remember_request(self, request: PendingRequest) -> None:
+        """Keep ``request``; see the protocol."""
+        await self._flash.write(request=request)
+
+    async def forget_request(self) -> None:
+        """Forget the pending request; see the protocol."""
+        await self._flash.write(request=None)
+
+    async def trust_anchors(self) -> tuple[x509.Certificate, ...]:
+        """The trust anchors that were learned from the server; see the protocol."""
+        return self._flash.read("anchors") or ()
+
+    async def replace_trust_anchors(self, anchors: Sequence[x509.Certificate]) -> None:
+        """Trust ``anchors``; see the protocol."""
+        await self._flash.write(anchors=tuple(anchors))
