@@ -23,6 +23,9 @@ from est_server.stores.transaction import Value
 #: One lock for all writers of a database; the first number is "ESTS".
 WRITE_LOCK = (0x45535453, 1)
 
+#: Whoever may write holds this one, shared, as long as it is connected; a copy holds it alone.
+USE_LOCK = (WRITE_LOCK[0], 2)
+
 #: Each statement must see what was committed before it, not before the lock was waited for; so
 #: the isolation level is not left to the database's configuration.
 _BEGIN = (
@@ -50,11 +53,15 @@ class Connector:
 
     :param address: the database.
     :param options: bounds and times.
+    :param exclusive: only if nobody else can write, and nobody else can meanwhile.
     """
 
-    def __init__(self, address: PostgresqlAddress, options: PostgresqlOptions) -> None:
+    def __init__(
+        self, address: PostgresqlAddress, options: PostgresqlOptions, *, exclusive: bool = False
+    ) -> None:
         self._address = address
         self._options = options
+        self._exclusive = exclusive
         self._lock = threading.Lock()
         self._paused_until = -1.0
         self._failure = ""
@@ -93,10 +100,24 @@ class Connector:
                     _milliseconds(options.idle_in_transaction_timeout),
                 ),
             )
+            if read_only == "off":
+                self._take_use_lock(connection)
         except BaseException:
             connection.close()
             raise
         return connection
+
+    def _take_use_lock(self, connection: Connection[TupleRow]) -> None:
+        if self._exclusive:
+            try:
+                # Those that were closed a moment ago may hold it still, so it is waited for.
+                connection.execute("SELECT pg_advisory_lock(%s, %s)", USE_LOCK)
+            except psycopg.errors.LockNotAvailable:
+                raise psycopg.OperationalError("a server has it open; stop it first") from None
+            return
+        query = "SELECT pg_try_advisory_lock_shared(%s, %s)"
+        if connection.execute(query, USE_LOCK).fetchone() != (True,):
+            raise psycopg.OperationalError("it is being copied")
 
     def _parameters(self) -> dict[str, str]:
         silence = int(self._options.answer_timeout.total_seconds())

@@ -11,12 +11,16 @@ from contextlib import closing, contextmanager
 from datetime import timedelta
 from pathlib import Path
 from random import Random
+from typing import Any, Protocol
+
+import psycopg
+import pytest
 
 from est_protocol.errors import RefusalReason, RequestRefused
 from est_server.ledger_records import IssuanceTicket
 from est_server.service import SystemClock
-from est_server.stores.sqlite import SqliteStore
-from tests.server.enrolling_process import DEVICES, LABELS
+from est_server.stores.postgresql import PostgresqlAddress
+from tests.server.enrolling_process import DEVICES, LABELS, open_store
 from tests.server.ledger_values import FakeClock, first_enrollment
 
 #: What must be true of a ledger at any moment, as queries that must find nothing.
@@ -42,11 +46,75 @@ _INVARIANTS = {
 }
 
 
+class Database(Protocol):
+    """The database under a store, as seen past the store."""
+
+    location: str
+
+    def query(self, sql: str) -> list[tuple[Any, ...]]:
+        """The rows of a query."""
+        ...
+
+    def damage(self) -> list[tuple[Any, ...]]:
+        """What the database itself finds wrong."""
+        ...
+
+
+class SqliteFile:
+    """A file."""
+
+    def __init__(self, path: Path) -> None:
+        self.location = str(path)
+
+    def query(self, sql: str) -> list[tuple[Any, ...]]:
+        """The rows of a query."""
+        with closing(sqlite3.connect(self.location)) as db:
+            return db.execute(sql).fetchall()
+
+    def damage(self) -> list[tuple[Any, ...]]:
+        """Broken pages and references."""
+        found = [row for row in self.query("PRAGMA integrity_check") if row != ("ok",)]
+        return found + self.query("PRAGMA foreign_key_check")
+
+
+class PostgresqlDatabase:
+    """A database of the tests' server."""
+
+    def __init__(self, address: PostgresqlAddress) -> None:
+        self.location = address.url
+
+    def query(self, sql: str) -> list[tuple[Any, ...]]:
+        """The rows of a query."""
+        with psycopg.connect(self.location) as db:
+            return db.execute(sql.encode()).fetchall()
+
+    def damage(self) -> list[tuple[Any, ...]]:
+        """It was not PostgreSQL that was killed."""
+        return []
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> Database:
+    """Every kind of database in turn."""
+    if request.param == "sqlite":
+        return SqliteFile(tmp_path / "store.db")
+    return PostgresqlDatabase(request.getfixturevalue("postgresql_database"))
+
+
 @contextmanager
-def enrolling(path: Path, owners: list[str], seed: int) -> Iterator[list[subprocess.Popen[str]]]:
+def enrolling(
+    database: Database, owners: list[str], seed: int
+) -> Iterator[list[subprocess.Popen[str]]]:
     processes = [
         subprocess.Popen(
-            [sys.executable, "-m", "tests.server.enrolling_process", str(path), owner, str(seed)],
+            [
+                sys.executable,
+                "-m",
+                "tests.server.enrolling_process",
+                database.location,
+                owner,
+                str(seed),
+            ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -78,57 +146,48 @@ def kill_after(process: subprocess.Popen[str], answers: int) -> set[bytes]:
     return {bytes.fromhex(line.split()[2]) for line in lines if line.endswith("\n")}
 
 
-def assert_invariants(path: Path, answered: set[bytes]) -> None:
-    with closing(sqlite3.connect(path)) as db:
-        for name, sql in _INVARIANTS.items():
-            assert db.execute(sql).fetchall() == [], name
-        assert db.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
-        assert db.execute("PRAGMA foreign_key_check").fetchall() == []
-        issued = {
-            row[0] for row in db.execute("SELECT sha256 FROM issuances WHERE status = 'issued'")
-        }
+def assert_invariants(database: Database, answered: set[bytes]) -> None:
+    for name, sql in _INVARIANTS.items():
+        assert database.query(sql) == [], name
+    assert database.damage() == []
+    issued = {
+        row[0] for row in database.query("SELECT sha256 FROM issuances WHERE status = 'issued'")
+    }
     assert answered <= issued
 
 
 async def test_nothing_that_was_answered_is_lost_when_processes_are_killed(
-    tmp_path: Path,
+    database: Database,
 ) -> None:
-    path = tmp_path / "store.db"
     random = Random(7030)
     answered: set[bytes] = set()
     for seed in range(3):
-        with enrolling(path, ["one", "two"], seed) as processes:
+        with enrolling(database, ["one", "two"], seed) as processes:
             for process in processes:
                 answered |= kill_after(process, random.randrange(5, 60))
-        assert_invariants(path, answered)
+        assert_invariants(database, answered)
     assert len(answered) >= 30
-    await assert_nobody_is_stuck(path)
-    assert_invariants(path, answered)
+    await assert_nobody_is_stuck(database)
+    assert_invariants(database, answered)
 
 
-async def assert_nobody_is_stuck(path: Path) -> None:
+async def assert_nobody_is_stuck(database: Database) -> None:
     """Once the leases have run out, only a device that has a certificate is refused."""
     clock = FakeClock(SystemClock().now() + timedelta(minutes=1))
     intents = [
         first_enrollment(device, key="c", label=label) for device in DEVICES for label in LABELS
     ]
-    async with SqliteStore.open(path, clock=clock) as store:
+    async with open_store(database.location, None, clock) as store:
         results = await asyncio.gather(
             *(store.begin(intent) for intent in intents), return_exceptions=True
         )
+        certified = set(
+            database.query("SELECT device, label FROM issuances WHERE state = 'active'")
+        )
         for intent, result in zip(intents, results, strict=True):
-            if has_certificate(path, intent.device, intent.label):
+            if (intent.device, intent.label or "") in certified:
                 assert isinstance(result, RequestRefused)
                 assert result.reason is RefusalReason.ALREADY_CLAIMED
             else:
                 assert isinstance(result, IssuanceTicket)
                 await store.abandon(result, reason="test", now=clock.now())
-
-
-def has_certificate(path: Path, device: str, label: str | None) -> bool:
-    with closing(sqlite3.connect(path)) as db:
-        row = db.execute(
-            "SELECT count(*) FROM issuances WHERE device = ? AND label = ? AND state = 'active'",
-            (device, label or ""),
-        ).fetchone()
-    return bool(row[0])
