@@ -78,6 +78,9 @@ def _tables(kind: type, name: str) -> Iterator[tuple[str, type]]:
     if name:
         yield name, kind
     for key, hint in _fields(kind):
+        if (row := _row_type(hint)) is not None:
+            yield f"[{key}]", row
+            continue
         inner, is_mapping = _inner(hint)
         if not dataclasses.is_dataclass(inner):
             continue
@@ -91,6 +94,14 @@ def _tables(kind: type, name: str) -> Iterator[tuple[str, type]]:
 def _fields(kind: type) -> list[tuple[str, Any]]:
     hints = typing.get_type_hints(kind, include_extras=True)
     return [(field.name, hints[field.name]) for field in settings_of(kind)]
+
+
+def _row_type(hint: Any) -> type | None:
+    """The type of the tables in an array of tables."""
+    if typing.get_origin(hint) is not tuple:
+        return None
+    row = typing.get_args(hint)[0]
+    return row if dataclasses.is_dataclass(row) and isinstance(row, type) else None
 
 
 def _inner(hint: Any) -> tuple[Any, bool]:
@@ -114,7 +125,7 @@ def _table_section(table: str, kind: type) -> list[str]:
     docs = field_docs(kind)
     for field in settings_of(kind):
         hint = typing.get_type_hints(kind, include_extras=True)[field.name]
-        if dataclasses.is_dataclass(_inner(hint)[0]):
+        if dataclasses.is_dataclass(_inner(hint)[0]) or _row_type(hint) is not None:
             continue
         rows.append(
             f"| `{field.name}` | {_type_text(hint)} | {_default_text(field)} "

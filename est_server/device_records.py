@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from typing import NamedTuple
 
 
 class DeviceState(StrEnum):
@@ -39,11 +41,15 @@ class ListedDevice:
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """A device as the registry knows it: its row in the list, and where it is in its life."""
+    """A device as the registry knows it: its row in the list, and where it is in its life.
+
+    :param list_number: of the list that it came with; ``None`` if it came with none.
+    """
 
     listed: ListedDevice
     state: DeviceState
     changed_at: datetime
+    list_number: int | None = None
 
     @property
     def udid(self) -> str:
@@ -67,15 +73,37 @@ class AddOutcome(StrEnum):
     DUPLICATE = "duplicate"
 
 
-@dataclass(frozen=True, slots=True)
-class ListRow:
+def attributes_text(attributes: Mapping[str, str]) -> str:
+    """Attributes as they are stored: JSON, the same text for the same attributes."""
+    return json.dumps(dict(attributes), sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+
+
+class ListRow(NamedTuple):
     """One row of a device list and where it stands in it.
 
+    Lists have millions of them, so it is a tuple, with the attributes in the form in which they
+    are stored.
+
     :param line: number of the line on which the row starts, from 1; no two rows share one.
+    :param udid: unique device identifier, 1 to 128 printable characters.
+    :param spki_sha256: SHA-256 (32 octets) of the device key's DER SubjectPublicKeyInfo.
+    :param attributes: the attributes as :func:`attributes_text` writes them.
     """
 
     line: int
-    device: ListedDevice
+    udid: str
+    spki_sha256: bytes
+    attributes: str
+
+    @classmethod
+    def of(cls, line: int, device: ListedDevice) -> ListRow:
+        """The row that lists ``device``."""
+        return cls(line, device.udid, device.spki_sha256, attributes_text(device.attributes))
+
+    @property
+    def device(self) -> ListedDevice:
+        """The device that the row lists."""
+        return ListedDevice(self.udid, self.spki_sha256, json.loads(self.attributes))
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,3 +128,34 @@ class ListImport:
     unchanged: int
     conflicting: int
     conflicts: tuple[RowConflict, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ListDescription:
+    """A device list as a whole, once all of it has been read and is believed.
+
+    :param list_id: what it is called; no two lists have the same.
+    :param sha256: SHA-256 (32 octets) of the list's octets.
+    :param signer: the list signer who vouches for it; ``None``: it was accepted unsigned.
+    :param signed_at: when it was signed, as the signature says, if it does.
+    """
+
+    list_id: str
+    sha256: bytes
+    signer: str | None
+    signed_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class ImportedList:
+    """A list that was imported.
+
+    :param number: by which devices refer to it.
+    :param imported_at: when it was imported first.
+    :param devices: how many devices came with it.
+    """
+
+    number: int
+    description: ListDescription
+    imported_at: datetime
+    devices: int

@@ -16,7 +16,7 @@ answered with 500 / 5.00 and logged.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Protocol
@@ -34,6 +34,8 @@ from est_server.device_records import (
     AddOutcome,
     Device,
     DeviceState,
+    ImportedList,
+    ListDescription,
     ListedDevice,
     ListImport,
     ListRow,
@@ -190,13 +192,25 @@ class DeviceRegistry(Protocol):
         """
         ...
 
-    async def import_devices(self, rows: Iterable[ListRow], *, now: datetime) -> ListImport:
+    async def import_devices(
+        self, rows: Iterable[ListRow], describe: Callable[[], ListDescription], *, now: datetime
+    ) -> ListImport:
         """Add a whole list: all rows that do not conflict, or none if anything fails.
 
         Memory does not grow with the list, and the store stays open to others while the rows
-        are read. ``rows`` is consumed in another thread; an exception that it raises
-        is raised here, and nothing is added.
+        are read. ``rows`` is consumed in another thread; an exception that it or ``describe``
+        raises is raised here, and nothing is added.
+
+        The list is recorded with its devices. One that is recorded already keeps its record, to
+        which the devices that were missing are added.
+
+        :param describe: the list as a whole; called after the last row.
+        :raises ConfigurationError: another list has its id, or it has another id.
         """
+        ...
+
+    async def lists(self) -> list[ImportedList]:
+        """The lists that were imported, the first first."""
         ...
 
     async def change_state(

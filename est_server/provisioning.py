@@ -62,6 +62,17 @@ path = "{store}"
 [trust]
 manufacturers = "manufacturers"
 
+# Device lists are believed if one of these has signed them; see
+# docs/how-to/import-a-signed-list.md. Any number of [[list_signers]] may follow each other.
+# [[list_signers]]
+# name = "acme"
+# certificate = "acme-lists.pem"
+
+# For a first try: lists without a signature can be imported with --allow-unsigned, so whoever
+# can write such a file decides which devices are genuine. Set it to false for real devices.
+[devices]
+allow_unsigned = true
+
 # Requests without a label. Only devices of an imported list get certificates.
 [default]
 authorizers = ["device-list"]

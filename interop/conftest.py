@@ -65,7 +65,7 @@ def server(
     under_test = ServerUnderTest(home / "est")
     devices.write_list(home / "devices.csv", _listed)
     devices.write_manufacturer(home / "manufacturer.pem")
-    under_test.command("devices", "import", home / "devices.csv")
+    under_test.command("devices", "import", "--allow-unsigned", home / "devices.csv")
     under_test.command("trust", "add-manufacturer", home / "manufacturer.pem")
     with under_test:
         yield under_test

@@ -94,7 +94,10 @@ def list_device(server: Path, key_hash: str) -> None:
     (server / "list.csv").write_text(f"udid,spki_sha256\nsensor-0001,{key_hash}\n")
     config = str(server / "est-server.toml")
     assert (
-        est_server_command(["devices", "import", str(server / "list.csv"), "--config", config]) == 0
+        est_server_command(
+            ["devices", "import", str(server / "list.csv"), "--allow-unsigned", "--config", config]
+        )
+        == 0
     )
 
 

@@ -108,7 +108,7 @@ A new EST server is in {directory}.
   {directory / "ca" / "root.key"} is not needed to serve: keep it offline.
 
 Next:
-  est-server devices import DEVICES.csv --config {config}
+  est-server devices import DEVICES.csv --allow-unsigned --config {config}
   est-server serve --config {config}
   est-client enroll --url {url} --ca-cert {directory / ROOT_NAME} --key device.key \
 --out device.pem""")

@@ -60,6 +60,11 @@ def unsafe_settings(config: ServerConfig, *, now: datetime) -> list[str]:
             warnings.append(f"{transport.certificate} has expired: devices will not connect")
         elif end < now + _SOON:
             warnings.append(f"{transport.certificate} expires on {end:%Y-%m-%d}")
+    if config.devices.allow_unsigned:
+        warnings.append(
+            "[devices] allow_unsigned is on: anybody's device list can be imported; for real "
+            "devices, configure [[list_signers]] and turn it off"
+        )
     directory = config.trust.manufacturers
     if directory is not None and directory.stat().st_mode & 0o022:
         warnings.append(f"{directory} can be written by others, who could add a manufacturer")

@@ -10,6 +10,8 @@ from enum import StrEnum
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from cryptography import x509
+
 from est_protocol.coap.parameters import TransmissionParameters
 from est_protocol.errors import ConfigurationError
 from est_protocol.http_authentication import DigestAlgorithm
@@ -18,6 +20,7 @@ from est_server.coaps.limits import CoapsLimits
 from est_server.config.csr_attributes import CsrAttributesSettings
 from est_server.config.reader import NOT_A_SETTING, InputDirectory, InputFile, Port
 from est_server.config.registration import RegistrationAuthoritySettings
+from est_server.devices.list_format import ListLimits
 from est_server.https import HttpsLimits, PlainHttpLimits
 from est_server.profiles import CertificateProfile
 from est_server.revocation.publisher import CrlSchedule
@@ -316,6 +319,48 @@ class TrustSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class DevicesSettings:
+    """The import of device lists.
+
+    :param allow_unsigned: whether ``devices import --allow-unsigned`` may import a list that
+        carries no signature. For a first try only: whoever can write such a file decides which
+        devices are genuine. The server warns at every start as long as this is on.
+    :param limits: what a list may be like.
+    """
+
+    allow_unsigned: bool = False
+    limits: ListLimits = field(default_factory=ListLimits)
+
+
+@dataclass(frozen=True, slots=True)
+class ListSignerSettings:
+    """Somebody whose signatures over device lists are believed; the table may be there several
+    times. They are known by exactly one of `certificate`, `public_key` and `ca`.
+
+    :param name: what they are called in the record of an imported list.
+    :param certificate: PEM file with their certificate, or several; its key is what counts, and
+        it must not have expired.
+    :param public_key: PEM file with their public key.
+    :param ca: PEM file with CA certificates. Whoever such a CA has certified is this signer, so
+        narrow it down with the next two unless the CA certifies nobody else. The certificate
+        must come with the signature.
+    :param extended_key_usages: with `ca`: all of which their certificate must have.
+    :param subject: with `ca`: the subject of their certificate, such as ``CN=lists,O=Acme``.
+    :param judge_at_signing_time: take a certificate that has expired, if it was valid when the
+        list was signed. When that was only the signature itself says, so whoever gets hold of
+        the key later can sign with an earlier time.
+    """
+
+    name: str
+    certificate: InputFile | None = None
+    public_key: InputFile | None = None
+    ca: InputFile | None = None
+    extended_key_usages: frozenset[x509.ObjectIdentifier] = frozenset()
+    subject: str | None = None
+    judge_at_signing_time: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class ServiceSettings:
     """Bounds that hold for both transports.
 
@@ -358,6 +403,8 @@ class ServerConfig:
     :param coaps: EST over CoAPS.
     :param crl: certificate revocation lists.
     :param trust: whose birth certificates are believed.
+    :param devices: the import of device lists.
+    :param list_signers: whose signatures over device lists are believed.
     :param service: bounds for both transports.
     :param log: the audit log.
     :param file: where all this was read; for messages.
@@ -371,6 +418,8 @@ class ServerConfig:
     coaps: CoapsSettings | None = None
     crl: CrlSettings | None = None
     trust: TrustSettings = field(default_factory=TrustSettings)
+    devices: DevicesSettings = field(default_factory=DevicesSettings)
+    list_signers: tuple[ListSignerSettings, ...] = ()
     service: ServiceSettings = field(default_factory=ServiceSettings)
     log: LogSettings = field(default_factory=LogSettings)
     file: Path = field(default=Path("est-server.toml"), metadata={NOT_A_SETTING: True})

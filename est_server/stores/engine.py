@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Protocol, TypeVar
 
 from est_protocol.errors import RefusalReason, RequestRefused
-from est_server.device_records import ListImport, ListRow
+from est_server.device_records import ListDescription, ListImport, ListRow
 from est_server.stores.transaction import Transaction
 
 T = TypeVar("T")
@@ -69,7 +69,14 @@ class Engine(Protocol):
         """
         ...
 
-    def import_rows(self, rows: Iterable[ListRow], now: datetime, *, reported: int) -> ListImport:
+    def import_rows(
+        self,
+        rows: Iterable[ListRow],
+        describe: Callable[[], ListDescription],
+        now: datetime,
+        *,
+        reported: int,
+    ) -> ListImport:
         """See :meth:`est_server.interfaces.DeviceRegistry.import_devices`.
 
         :param reported: conflicts that are reported one by one.

@@ -223,6 +223,33 @@ CREATE TABLE crls (
 ) STRICT
 """
 
+#: ``signer`` is empty for a list that was accepted unsigned.
+_LISTS = """
+CREATE TABLE lists (
+    number      INTEGER PRIMARY KEY AUTOINCREMENT,
+    list_id     TEXT NOT NULL UNIQUE,
+    sha256      BLOB NOT NULL CHECK (length(sha256) = 32),
+    signer      TEXT NOT NULL,
+    signed_at   INTEGER,
+    imported_at INTEGER NOT NULL,
+    devices     INTEGER NOT NULL,
+    UNIQUE (sha256, signer)
+) STRICT
+"""
+
+#: The index over the keys is one that can be dropped, as importing a long list does: to build it
+#: again from sorted keys takes a third of the time that keeping it up to date would.
+_DEVICES_WITH_LIST = """
+CREATE TABLE devices_with_list (
+    udid        TEXT PRIMARY KEY CHECK (length(udid) BETWEEN 1 AND 128),
+    spki_sha256 BLOB NOT NULL CHECK (length(spki_sha256) = 32),
+    attributes  TEXT NOT NULL,
+    state       TEXT NOT NULL,
+    changed_at  INTEGER NOT NULL,
+    list        INTEGER REFERENCES lists (number)
+) STRICT, WITHOUT ROWID
+"""
+
 MIGRATIONS: tuple[Migration, ...] = (
     Migration(
         "devices, issuances and claims",
@@ -266,6 +293,21 @@ MIGRATIONS: tuple[Migration, ...] = (
             "CREATE INDEX issued_by_serial ON issuances (serial) WHERE status = 'issued'",
             "CREATE INDEX issued_by_device ON issuances (device) WHERE status = 'issued'",
             "CREATE INDEX issued_by_key ON issuances (spki_sha256) WHERE status = 'issued'",
+        ),
+    ),
+    Migration(
+        "lists, and which list a device came with",
+        (
+            _LISTS,
+            Variants(_DEVICES_WITH_LIST, None),
+            Variants(
+                "INSERT INTO devices_with_list "
+                "SELECT udid, spki_sha256, attributes, state, changed_at, NULL FROM devices",
+                "ALTER TABLE devices ADD COLUMN list BIGINT REFERENCES lists (number)",
+            ),
+            Variants("DROP TABLE devices", None),
+            Variants("ALTER TABLE devices_with_list RENAME TO devices", None),
+            Variants("CREATE UNIQUE INDEX device_keys ON devices (spki_sha256)", None),
         ),
     ),
 )

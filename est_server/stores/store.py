@@ -14,6 +14,8 @@ from est_server.device_records import (
     AddOutcome,
     Device,
     DeviceState,
+    ImportedList,
+    ListDescription,
     ListedDevice,
     ListImport,
     ListRow,
@@ -33,7 +35,14 @@ from est_server.revocations import (
 from est_server.stores.engine import Engine
 from est_server.stores.group_writer import GroupWriter
 from est_server.stores.options import StoreOptions
-from est_server.stores.rules import administration, ledger, registry, revocations, secrets
+from est_server.stores.rules import (
+    administration,
+    ledger,
+    lists,
+    registry,
+    revocations,
+    secrets,
+)
 from est_server.stores.transaction import Transaction
 from est_server.user_credentials import EnrollmentSecret
 
@@ -101,14 +110,22 @@ class Store:
         """Add a handful of devices; see :class:`~est_server.interfaces.DeviceRegistry`."""
         return await self._writer.submit(lambda db: registry.add_devices(db, devices, now))
 
-    async def import_devices(self, rows: Iterable[ListRow], *, now: datetime) -> ListImport:
+    async def import_devices(
+        self, rows: Iterable[ListRow], describe: Callable[[], ListDescription], *, now: datetime
+    ) -> ListImport:
         """Add a whole list; see :class:`~est_server.interfaces.DeviceRegistry`.
 
         Other writes wait while the list is taken over. Those that wait longer than the database
         is set to wait are refused as ``STORE_UNAVAILABLE``, and clients come again.
         """
         reported = self._options.conflicts_reported
-        return await asyncio.to_thread(self._engine.import_rows, rows, now, reported=reported)
+        return await asyncio.to_thread(
+            self._engine.import_rows, rows, describe, now, reported=reported
+        )
+
+    async def lists(self) -> list[ImportedList]:
+        """The lists that were imported, the first first."""
+        return await self._engine.read(lists.every)
 
     async def change_state(
         self, udid: str, state: DeviceState, *, actor: str, reason: str, now: datetime

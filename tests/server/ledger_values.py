@@ -11,7 +11,7 @@ from cryptography import x509
 from est_protocol.keys import spki_sha256
 from est_protocol.messages import Transport
 from est_protocol.operations import Operation
-from est_server.device_records import ListedDevice
+from est_server.device_records import ListDescription, ListedDevice
 from est_server.ledger_records import EnrollmentIntent, Refusal
 from tests.pki import PRESENT, make_ca, make_key, make_leaf
 
@@ -121,3 +121,8 @@ def refusal(detail: str = "") -> Refusal:
         device=None,
         refused_at=PRESENT,
     )
+
+
+def describe(name: str = "list-1") -> ListDescription:
+    """What a list called ``name`` is as a whole; the same list for the same name."""
+    return ListDescription(name, digest(f"octets of {name}"), "acme", PRESENT)

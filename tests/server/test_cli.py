@@ -125,17 +125,26 @@ def write_list(path: Path, *rows: str) -> Path:
     return path
 
 
+def import_unsigned(server: Path, *arguments: str | Path) -> int:
+    return run("devices", "import", "--allow-unsigned", *arguments, "--config", server)
+
+
 def test_import_counts_and_names_the_lines_that_it_left_out(
     server: Path, tmp_path: Path, capsys: Output
 ) -> None:
     good, other = f"a,{1:064x},m1", f"b,{2:064x},m2"
-    assert run("devices", "import", write_list(tmp_path / "1", good), "--config", server) == 0
-    assert capsys.readouterr().out == "added 1, unchanged 0, rejected 0\n"
+    assert import_unsigned(server, write_list(tmp_path / "1", good)) == 0
+    assert capsys.readouterr().out.splitlines()[1:] == ["added 1, unchanged 0, rejected 0"]
     mixed = write_list(tmp_path / "2", good, "c,nonsense,m", other)
-    assert run("devices", "import", mixed, "--config", server) == 1
+    assert import_unsigned(server, mixed) == 2
+    said = capsys.readouterr()
+    assert said.out.startswith("line 3: ")
+    assert "1 of 3 rows are no good; nothing is imported" in said.err
+    assert import_unsigned(server, mixed, "--leave-out-bad-rows") == 1
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("line 3: ")
-    assert lines[1:] == ["added 1, unchanged 1, rejected 1"]
+    assert lines[1].startswith("list unsigned-")
+    assert lines[2:] == ["added 1, unchanged 1, rejected 1"]
 
 
 def test_import_from_standard_input(
@@ -143,13 +152,13 @@ def test_import_from_standard_input(
 ) -> None:
     text = f"udid,spki_sha256\na,{1:064x}\n".encode()
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text)))
-    assert run("devices", "import", "-", "--config", server) == 0
+    assert import_unsigned(server, "-") == 0
     assert "added 1" in capsys.readouterr().out
 
 
 def test_list_and_show(server: Path, tmp_path: Path, capsys: Output) -> None:
     rows = write_list(tmp_path / "1", f"b,{2:064x},m2", f"a,{1:064x},m1")
-    assert run("devices", "import", rows, "--config", server) == 0
+    assert import_unsigned(server, rows) == 0
     capsys.readouterr()
     assert run("devices", "list", "--config", server) == 0
     listed = [line.split()[:2] for line in capsys.readouterr().out.splitlines()]
@@ -196,6 +205,8 @@ COMMANDS = [
     ("init",),
     ("serve",),
     ("devices", "import"),
+    ("devices", "lists"),
+    ("devices", "sign"),
     ("devices", "list"),
     ("devices", "show"),
     ("trust", "add-manufacturer"),

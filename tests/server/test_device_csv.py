@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from est_protocol.errors import ConfigurationError, MessageError
 from est_protocol.keys import PublicKey, spki_der, spki_sha256
 from est_server.device_records import ListedDevice, ListRow
-from est_server.devices.csv_list import CsvLimits, RejectedRow, read_csv
+from est_server.devices.csv_list import CsvList
+from est_server.devices.list_format import ListLimits, RejectedRow
 from tests.pki import make_key
 
 KEY = make_key("listed").public_key()
@@ -25,9 +26,9 @@ PEM = KEY.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
 OTHER_HASH = "ab" * 32
 
 
-def read(text: str | bytes, limits: CsvLimits | None = None) -> list[ListRow | RejectedRow]:
+def read(text: str | bytes, limits: ListLimits | None = None) -> list[ListRow | RejectedRow]:
     octets = text.encode() if isinstance(text, str) else text
-    return list(read_csv(io.BytesIO(octets), limits))
+    return list(CsvList().read(io.BytesIO(octets), limits or ListLimits()))
 
 
 def device(text: str | bytes) -> ListedDevice:
@@ -36,7 +37,7 @@ def device(text: str | bytes) -> ListedDevice:
     return row.device
 
 
-def reason(text: str | bytes, limits: CsvLimits | None = None) -> str:
+def reason(text: str | bytes, limits: ListLimits | None = None) -> str:
     (row,) = read(text, limits)
     assert isinstance(row, RejectedRow), row
     return row.reason
@@ -84,7 +85,7 @@ def test_without_a_udid_it_is_the_hash_of_the_key(text: str) -> None:
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
 def test_byte_order_mark_and_line_ends_make_no_difference(mark: str, end: str) -> None:
     text = f"{mark}udid,spki_sha256{end}{end}dév-1,{HASH.hex()}{end}"
-    assert read(text) == [ListRow(3, ListedDevice("dév-1", HASH))]
+    assert read(text) == [ListRow.of(3, ListedDevice("dév-1", HASH))]
 
 
 def test_the_last_line_needs_no_end() -> None:
@@ -191,15 +192,15 @@ def test_octets_that_are_not_utf8_reject_their_row_only() -> None:
 def test_reading_goes_on_after_a_quote_that_is_never_closed() -> None:
     filler = f"d,{HASH.hex()}\n" * 20
     text = f'udid,spki_sha256\n"d-1,{HASH.hex()}\n{filler}d-2,{OTHER_HASH}\n'
-    rows = read(text, CsvLimits(row_octets=200))
+    rows = read(text, ListLimits(row_octets=200))
     assert isinstance(rows[0], RejectedRow)
     assert "200 octets" in rows[0].reason
-    assert rows[-1] == ListRow(23, ListedDevice("d-2", bytes.fromhex(OTHER_HASH)))
+    assert rows[-1] == ListRow.of(23, ListedDevice("d-2", bytes.fromhex(OTHER_HASH)))
 
 
 def test_a_line_that_is_too_long_is_rejected_and_counts_as_one() -> None:
     text = f"udid,spki_sha256\n{'x' * 1000}\nd-2,{OTHER_HASH}\n"
-    rows = read(text, CsvLimits(row_octets=200))
+    rows = read(text, ListLimits(row_octets=200))
     assert [row.line for row in rows] == [2, 3]
     assert isinstance(rows[1], ListRow)
 
@@ -234,7 +235,7 @@ def test_a_file_without_a_usable_header_is_refused(text: bytes, words: str) -> N
 
 def test_a_list_with_too_many_rows_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="more than 2 rows"):
-        read("spki_sha256\n" + "x\n" * 3, CsvLimits(rows=2))
+        read("spki_sha256\n" + "x\n" * 3, ListLimits(rows=2))
 
 
 def test_a_list_that_cannot_be_read_is_refused() -> None:
@@ -246,12 +247,12 @@ def test_a_list_that_cannot_be_read_is_refused() -> None:
             raise OSError(5, "Input/output error")
 
     with pytest.raises(ConfigurationError, match="Input/output error"):
-        list(read_csv(io.BufferedReader(Broken())))
+        list(CsvList().read(io.BufferedReader(Broken()), ListLimits()))
 
 
 def rows_or_refusal(octets: bytes) -> Iterator[ListRow | RejectedRow]:
     try:
-        yield from read_csv(io.BytesIO(octets), CsvLimits(row_octets=300, rows=50))
+        yield from CsvList().read(io.BytesIO(octets), ListLimits(row_octets=300, rows=50))
     except (ConfigurationError, MessageError):
         return
 

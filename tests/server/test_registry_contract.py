@@ -9,7 +9,7 @@ import pytest
 
 from est_server.device_records import AddOutcome, DeviceState, ListedDevice, ListRow, RowConflict
 from tests.server.conftest import OpenStore, Store
-from tests.server.ledger_values import FakeClock, digest, listed, refusal
+from tests.server.ledger_values import FakeClock, describe, digest, listed, refusal
 
 
 @pytest.fixture
@@ -61,14 +61,14 @@ async def test_each_row_has_its_outcome(store: Store, clock: FakeClock) -> None:
 async def test_a_whole_list_is_imported_with_the_same_rules(store: Store, clock: FakeClock) -> None:
     await store.add_devices([listed(1, model="x"), listed(7)], now=clock.now())
     rows = [
-        ListRow(2, listed(2)),
-        ListRow(3, listed(1, model="x")),
-        ListRow(4, ListedDevice("device-4", digest("key 2"))),
-        ListRow(5, ListedDevice("device-5", digest("key 7"))),
-        ListRow(9, listed(2)),
-        ListRow(11, ListedDevice("device-1", digest("key 11"))),
+        ListRow.of(2, listed(2)),
+        ListRow.of(3, listed(1, model="x")),
+        ListRow.of(4, ListedDevice("device-4", digest("key 2"))),
+        ListRow.of(5, ListedDevice("device-5", digest("key 7"))),
+        ListRow.of(9, listed(2)),
+        ListRow.of(11, ListedDevice("device-1", digest("key 11"))),
     ]
-    report = await store.import_devices(rows, now=clock.now())
+    report = await store.import_devices(rows, describe, now=clock.now())
     # Line 11 has the UDID of line 3, so it is a duplicate before it is a conflict.
     assert (report.added, report.unchanged, report.conflicting) == (1, 1, 4)
     assert report.conflicts == (
@@ -85,10 +85,10 @@ async def test_a_whole_list_is_imported_with_the_same_rules(store: Store, clock:
 async def test_conflicts_with_what_is_listed_are_told_apart(store: Store, clock: FakeClock) -> None:
     await store.add_devices([listed(1), listed(2)], now=clock.now())
     rows = [
-        ListRow(2, listed(1, model="other")),
-        ListRow(3, ListedDevice("device-2", digest("another"))),
+        ListRow.of(2, listed(1, model="other")),
+        ListRow.of(3, ListedDevice("device-2", digest("another"))),
     ]
-    report = await store.import_devices(rows, now=clock.now())
+    report = await store.import_devices(rows, describe, now=clock.now())
     assert report.conflicts == (
         RowConflict(2, AddOutcome.CONFLICT_ATTRIBUTES),
         RowConflict(3, AddOutcome.CONFLICT_UDID),
@@ -99,11 +99,11 @@ async def test_a_list_that_cannot_be_read_to_its_end_adds_nothing(
     store: Store, clock: FakeClock
 ) -> None:
     def rows() -> Iterator[ListRow]:
-        yield ListRow(2, listed(1))
+        yield ListRow.of(2, listed(1))
         raise ValueError("the disk was pulled out")
 
     with pytest.raises(ValueError, match="pulled out"):
-        await store.import_devices(rows(), now=clock.now())
+        await store.import_devices(rows(), describe, now=clock.now())
     assert await store.find_by_udid("device-1") is None
 
 
@@ -113,15 +113,15 @@ async def test_the_store_takes_writes_while_a_list_is_read(
     async with open_store(clock) as one, open_store(clock) as two:
 
         def rows() -> Iterator[ListRow]:
-            yield ListRow(2, listed(1))
+            yield ListRow.of(2, listed(1))
             # In the thread that reads the list: another process adds a device meanwhile.
             asyncio.run_coroutine_threadsafe(
                 two.add_devices([listed(2)], now=clock.now()), loop
             ).result(timeout=5)
-            yield ListRow(3, listed(3))
+            yield ListRow.of(3, listed(3))
 
         loop = asyncio.get_running_loop()
-        report = await one.import_devices(rows(), now=clock.now())
+        report = await one.import_devices(rows(), describe, now=clock.now())
         assert (report.added, report.conflicting) == (2, 0)
         assert [device.udid async for device in one.devices()] == [
             "device-1",
@@ -131,7 +131,7 @@ async def test_the_store_takes_writes_while_a_list_is_read(
 
 
 async def test_an_empty_list_adds_nothing(store: Store, clock: FakeClock) -> None:
-    report = await store.import_devices([], now=clock.now())
+    report = await store.import_devices([], describe, now=clock.now())
     assert (report.added, report.unchanged, report.conflicting) == (0, 0, 0)
 
 

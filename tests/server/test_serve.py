@@ -50,7 +50,19 @@ def config(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
     listed = spki_sha256(pki.make_key("device").public_key()).hex()
     (tmp_path / "list.csv").write_text(f"udid,spki_sha256\nsensor-0001,{listed}\n")
     file = folder / "est-server.toml"
-    assert main(["devices", "import", str(tmp_path / "list.csv"), "--config", str(file)]) == 0
+    assert (
+        main(
+            [
+                "devices",
+                "import",
+                str(tmp_path / "list.csv"),
+                "--allow-unsigned",
+                "--config",
+                str(file),
+            ]
+        )
+        == 0
+    )
     return file
 
 

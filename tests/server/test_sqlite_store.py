@@ -26,6 +26,7 @@ from est_server.stores.transaction import Transaction
 from tests.server.ledger_values import (
     FakeClock,
     certificate,
+    describe,
     first_enrollment,
     listed,
     refusal,
@@ -299,7 +300,7 @@ async def test_a_store_that_another_process_locks_is_unavailable_until_it_lets_g
             with pytest.raises(RequestRefused) as caught:
                 await store.begin(first_enrollment())
             with pytest.raises(RequestRefused) as importing:
-                await store.import_devices([], now=clock.now())
+                await store.import_devices([], describe, now=clock.now())
             assert await store.find_by_udid("device-1") is None
         for refused in (caught.value, importing.value):
             assert refused.reason is RefusalReason.STORE_UNAVAILABLE

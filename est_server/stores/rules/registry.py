@@ -67,7 +67,7 @@ def _add(db: Transaction, listed: ListedDevice, now: datetime) -> AddOutcome:
     if find_by_key(db, listed.spki_sha256) is not None:
         return AddOutcome.CONFLICT_KEY
     db.execute(
-        f"INSERT INTO devices ({DEVICE_COLUMNS}) VALUES (?, ?, ?, ?, ?)",
+        f"INSERT INTO devices ({DEVICE_COLUMNS}) VALUES (?, ?, ?, ?, ?, NULL)",
         (
             listed.udid,
             listed.spki_sha256,

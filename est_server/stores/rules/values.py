@@ -51,16 +51,17 @@ def attributes_column(attributes: Mapping[str, str]) -> str:
 
 
 #: What :func:`device` expects.
-DEVICE_COLUMNS = "udid, spki_sha256, attributes, state, changed_at"
+DEVICE_COLUMNS = "udid, spki_sha256, attributes, state, changed_at, list"
 
 
 def device(row: Row) -> Device:
     """A device from its columns."""
-    udid, spki, attributes, state, changed_at = row
+    udid, spki, attributes, state, changed_at, list_number = row
     return Device(
         listed=ListedDevice(udid, spki, json.loads(attributes)),
         state=DeviceState(state),
         changed_at=from_column(changed_at),
+        list_number=list_number,
     )
 
 

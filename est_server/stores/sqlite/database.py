@@ -159,7 +159,9 @@ def _check_integrity(db: sqlite3.Connection, path: Path) -> None:
 
 def _migrate(db: sqlite3.Connection, path: Path, migrations: Sequence[Migration]) -> None:
     # Another process may have migrated while this one waited for its turn, so the version is
-    # read inside the transaction.
+    # read inside the transaction. A table to which others refer can be replaced only while the
+    # references are not watched; they are checked at the end instead.
+    db.execute("PRAGMA foreign_keys = OFF")
     db.execute("BEGIN IMMEDIATE")
     try:
         _check_identity(db, path, newest=len(migrations))
@@ -173,6 +175,8 @@ def _migrate(db: sqlite3.Connection, path: Path, migrations: Sequence[Migration]
             )
         db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         db.execute(f"PRAGMA user_version = {len(migrations)}")
+        if done < len(migrations) and db.execute("PRAGMA foreign_key_check").fetchone():
+            raise ConfigurationError(f"the store {path} is damaged: a reference leads nowhere")
         db.execute("COMMIT")
     except BaseException:
         if db.in_transaction:

@@ -1,23 +1,64 @@
 """A whole device list in one transaction, with constant memory.
 
 The rows are staged in a temporary table first, which is on disk and belongs to this connection
-alone: as long as rows are read, nobody else waits. Then one transaction compares the staged rows
-with the devices and takes over those that fit.
+alone: as long as rows are read, nobody else waits. Then one transaction takes over those that
+fit. Nearly always all of them do, so that is tried first; only if it fails, the rows are compared
+one by one with each other and with the devices that are there.
 """
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import datetime
+from itertools import chain, islice
 
-from est_server.device_records import AddOutcome, DeviceState, ListImport, ListRow, RowConflict
-from est_server.stores.rules.values import DEVICE_COLUMNS, attributes_column, to_column
+from est_server.device_records import (
+    AddOutcome,
+    DeviceState,
+    ListDescription,
+    ListImport,
+    ListRow,
+    RowConflict,
+)
+from est_server.stores.rules import lists
+from est_server.stores.rules.values import DEVICE_COLUMNS, to_column
+from est_server.stores.sqlite.database import Connection
 
+#: For each of the two databases and for sorting; measured: more makes it no faster.
 _CACHE_KIBIBYTES = 32 * 1024
+#: Rows that one statement inserts; a statement costs as much as a row does otherwise.
+_BATCH = 500
+#: Rows of a list that are looked up to see whether it has been imported before.
+_PROBE = 1000
+#: Devices that may be there already for each row of the list, if building the index over the keys
+#: again is to cost less than adding to it in no order.
+_REBUILD_FACTOR = 8
+#: Lists that are shorter are added in any case.
+_REBUILD_ROWS = 20_000
 
 _STAGED = """
 CREATE TEMP TABLE staged (
+    line        INTEGER PRIMARY KEY,
+    udid        TEXT NOT NULL,
+    spki_sha256 BLOB NOT NULL,
+    attributes  TEXT NOT NULL
+) STRICT
+"""
+_STAGE = "INSERT INTO staged (line, udid, spki_sha256, attributes) VALUES "
+_STAGE_BATCH = _STAGE + ",".join(["(?, ?, ?, ?)"] * _BATCH)
+_INDEX = "CREATE UNIQUE INDEX device_keys ON devices (spki_sha256)"
+
+_KNOWN = """
+SELECT EXISTS (
+    SELECT 1 FROM (SELECT udid, spki_sha256 FROM staged LIMIT ?) s
+    WHERE EXISTS (SELECT 1 FROM main.devices d WHERE d.udid = s.udid)
+       OR EXISTS (SELECT 1 FROM main.devices d WHERE d.spki_sha256 = s.spki_sha256))
+"""
+
+#: The first of several rows with one UDID or key counts.
+_JUDGED = """
+CREATE TEMP TABLE judged (
     line        INTEGER PRIMARY KEY,
     udid        TEXT NOT NULL UNIQUE,
     spki_sha256 BLOB NOT NULL UNIQUE,
@@ -25,20 +66,29 @@ CREATE TEMP TABLE staged (
     outcome     TEXT
 ) STRICT
 """
-
+_DISTINCT = """
+INSERT INTO judged (line, udid, spki_sha256, attributes)
+SELECT line, udid, spki_sha256, attributes FROM staged WHERE true ORDER BY line
+ON CONFLICT (udid) DO NOTHING ON CONFLICT (spki_sha256) DO NOTHING
+"""
 _JUDGE = """
-UPDATE staged SET outcome = coalesce(
-    (SELECT CASE WHEN d.spki_sha256 <> staged.spki_sha256 THEN 'conflict-udid'
-                 WHEN d.attributes <> staged.attributes THEN 'conflict-attributes'
+UPDATE judged SET outcome = coalesce(
+    (SELECT CASE WHEN d.spki_sha256 <> judged.spki_sha256 THEN 'conflict-udid'
+                 WHEN d.attributes <> judged.attributes THEN 'conflict-attributes'
                  ELSE 'unchanged' END
-     FROM main.devices d WHERE d.udid = staged.udid),
-    (SELECT 'conflict-key' FROM main.devices d WHERE d.spki_sha256 = staged.spki_sha256),
+     FROM main.devices d WHERE d.udid = judged.udid),
+    (SELECT 'conflict-key' FROM main.devices d WHERE d.spki_sha256 = judged.spki_sha256),
     'added')
 """
 
 
 def import_rows(
-    db: sqlite3.Connection, rows: Iterable[ListRow], now: datetime, *, reported: int
+    db: Connection,
+    rows: Iterable[ListRow],
+    describe: Callable[[], ListDescription],
+    now: datetime,
+    *,
+    reported: int,
 ) -> ListImport:
     """See :meth:`est_server.interfaces.DeviceRegistry.import_devices`.
 
@@ -46,65 +96,92 @@ def import_rows(
     :param reported: conflicts that are reported one by one.
     """
     db.execute("PRAGMA temp_store = FILE")
-    # Rows come in no order, so most of the time goes into finding pages again; with 32 MiB for
-    # each of the two databases 300,000 rows take a fifth less.
     db.execute(f"PRAGMA temp.cache_size = -{_CACHE_KIBIBYTES}")
     db.execute(f"PRAGMA main.cache_size = -{_CACHE_KIBIBYTES}")
     db.execute("BEGIN")
     db.execute(_STAGED)
-    duplicating, duplicates = _stage(db, rows, reported)
+    staged = _stage(db, rows)
+    description = describe()
     db.execute("COMMIT")
-    db.execute("BEGIN IMMEDIATE")
-    db.execute(_JUDGE)
-    db.execute(
+    db.begin()
+    number = lists.record(db, description, now)
+    if _add_all(db, staged, number, now):
+        result = ListImport(added=staged, unchanged=0, conflicting=0, conflicts=())
+    else:
+        result = _add_what_fits(db, number, now, reported)
+    lists.count_devices(db, number, result.added)
+    db.commit()
+    return result
+
+
+def _stage(db: Connection, rows: Iterable[ListRow]) -> int:
+    """Put all rows into the temporary table; how many there are."""
+    iterator = iter(rows)
+    count = 0
+    while len(batch := list(islice(iterator, _BATCH))) == _BATCH:
+        db.execute(_STAGE_BATCH, tuple(chain.from_iterable(batch)))
+        count += _BATCH
+    db.executemany(_STAGE + "(?, ?, ?, ?)", batch)
+    return count + len(batch)
+
+
+def _add_all(db: Connection, staged: int, number: int, now: datetime) -> bool:
+    """Add all rows, or nothing if one of them does not fit."""
+    if db.execute(_KNOWN, (_PROBE,)).fetchone()[0]:
+        return False
+    rebuild = staged >= _REBUILD_ROWS and not _has_devices(db, staged * _REBUILD_FACTOR)
+    db.execute("SAVEPOINT all_rows")
+    try:
+        if rebuild:
+            db.execute("DROP INDEX device_keys")
+        _insert(db, "staged", "true", number, now)
+        if rebuild:
+            db.execute(_INDEX)
+    except sqlite3.IntegrityError:
+        db.execute("ROLLBACK TO all_rows")
+        return False
+    finally:
+        if db.in_transaction:
+            db.execute("RELEASE all_rows")
+    return True
+
+
+def _has_devices(db: Connection, count: int) -> bool:
+    """Whether there are more than ``count`` devices."""
+    row = db.execute("SELECT 1 FROM main.devices LIMIT 1 OFFSET ?", (count,)).fetchone()
+    return row is not None
+
+
+def _insert(db: Connection, table: str, condition: str, number: int, now: datetime) -> int:
+    return db.execute(
         f"INSERT INTO main.devices ({DEVICE_COLUMNS}) "
-        "SELECT udid, spki_sha256, attributes, ?, ? FROM staged WHERE outcome = 'added' "
+        f"SELECT udid, spki_sha256, attributes, ?, ?, ? FROM {table} WHERE {condition} "
         "ORDER BY udid",
-        (DeviceState.LISTED.value, to_column(now)),
+        (DeviceState.LISTED.value, to_column(now), number),
+    ).rowcount
+
+
+def _add_what_fits(db: Connection, number: int, now: datetime, reported: int) -> ListImport:
+    db.execute(_JUDGED)
+    db.execute(_DISTINCT)
+    db.execute(_JUDGE)
+    _insert(db, "judged", "outcome = 'added'", number, now)
+    return _report(db, reported)
+
+
+def _report(db: Connection, reported: int) -> ListImport:
+    counts = dict(db.execute("SELECT outcome, count(*) FROM judged GROUP BY outcome").fetchall())
+    added, unchanged = counts.get("added", 0), counts.get("unchanged", 0)
+    [total] = db.execute("SELECT count(*) FROM staged").fetchone()
+    conflicts = db.execute(
+        "SELECT s.line, coalesce(j.outcome, ?) FROM staged s LEFT JOIN judged j USING (line) "
+        "WHERE j.outcome IS NULL OR j.outcome NOT IN ('added', 'unchanged') "
+        "ORDER BY s.line LIMIT ?",
+        (AddOutcome.DUPLICATE.value, reported),
     )
-    db.execute("COMMIT")
-    return _report(db, duplicating, duplicates, reported)
-
-
-def _stage(
-    db: sqlite3.Connection, rows: Iterable[ListRow], reported: int
-) -> tuple[int, list[RowConflict]]:
-    duplicating = 0
-    duplicates: list[RowConflict] = []
-    for row in rows:
-        listed = row.device
-        staged = db.execute(
-            "INSERT INTO staged (line, udid, spki_sha256, attributes) VALUES (?, ?, ?, ?) "
-            "ON CONFLICT (udid) DO NOTHING ON CONFLICT (spki_sha256) DO NOTHING",
-            (row.line, listed.udid, listed.spki_sha256, attributes_column(listed.attributes)),
-        ).rowcount
-        if not staged:
-            duplicating += 1
-            if len(duplicates) < reported:
-                duplicates.append(RowConflict(row.line, AddOutcome.DUPLICATE))
-    return duplicating, duplicates
-
-
-def _report(
-    db: sqlite3.Connection, duplicating: int, duplicates: list[RowConflict], reported: int
-) -> ListImport:
-    counts: dict[str, int] = dict(
-        db.execute("SELECT outcome, count(*) FROM staged GROUP BY outcome").fetchall()
-    )
-    added = counts.pop(AddOutcome.ADDED, 0)
-    unchanged = counts.pop(AddOutcome.UNCHANGED, 0)
-    conflicts = duplicates + [
-        RowConflict(line, AddOutcome(outcome))
-        for line, outcome in db.execute(
-            "SELECT line, outcome FROM staged WHERE outcome NOT IN ('added', 'unchanged') "
-            "ORDER BY line LIMIT ?",
-            (reported,),
-        )
-    ]
-    conflicts.sort(key=lambda conflict: conflict.line)
     return ListImport(
         added=added,
         unchanged=unchanged,
-        conflicting=duplicating + sum(counts.values()),
-        conflicts=tuple(conflicts[:reported]),
+        conflicting=total - added - unchanged,
+        conflicts=tuple(RowConflict(line, AddOutcome(outcome)) for line, outcome in conflicts),
     )

@@ -1,0 +1,1 @@
+"""Signatures over device lists: their forms, and who may make them."""

@@ -1,0 +1,72 @@
+"""The imported device lists, each function inside a transaction that its caller began."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import NoReturn
+
+from est_protocol.errors import ConfigurationError
+from est_server.device_records import ImportedList, ListDescription
+from est_server.stores.rules.values import Row, from_column, to_column
+from est_server.stores.transaction import Transaction
+
+_COLUMNS = "number, list_id, sha256, signer, signed_at, imported_at, devices"
+
+
+def every(db: Transaction) -> list[ImportedList]:
+    """All lists, the first first."""
+    rows = db.execute(f"SELECT {_COLUMNS} FROM lists ORDER BY number").fetchall()
+    return [_imported_list(row) for row in rows]
+
+
+def record(db: Transaction, description: ListDescription, now: datetime) -> int:
+    """The number of a list, which is recorded unless it has been before.
+
+    :raises ConfigurationError: another list has its id, or it has another id.
+    """
+    signer = description.signer or ""
+    row = db.execute(
+        "SELECT number, list_id, sha256, signer FROM lists "
+        "WHERE list_id = ? OR (sha256 = ? AND signer = ?)",
+        (description.list_id, description.sha256, signer),
+    ).fetchone()
+    if row is not None:
+        if tuple(row[1:]) != (description.list_id, description.sha256, signer):
+            _refuse(description, row[1])
+        return int(row[0])
+    signed_at = None if description.signed_at is None else to_column(description.signed_at)
+    number = db.execute(
+        "INSERT INTO lists (list_id, sha256, signer, signed_at, imported_at, devices) "
+        "VALUES (?, ?, ?, ?, ?, 0) RETURNING number",
+        (description.list_id, description.sha256, signer, signed_at, to_column(now)),
+    ).fetchone()
+    assert number is not None
+    return int(number[0])
+
+
+def count_devices(db: Transaction, number: int, added: int) -> None:
+    """Note how many devices more came with a list."""
+    db.execute("UPDATE lists SET devices = devices + ? WHERE number = ?", (added, number))
+
+
+def _refuse(description: ListDescription, recorded_id: str) -> NoReturn:
+    if recorded_id == description.list_id:
+        raise ConfigurationError(f"another list is called {recorded_id!r}; nothing is imported")
+    raise ConfigurationError(
+        f"this list was imported as {recorded_id!r} already; nothing is imported"
+    )
+
+
+def _imported_list(row: Row) -> ImportedList:
+    number, list_id, sha256, signer, signed_at, imported_at, devices = row
+    return ImportedList(
+        number=number,
+        description=ListDescription(
+            list_id=list_id,
+            sha256=bytes(sha256),
+            signer=signer or None,
+            signed_at=None if signed_at is None else from_column(signed_at),
+        ),
+        imported_at=from_column(imported_at),
+        devices=devices,
+    )
