@@ -61,7 +61,7 @@ def config(tmp_path: Path) -> Path:
     listed = spki_sha256(make_key("device").public_key()).hex()
     devices = tmp_path / "list.csv"
     devices.write_text(f"udid,spki_sha256\nsensor-0001,{listed}\n")
-    assert main(["devices", "import", str(devices), "--config", str(file)]) == 0
+    assert main(["devices", "import", str(devices), "--allow-unsigned", "--config", str(file)]) == 0
     return file
 
 

@@ -260,7 +260,7 @@ def test_a_file_that_is_missing_is_named(server: Path, capsys: Output, name: str
 def test_the_listed_hash_is_the_default_udid(server: Path, tmp_path: Path, capsys: Output) -> None:
     key = spki_sha256(pki.make_key("device").public_key()).hex()
     (tmp_path / "list").write_text(f"spki_sha256\n{key}\n")
-    assert run("devices", "import", tmp_path / "list", "--config", server) == 0
+    assert run("devices", "import", "--allow-unsigned", tmp_path / "list", "--config", server) == 0
     capsys.readouterr()
     assert run("devices", "list", "--config", server) == 0
     assert capsys.readouterr().out.startswith(key)
