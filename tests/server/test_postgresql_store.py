@@ -22,7 +22,14 @@ from est_server.stores.postgresql.session import WRITE_LOCK, PostgresqlSession
 from est_server.stores.postgresql.store import PostgresqlStore
 from est_server.stores.schema import MIGRATIONS, Migration
 from est_server.stores.transaction import Transaction
-from tests.server.ledger_values import FakeClock, certificate, first_enrollment, listed, refusal
+from tests.server.ledger_values import (
+    FakeClock,
+    certificate,
+    describe,
+    first_enrollment,
+    listed,
+    refusal,
+)
 from tests.server.postgresql_server import PostgresqlServer, running_server
 
 #: A step that is not in the program yet.
@@ -204,7 +211,7 @@ async def test_while_another_server_writes_too_long_this_one_refuses(
             with pytest.raises(RequestRefused) as caught:
                 await store.begin(first_enrollment())
             with pytest.raises(RequestRefused) as importing:
-                await store.import_devices([], now=datetime.now(UTC))
+                await store.import_devices([], describe, now=datetime.now(UTC))
             assert await store.find_by_udid("device-1") is None
         for refused in (caught.value, importing.value):
             assert refused.reason is RefusalReason.STORE_UNAVAILABLE
@@ -338,7 +345,7 @@ async def test_a_server_that_crashes_is_survived(fragile_server: PostgresqlServe
             store.begin(first_enrollment("device-2")),
             store.find_by_udid("device-1"),
             store.find_certificate(bytes(32)),
-            store.import_devices([], now=datetime.now(UTC)),
+            store.import_devices([], describe, now=datetime.now(UTC)),
         ):
             with pytest.raises(RequestRefused) as caught:
                 await attempt

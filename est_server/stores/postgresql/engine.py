@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import psycopg
 
-from est_server.device_records import ListImport, ListRow
+from est_server.device_records import ListDescription, ListImport, ListRow
 from est_server.stores.engine import Session, unavailable
 from est_server.stores.postgresql import list_import
 from est_server.stores.postgresql.address import PostgresqlAddress
@@ -62,15 +62,22 @@ class PostgresqlEngine:
         except psycopg.Error as error:
             raise unavailable(describe(error)) from error
 
-    def import_rows(self, rows: Iterable[ListRow], now: datetime, *, reported: int) -> ListImport:
+    def import_rows(
+        self,
+        rows: Iterable[ListRow],
+        describe: Callable[[], ListDescription],
+        now: datetime,
+        *,
+        reported: int,
+    ) -> ListImport:
         """Add a whole list over a connection of its own."""
         try:
             with closing(PostgresqlSession(self._connector.writing, self._watchdog)) as db:
                 return list_import.import_rows(
-                    db, rows, now, reported=reported, time_out=self._options.bulk_timeout
+                    db, rows, describe, now, reported=reported, time_out=self._options.bulk_timeout
                 )
         except psycopg.Error as error:
-            raise unavailable(describe(error)) from error
+            raise unavailable(self.describe(error)) from error
 
     async def close(self) -> None:
         """Close the connections of reads."""

@@ -7,12 +7,20 @@ fit.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
 
-from est_server.device_records import AddOutcome, DeviceState, ListImport, ListRow, RowConflict
+from est_server.device_records import (
+    AddOutcome,
+    DeviceState,
+    ListDescription,
+    ListImport,
+    ListRow,
+    RowConflict,
+)
 from est_server.stores.postgresql.session import PostgresqlSession
-from est_server.stores.rules.values import DEVICE_COLUMNS, attributes_column, to_column
+from est_server.stores.rules import lists
+from est_server.stores.rules.values import DEVICE_COLUMNS, to_column
 
 #: COPY fails at the first row that an index refuses, so the rows go where there is none first.
 _COPIED = """
@@ -61,13 +69,14 @@ UPDATE staged SET outcome = judged.outcome FROM (
 
 _TAKE_OVER = f"""
 INSERT INTO devices ({DEVICE_COLUMNS})
-SELECT udid, spki_sha256, attributes, ?, ? FROM staged WHERE outcome = 'added' ORDER BY udid
+SELECT udid, spki_sha256, attributes, ?, ?, ? FROM staged WHERE outcome = 'added' ORDER BY udid
 """
 
 
 def import_rows(
     db: PostgresqlSession,
     rows: Iterable[ListRow],
+    describe: Callable[[], ListDescription],
     now: datetime,
     *,
     reported: int,
@@ -83,14 +92,17 @@ def import_rows(
     db.execute(_COPIED)
     db.execute(_STAGED)
     copied = _copy(db, rows)
+    description = describe()
     staged = db.execute(_STAGE).rowcount
     duplicates = [
         RowConflict(line, AddOutcome.DUPLICATE) for (line,) in db.execute(_DUPLICATES, (reported,))
     ]
     db.execute("ANALYZE staged")
     db.begin()
+    number = lists.record(db, description, now)
     db.execute(_JUDGE)
-    db.execute(_TAKE_OVER, (DeviceState.LISTED.value, to_column(now)))
+    added = db.execute(_TAKE_OVER, (DeviceState.LISTED.value, to_column(now), number)).rowcount
+    lists.count_devices(db, number, added)
     db.commit()
     return _report(db, copied - staged, duplicates, reported)
 
@@ -101,10 +113,8 @@ def _copy(db: PostgresqlSession, rows: Iterable[ListRow]) -> int:
     with db.connection.cursor() as cursor, cursor.copy(statement) as copy:
         copy.set_types(["int8", "text", "bytea", "text"])
         for row in rows:
-            listed = row.device
-            attributes = attributes_column(listed.attributes)
             with db.answering():
-                copy.write_row((row.line, listed.udid, listed.spki_sha256, attributes))
+                copy.write_row(row)
             count += 1
     return count
 
