@@ -50,19 +50,9 @@ def config(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
     listed = spki_sha256(pki.make_key("device").public_key()).hex()
     (tmp_path / "list.csv").write_text(f"udid,spki_sha256\nsensor-0001,{listed}\n")
     file = folder / "est-server.toml"
-    assert (
-        main(
-            [
-                "devices",
-                "import",
-                str(tmp_path / "list.csv"),
-                "--allow-unsigned",
-                "--config",
-                str(file),
-            ]
-        )
-        == 0
-    )
+    imports = ["devices", "import", str(tmp_path / "list.csv"), "--allow-unsigned"]
+    assert main([*imports, "--config", str(file)]) == 0
+    change(file, "allow_unsigned = true", "allow_unsigned = false")
     return file
 
 
@@ -225,6 +215,9 @@ def test_what_an_operator_should_know(config: Path) -> None:
     assert all("has expired" in warning for warning in late)
     (config.parent / "manufacturers").chmod(0o777)
     [open_folder] = unsafe_settings(settings, now=now)
+    change(config, "allow_unsigned = false", "allow_unsigned = true")
+    unsigned, _ = unsafe_settings(load_config(config), now=now)
+    assert "anybody's device list can be imported" in unsigned
     assert "can be written by others" in open_folder
 
 
