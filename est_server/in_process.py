@@ -6,6 +6,7 @@ configuration and its store are made for the run, in a directory of the caller's
 
 from __future__ import annotations
 
+import hashlib
 import sqlite3
 import time
 from collections import Counter
@@ -30,7 +31,7 @@ from est_server.authorization.secret_hashes import hash_secret
 from est_server.coaps.server import CoapsServer
 from est_server.coaps.server import serve as serve_coaps
 from est_server.config import ServerConfig, load_config
-from est_server.device_records import ListedDevice, ListRow
+from est_server.device_records import ListDescription, ListedDevice, ListRow
 from est_server.https import HttpsServer, est_application
 from est_server.https import serve as serve_https
 from est_server.provisioning import CONFIG_NAME, STORE_NAME, NewServer, provision
@@ -281,9 +282,11 @@ async def _import(
     secrets: Mapping[str, str],
     now: datetime,
 ) -> None:
-    rows = (ListRow(line, ListedDevice(*device)) for line, device in enumerate(listed, 1))
+    rows = [ListRow.of(line, ListedDevice(*device)) for line, device in enumerate(listed, 1)]
+    digest = hashlib.sha256(repr(rows).encode()).digest()
+    described = ListDescription(f"unsigned-{digest.hex()[:16]}", digest, None, None)
     async with open_store(config) as store:
-        await store.import_devices(rows, now=now)
+        await store.import_devices(rows, lambda: described, now=now)
         for udid, secret in secrets.items():
             await store.add_secret(
                 EnrollmentSecret(udid, hash_secret(secret, cost=_HASH_COST), device=udid), now=now
