@@ -243,6 +243,7 @@ def test_a_store_is_in_one_place(folder: Path, lines: str) -> None:
     ("line", "words"),
     [
         ('answer_timeout = "5s"', "longer than lock_timeout"),
+        ('lock_timeout = "10s"', "longer than lock_timeout"),
         ('connect_timeout = "1s"', "at least 2 seconds"),
         ("readers = 0", "not greater than zero"),
     ],

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
-from contextlib import AsyncExitStack
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -23,6 +23,7 @@ from hypothesis.stateful import (
     invariant,
     multiple,
     rule,
+    run_state_machine_as_test,
 )
 
 from est_protocol.errors import RefusalReason, RequestRefused
@@ -33,7 +34,10 @@ from est_server.ledger_records import (
     IssuanceTicket,
     IssuedCertificate,
 )
+from est_server.stores.postgresql import PostgresqlAddress
+from est_server.stores.postgresql.store import PostgresqlStore
 from est_server.stores.sqlite import SqliteStore
+from est_server.stores.store import Store
 from tests.server.ledger_values import (
     FakeClock,
     certificate,
@@ -41,6 +45,7 @@ from tests.server.ledger_values import (
     listed,
     renewal,
 )
+from tests.server.postgresql_server import empty
 
 T = TypeVar("T")
 
@@ -150,7 +155,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.clock = FakeClock()
         self.runner = asyncio.Runner()
         self.directory = TemporaryDirectory()
-        self.stores: dict[str, tuple[SqliteStore, AsyncExitStack]] = {}
+        self.stores: dict[str, tuple[Store, AsyncExitStack]] = {}
         for name in PROCESSES:
             self.start(name)
 
@@ -165,14 +170,17 @@ class LedgerMachine(RuleBasedStateMachine):
 
     def start(self, name: str) -> None:
         stack = AsyncExitStack()
-        path = Path(self.directory.name) / "store.db"
-        opening = SqliteStore.open(path, clock=self.clock, owner=name)
+        opening = self.opening(name)
         self.stores[name] = self.run(stack.enter_async_context(opening)), stack
+
+    def opening(self, name: str) -> AbstractAsyncContextManager[Store]:
+        path = Path(self.directory.name) / "store.db"
+        return SqliteStore.open(path, clock=self.clock, owner=name)
 
     def stop(self, name: str) -> None:
         self.run(self.stores.pop(name)[1].aclose())
 
-    def store(self, name: str = "one") -> SqliteStore:
+    def store(self, name: str = "one") -> Store:
         return self.stores[name][0]
 
     def teardown(self) -> None:
@@ -333,3 +341,18 @@ LedgerMachine.TestCase.settings = settings(
 )
 
 TestLedger = LedgerMachine.TestCase
+
+
+def test_a_ledger_on_postgresql(postgresql_database: PostgresqlAddress) -> None:
+    class OnPostgresql(LedgerMachine):
+        def __init__(self) -> None:
+            empty(postgresql_database)
+            super().__init__()
+
+        def opening(self, name: str) -> AbstractAsyncContextManager[Store]:
+            return PostgresqlStore.open(postgresql_database, clock=self.clock, owner=name)
+
+    run_state_machine_as_test(
+        OnPostgresql,
+        settings=settings(LedgerMachine.TestCase.settings, max_examples=6),
+    )

@@ -112,7 +112,7 @@ async def test_the_connections_are_as_safe_as_they_have_to_be(
     try:
         async with PostgresqlStore.open(postgresql_database) as store:
             assert await store._writer.submit(settings) == [
-                "on", "read committed", "5s", "5s", "10s", "off",
+                "on", "read committed", "5s", "10s", "10s", "off",
             ]  # fmt: skip
             assert (await store._engine.read(settings))[-1] == "on"
     finally:

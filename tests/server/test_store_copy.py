@@ -20,7 +20,7 @@ from est_server.ledger_records import IssuanceTicket
 from est_server.stores.copying import copy_store
 from est_server.stores.opening import Location, open_store
 from est_server.stores.postgresql import PostgresqlAddress, PostgresqlOptions
-from est_server.stores.postgresql.session import Connector
+from est_server.stores.postgresql.database import prepare
 from est_server.stores.schema import MIGRATIONS
 from est_server.stores.sqlite import SqliteOptions
 from est_server.stores.store import Store
@@ -146,11 +146,9 @@ async def test_a_store_on_postgresql_is_not_served_while_it_is_copied(
     async with open_store(postgresql_database, clock=clock) as store:
         await store.add_devices([listed(1)], now=clock.now())
 
-    connector = Connector(postgresql_database, PostgresqlOptions())
-
     def serve(table: str, count: int) -> None:
-        with pytest.raises(psycopg.OperationalError, match="it is being copied"):
-            connector.writing()
+        with pytest.raises(ConfigurationError, match="it is being copied"):
+            prepare(postgresql_database, PostgresqlOptions())
 
     copy_store(
         postgresql_database,

@@ -85,8 +85,8 @@ def open_copy(address: PostgresqlAddress, options: PostgresqlOptions) -> Iterato
     :raises EstError: the database failed meanwhile.
     """
     prepare(address, options)
-    connector = Connector(address, options, exclusive=True)
     with closing(Watchdog(options.answer_timeout.total_seconds())) as watchdog:
+        connector = Connector(address, options, watchdog, exclusive=True)
         try:
             session = PostgresqlSession(connector.writing, watchdog)
         except psycopg.Error as error:

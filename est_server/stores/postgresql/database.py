@@ -46,7 +46,7 @@ def one_session(
 ) -> Iterator[PostgresqlSession]:
     """A session for writing that nothing else uses, for as long as the context lasts."""
     with closing(Watchdog(options.answer_timeout.total_seconds())) as watchdog:
-        connector = Connector(address, options)
+        connector = Connector(address, options, watchdog)
         with closing(PostgresqlSession(connector.writing, watchdog)) as db:
             yield db
 

@@ -33,8 +33,8 @@ class PostgresqlEngine:
 
     def __init__(self, address: PostgresqlAddress, options: PostgresqlOptions) -> None:
         self._options = options
-        self._connector = Connector(address, options)
         self._watchdog = Watchdog(options.answer_timeout.total_seconds())
+        self._connector = Connector(address, options, self._watchdog)
         self._readers = Readers(
             lambda: PostgresqlSession(self._connector.reading, self._watchdog),
             size=options.readers,

@@ -19,8 +19,9 @@ class PostgresqlOptions:
     lock_timeout: timedelta = timedelta(seconds=5)
     """How long to wait for the turn to write, which all servers take one after the other."""
 
-    statement_timeout: timedelta = timedelta(seconds=5)
-    """How long the database may take for one statement."""
+    statement_timeout: timedelta = timedelta(seconds=10)
+    """How long the database may take for one statement, waiting for its turn included. Must be
+    longer than ``lock_timeout``."""
 
     idle_in_transaction_timeout: timedelta = timedelta(seconds=10)
     """After what silence inside a transaction the database ends it, so that a server that froze
@@ -40,6 +41,8 @@ class PostgresqlOptions:
     """Reads that wait for a connection; those beyond it are refused."""
 
     def __post_init__(self) -> None:
+        if self.statement_timeout <= self.lock_timeout:
+            raise ValueError("statement_timeout must be longer than lock_timeout")
         others = (self.lock_timeout, self.statement_timeout, self.idle_in_transaction_timeout)
         if self.answer_timeout <= max(others):
             raise ValueError(

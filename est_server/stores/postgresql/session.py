@@ -53,14 +53,21 @@ class Connector:
 
     :param address: the database.
     :param options: bounds and times.
+    :param watchdog: cuts them when the database does not answer.
     :param exclusive: only if nobody else can write, and nobody else can meanwhile.
     """
 
     def __init__(
-        self, address: PostgresqlAddress, options: PostgresqlOptions, *, exclusive: bool = False
+        self,
+        address: PostgresqlAddress,
+        options: PostgresqlOptions,
+        watchdog: Watchdog,
+        *,
+        exclusive: bool = False,
     ) -> None:
         self._address = address
         self._options = options
+        self._watchdog = watchdog
         self._exclusive = exclusive
         self._lock = threading.Lock()
         self._paused_until = -1.0
@@ -88,24 +95,28 @@ class Connector:
             raise
 
     def _connect_now(self, read_only: str) -> Connection[TupleRow]:
-        options = self._options
         connection = psycopg.connect(make_conninfo(**self._parameters()), autocommit=True)
         try:
-            connection.execute(
-                _SETTINGS,
-                (
-                    read_only,
-                    _milliseconds(options.statement_timeout),
-                    _milliseconds(options.lock_timeout),
-                    _milliseconds(options.idle_in_transaction_timeout),
-                ),
-            )
-            if read_only == "off":
-                self._take_use_lock(connection)
+            with self._watchdog.watching(connection, self._watchdog.patience):
+                self._set_up(connection, read_only)
         except BaseException:
             connection.close()
             raise
         return connection
+
+    def _set_up(self, connection: Connection[TupleRow], read_only: str) -> None:
+        options = self._options
+        connection.execute(
+            _SETTINGS,
+            (
+                read_only,
+                _milliseconds(options.statement_timeout),
+                _milliseconds(options.lock_timeout),
+                _milliseconds(options.idle_in_transaction_timeout),
+            ),
+        )
+        if read_only == "off":
+            self._take_use_lock(connection)
 
     def _take_use_lock(self, connection: Connection[TupleRow]) -> None:
         if self._exclusive:
