@@ -38,7 +38,13 @@ def require_foreign(config: ServerConfig, manufacturers: Iterable[x509.Certifica
 
     :raises ConfigurationError: one is.
     """
-    own = {c for a in config.authorities.values() for c in load_certificates(a.certificate)}
+    own = {
+        certificate
+        for authority in config.authorities.values()
+        for file in (authority.certificate, authority.rollover)
+        if file is not None
+        for certificate in load_certificates(file)
+    }
     for certificate in manufacturers:
         if certificate in own:
             name = certificate.subject.rfc4514_string()

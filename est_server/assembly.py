@@ -11,6 +11,7 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from est_protocol.chain import is_self_signed
 from est_protocol.errors import ConfigurationError
 from est_protocol.key_package import KeyGenerator
 from est_protocol.secure_channel.context import LocalCredentials, TrustAnchors
@@ -142,8 +143,9 @@ def load_authority(settings: AuthoritySettings) -> LocalAuthority:
     """
     signer = FileSigner(settings.key, passphrase=_passphrase(settings.key_passphrase_variable))
     issuing, *issuers = load_certificates(settings.certificate)
+    rollover = load_certificates(settings.rollover) if settings.rollover else ()
     try:
-        return LocalAuthority(signer, issuing, issuers)
+        return LocalAuthority(signer, issuing, issuers, rollover=rollover)
     except ConfigurationError as error:
         raise ConfigurationError(f"{settings.certificate}: {error}") from error
 
@@ -167,7 +169,7 @@ def _coaps_endpoint(settings: CoapsSettings, anchors: TrustAnchors) -> CoapsEndp
             "section 3 authenticates with"
         )
     if not settings.send_root:
-        chain = tuple(c for c in credentials.chain if c.subject != c.issuer)
+        chain = tuple(c for c in credentials.chain if not is_self_signed(c))
         credentials = LocalCredentials(credentials.key, chain)
     return CoapsEndpoint(
         credentials=credentials,

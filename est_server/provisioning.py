@@ -147,10 +147,12 @@ def _empty(directory: Path) -> None:
 
 
 def _write_ca(directory: Path, ca: NewCa) -> None:
-    write_new(directory / ROOT_NAME, _pem(ca.root), private=False)
-    write_new(directory / "ca" / "root.key", _key_pem(ca.root_key))
-    write_new(directory / "ca" / "issuing.key", _key_pem(ca.issuing_key))
-    write_new(directory / "ca" / "issuing.pem", _pem(ca.issuing, ca.root), private=False)
+    write_new(directory / ROOT_NAME, certificates_pem(ca.root), private=False)
+    write_new(directory / "ca" / "root.key", key_pem(ca.root_key))
+    write_new(directory / "ca" / "issuing.key", key_pem(ca.issuing_key))
+    write_new(
+        directory / "ca" / "issuing.pem", certificates_pem(ca.issuing, ca.root), private=False
+    )
 
 
 def _write_server(
@@ -166,8 +168,8 @@ def _write_server(
     certificate = issue_server_certificate(
         KeySigner(ca.issuing_key), ca.issuing, key.public_key(), wishes.hosts, now=now
     )
-    write_new(directory / "server" / f"{name}.key", _key_pem(key))
-    chain = _pem(certificate, ca.issuing, *roots)
+    write_new(directory / "server" / f"{name}.key", key_pem(key))
+    chain = certificates_pem(certificate, ca.issuing, *roots)
     write_new(directory / "server" / f"{name}.pem", chain, private=False)
 
 
@@ -180,9 +182,11 @@ def _configuration(wishes: NewServer) -> str:
     )
 
 
-def _pem(*certificates: x509.Certificate) -> bytes:
+def certificates_pem(*certificates: x509.Certificate) -> bytes:
+    """The certificates in PEM, in the order given."""
     return b"".join(certificate.public_bytes(Encoding.PEM) for certificate in certificates)
 
 
-def _key_pem(key: SigningKey) -> bytes:
+def key_pem(key: SigningKey) -> bytes:
+    """The private key as PKCS#8 in PEM, not encrypted."""
     return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())

@@ -66,19 +66,36 @@ def create_ca(
     """
     if issuing_validity > root_validity:
         raise ConfigurationError("the issuing CA would be valid for longer than the root")
-    root_key, issuing_key = generate_key(key_kind), generate_key(key_kind)
-    root_name = _common_name(f"{name} Root CA")
-    start = now - backdate
-    root = KeySigner(root_key).sign_certificate(
-        _begin_ca(root_name, root_key, root_name, start, now + root_validity, certificates_below=1)
-    )
-    builder = _begin_ca(
+    return create_named_ca(
+        _common_name(f"{name} Root CA"),
         _common_name(f"{name} Issuing CA"),
-        issuing_key,
-        root_name,
-        start,
-        now + issuing_validity,
-        certificates_below=0,
+        key_kind=key_kind,
+        start=now - backdate,
+        root_end=now + root_validity,
+        issuing_end=now + issuing_validity,
+    )
+
+
+def create_named_ca(
+    root_name: x509.Name,
+    issuing_name: x509.Name,
+    *,
+    key_kind: str,
+    start: datetime,
+    root_end: datetime,
+    issuing_end: datetime,
+) -> NewCa:
+    """Make a root CA and an issuing CA under it, with fresh keys and these names.
+
+    :param start: notBefore of both; the ends are their notAfter.
+    :raises ConfigurationError: the kind of key is unknown.
+    """
+    root_key, issuing_key = generate_key(key_kind), generate_key(key_kind)
+    root = KeySigner(root_key).sign_certificate(
+        begin_ca(root_name, root_key.public_key(), root_name, start, root_end, certificates_below=1)
+    )
+    builder = begin_ca(
+        issuing_name, issuing_key.public_key(), root_name, start, issuing_end, certificates_below=0
     ).add_extension(authority_key_identifier(root), critical=False)
     return NewCa(root_key, root, issuing_key, KeySigner(root_key).sign_certificate(builder))
 
@@ -125,19 +142,21 @@ def issue_server_certificate(
     return signer.sign_certificate(builder)
 
 
-def _begin_ca(
+def begin_ca(
     subject: x509.Name,
-    key: SigningKey,
+    key: PublicKey,
     issuer: x509.Name,
     not_before: datetime,
     not_after: datetime,
     *,
     certificates_below: int,
 ) -> x509.CertificateBuilder:
+    """A CA certificate, complete but for the identifier of its issuer's key.
+
+    :param certificates_below: how many CA certificates may come between it and a device's.
+    """
     return (
-        begin_certificate(
-            subject, key.public_key(), issuer=issuer, not_before=not_before, not_after=not_after
-        )
+        begin_certificate(subject, key, issuer=issuer, not_before=not_before, not_after=not_after)
         .add_extension(
             x509.BasicConstraints(ca=True, path_length=certificates_below), critical=True
         )

@@ -32,8 +32,11 @@ class LocalAuthority:
     :param issuing: the certificate that issues; a CA certificate that may sign certificates.
     :param issuers: the certificates above it, the self-signed root last; empty only if
         ``issuing`` is the root itself.
+    :param rollover: further CA certificates for /cacerts: while a root is being replaced,
+        OldWithNew, NewWithOld, OldWithOld and the old issuing CAs (RFC 7030 section 4.1.3).
     :raises ConfigurationError: the signer's key is not that of ``issuing``, a certificate may not
-        issue, or they do not form a chain up to a root.
+        issue, they do not form a chain up to a root, or one for the roll-over has nothing to do
+        with them.
     """
 
     def __init__(
@@ -41,9 +44,12 @@ class LocalAuthority:
         signer: Signer,
         issuing: x509.Certificate,
         issuers: Sequence[x509.Certificate] = (),
+        *,
+        rollover: Sequence[x509.Certificate] = (),
     ) -> None:
         chain = (issuing, *issuers)
         _check_chain(chain)
+        _check_rollover(chain[-1], rollover)
         if spki_sha256(signer.public_key) != spki_sha256(issuing.public_key()):
             raise ConfigurationError(
                 f"the CA key is not the key of the CA certificate {_name(issuing)}"
@@ -51,12 +57,14 @@ class LocalAuthority:
         self._signer = signer
         self._issuing = issuing
         self._chain = chain
+        self._rollover = tuple(rollover)
         self._not_before = max(c.not_valid_before_utc for c in chain)
         self._not_after = min(c.not_valid_after_utc for c in chain)
 
     async def ca_certificates(self, label: str | None) -> tuple[x509.Certificate, ...]:
-        """The issuing certificate and those above it, the root last; the same for any label."""
-        return self._chain
+        """The issuing certificate, those above it and those of a roll-over; the same for any
+        label."""
+        return (*self._chain, *self._rollover)
 
     async def issue(self, order: IssuanceOrder) -> x509.Certificate:
         """Issue a certificate.
@@ -155,6 +163,29 @@ def _check_chain(chain: Sequence[x509.Certificate]) -> None:
                 f"the CA certificate {_name(certificate)} is not issued by {_name(issuer)}; "
                 "the chain has to go up to the self-signed root"
             ) from error
+
+
+def _check_rollover(root: x509.Certificate, rollover: Sequence[x509.Certificate]) -> None:
+    """Check that each is a CA certificate that one of them, or the root, has signed.
+
+    Not that it is valid now: what has expired does no harm, and must not keep a server down.
+    """
+    if rollover and not any(_is_signed_by(c, root) and c.subject == root.subject for c in rollover):
+        raise ConfigurationError("there is no OldWithNew among the certificates of the roll-over")
+    for certificate in rollover:
+        _check_issuer(certificate, 0)
+        if not any(_is_signed_by(certificate, issuer) for issuer in (root, *rollover)):
+            raise ConfigurationError(
+                f"{_name(certificate)} is none of this CA's, so not for its roll-over"
+            )
+
+
+def _is_signed_by(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
+    try:
+        certificate.verify_directly_issued_by(issuer)
+    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
+        return False
+    return True
 
 
 def _check_issuer(certificate: x509.Certificate, depth: int) -> None:

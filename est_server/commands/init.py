@@ -20,7 +20,7 @@ from est_server.service import SystemClock
 from est_server.stores.sqlite import SqliteStore
 
 #: Kinds of key that TLS and X.509 software at large understands.
-_KEY_KINDS = ("ec-p256", "ec-p384", "rsa-3072", "ed25519")
+KEY_KINDS = ("ec-p256", "ec-p384", "rsa-3072", "ed25519")
 
 _DEFAULT = NewServer()
 
@@ -70,7 +70,7 @@ def add_to(commands: argparse._SubParsersAction[OneLineParser]) -> None:
     )
     parser.add_argument(
         "--key-type",
-        choices=_KEY_KINDS,
+        choices=KEY_KINDS,
         default=_DEFAULT.key_kind,
         help="kind of the CA's and the HTTPS server's keys; the CoAPS server's is always an EC "
         "key, as RFC 9148 wants (default: %(default)s)",

@@ -61,11 +61,16 @@ class AuthoritySettings:
     :param key: PEM file with the issuing CA's private key.
     :param key_passphrase_variable: name of the environment variable with the key's passphrase;
         without it the key is read as unencrypted.
+    :param rollover: PEM file with what /cacerts answers beside ``certificate`` while the CA is
+        being replaced, as ``est-server ca rollover`` makes it; leave it out when the old root has
+        expired. The CA before keeps a table of its own under ``authorities``, so that its
+        certificates are still taken for renewal.
     """
 
     certificate: InputFile
     key: InputFile
     key_passphrase_variable: str | None = None
+    rollover: InputFile | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,124 @@
+"""``est-server ca``: replacing a CA by its next generation."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+
+from cryptography.hazmat.primitives import hashes
+
+from est_server.authorities.signers.file import passphrase_from_environment, read_private_key
+from est_server.commands.init import KEY_KINDS
+from est_server.commands.options import OneLineParser, add_command
+from est_server.config import ServerConfig, load_config
+from est_server.next_generation import NextGeneration, write_next_generation
+from est_server.provisioning import ROOT_NAME
+
+
+def add_to(commands: argparse._SubParsersAction[OneLineParser]) -> None:
+    """Add the commands."""
+    parser = commands.add_parser("ca", help="replace a CA by its next generation")
+    subcommands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    rollover = add_command(
+        subcommands,
+        "rollover",
+        _rollover,
+        help="make a new root and issuing CA, and what leads devices from the old ones to them",
+        example="est-server ca rollover --root-key root.key --out est/ca-2 "
+        "--config est/est-server.toml",
+        note="""\
+Writes everything into a new directory and changes nothing else. Prints what to change in the
+configuration; a server does as before until it is started with that.""",
+    )
+    rollover.add_argument(
+        "--root-key",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="private key of the old root, in PEM; needed this once",
+    )
+    rollover.add_argument(
+        "--root-key-passphrase-variable",
+        metavar="NAME",
+        help="environment variable with its passphrase, if it is encrypted",
+    )
+    rollover.add_argument(
+        "--out", type=Path, required=True, metavar="DIR", help="new directory for what is made"
+    )
+    rollover.add_argument(
+        "--authority",
+        default="default",
+        metavar="NAME",
+        help="the table under authorities that is rolled over (default: %(default)s)",
+    )
+    rollover.add_argument(
+        "--key-type",
+        choices=KEY_KINDS,
+        help="kind of the new CA's keys (default: that of the old root)",
+    )
+
+
+def _rollover(options: argparse.Namespace) -> int:
+    config = load_config(options.config)
+    variable = options.root_key_passphrase_variable
+    root_key = read_private_key(
+        options.root_key, passphrase=passphrase_from_environment(variable) if variable else None
+    )
+    made = write_next_generation(
+        config,
+        options.authority,
+        root_key,
+        options.out,
+        kind=options.key_type,
+        now=datetime.now(UTC),
+    )
+    _explain(made, config, options)
+    return 0
+
+
+def _explain(made: NextGeneration, config: ServerConfig, options: argparse.Namespace) -> None:
+    print(f"""\
+The new CA is in {options.out}. Nothing that is served has changed yet.
+  {options.out / ROOT_NAME} is what devices that are made from now on trust; its SHA-256
+  fingerprint is {made.root.fingerprint(hashes.SHA256()).hex()}
+  {options.out / "root.key"} is not needed to serve: keep it offline, as the old one.
+
+Set these in {options.config}, leave the rest of each table, and start the server again:
+""")
+    print(_tables(made, config, options.authority))
+    print(f"Devices follow at their next renewal. The old root ends on {made.until:%Y-%m-%d}.")
+
+
+def _tables(made: NextGeneration, config: ServerConfig, authority: str) -> str:
+    """What to set in the configuration, as TOML."""
+    directory = config.file.resolve().parent
+    tables = {
+        table: {key: _shown(path, directory) for key, path in settings.items()}
+        for table, settings in made.tables.items()
+    }
+    old = config.authorities[authority]
+    before = {"certificate": _shown(old.certificate, directory), "key": _shown(old.key, directory)}
+    if old.key_passphrase_variable is not None:
+        before["key_passphrase_variable"] = old.key_passphrase_variable
+    tables[f"authorities.{_free_name(authority, config)}"] = before
+    lines = []
+    for table, settings in tables.items():
+        lines += [f"[{table}]", *(f"{k} = {json.dumps(v)}" for k, v in settings.items()), ""]
+    return "\n".join(lines)
+
+
+def _free_name(authority: str, config: ServerConfig) -> str:
+    """A name for the table of the CA before."""
+    name, number = f"{authority}-before", 2
+    while name in config.authorities:
+        name, number = f"{authority}-before-{number}", number + 1
+    return name
+
+
+def _shown(path: Path, directory: Path) -> str:
+    """``path`` as the configuration has it: relative to its own directory where it can be."""
+    resolved = path.resolve()
+    inside = resolved.is_relative_to(directory)
+    return str(resolved.relative_to(directory) if inside else resolved)
