@@ -27,6 +27,7 @@ class CoapRequest:
     :param accept: the content-format that is asked for.
     :param payload: the body; empty for none.
     :param content_format: what the body is, if there is one.
+    :param query: Uri-Query options.
     """
 
     code: Code
@@ -34,6 +35,7 @@ class CoapRequest:
     accept: int
     payload: bytes = b""
     content_format: int | None = None
+    query: tuple[str, ...] = ()
 
     def message(self, payload: bytes) -> Message:
         """A message of this request with a part of the body.
@@ -43,6 +45,7 @@ class CoapRequest:
         """
         message = Message(code=self.code, payload=payload)
         message.opt.uri_path = self.path
+        message.opt.uri_query = self.query
         message.opt.accept = self.accept
         message.opt.content_format = self.content_format
         return message
@@ -50,7 +53,7 @@ class CoapRequest:
     @property
     def overhead(self) -> int:
         """Octets of its longest message beside the block: header, token and options."""
-        path = sum(3 + len(segment.encode("utf-8")) for segment in self.path)
+        path = sum(3 + len(part.encode("utf-8")) for part in (*self.path, *self.query))
         return 4 + 8 + path + 2 * 4 + 2 * 5 + 1
 
 

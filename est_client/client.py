@@ -27,6 +27,7 @@ from est_client.self_signed import udid_name
 from est_client.session import Session
 from est_client.trust import TrustDatabase
 from est_protocol import decrypt_key, pkcs10
+from est_protocol.change_subject_name import ChangeSubjectName
 from est_protocol.credentials import AnchorSet
 from est_protocol.csr_attributes import CsrAttributes
 from est_protocol.csr_wishes import CsrWishes, read
@@ -281,6 +282,7 @@ class EstClient:
         *,
         key: SigningKey | None = None,
         subject: x509.Name | None = None,
+        subject_alt_names: tuple[x509.GeneralName, ...] | None = None,
         follow_csr_attributes: bool | CsrWishes = False,
         values: Mapping[str, str] | None = None,
         wait: float = 0.0,
@@ -292,8 +294,9 @@ class EstClient:
         keeps the old one.
 
         :param key: the key to certify; the identity's, which renews it, by default.
-        :param subject: the name to ask for; the current one by default. A server refuses any
-            other, unless its policy says otherwise.
+        :param subject: a new name to ask for, by ChangeSubjectName (RFC 6402 section 2.8): the
+            request itself repeats the current one. A server has to know of it, and grant it.
+        :param subject_alt_names: new subjectAltName entries to ask for; likewise.
         :param follow_csr_attributes: as for :meth:`simpleenroll`, but for the names, which the
             request repeats whatever the server asks for.
         :param values: as for :meth:`simpleenroll`.
@@ -306,8 +309,7 @@ class EstClient:
             raise ConfigurationError("there is no certificate to renew")
         current = self.identity.chain[0]
         key = key or self.identity.key
-        name = current.subject if subject is None else subject
-        names = _subject_alt_names(current)
+        name, names = current.subject, _subject_alt_names(current)
         contents = CsrContents(name, names)
         wishes = await self._followed(follow_csr_attributes)
         if wishes is not None:
@@ -318,6 +320,8 @@ class EstClient:
                 subject_alt_names=names,
                 values=values,
             )
+        if subject is not None or subject_alt_names:
+            contents = replace(contents, change=ChangeSubjectName(subject, subject_alt_names))
         path = await self._enroll(Operation.SIMPLEREENROLL, key, contents, wait)
         self.identity = LocalCredentials(key, path)
         return path[0]

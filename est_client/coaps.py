@@ -14,7 +14,15 @@ from aiocoap.numbers import Code
 from cryptography import x509
 
 from est_client.blockwise import BlockwiseClient, CoapRequest
+from est_client.discovery import (
+    EST_RESOURCES,
+    WELL_KNOWN_CORE,
+    EstLink,
+    paths_under,
+    read_links,
+)
 from est_client.http_answers import DEFAULT_RETRY_AFTER, LONGEST_RETRY_AFTER, printable
+from est_client.redirects import Origin
 from est_protocol import certs_only, key_delivery
 from est_protocol.coap.parameters import TransmissionParameters
 from est_protocol.coap.session import (
@@ -91,6 +99,8 @@ class CoapsConnector:
     :param limits: the bounds.
     :param bare_certificates: ask for generated keys at /skc, where the certificate comes bare,
         rather than at /skg, which saves some 40 octets (RFC 9148 section 4.1).
+    :param discover: ask each session's server where its EST resources are, and go there instead of
+        ``root`` (RFC 9148 section 4.1).
     :param transport_factory: opens the socket.
     :raises ConfigurationError: there is no such block size.
     """
@@ -108,6 +118,7 @@ class CoapsConnector:
         parameters: TransmissionParameters | None = None,
         limits: CoapsClientLimits | None = None,
         bare_certificates: bool = False,
+        discover: bool = False,
         transport_factory: DatagramTransportFactory = udp_transport,
     ) -> None:
         self.host = host
@@ -117,8 +128,14 @@ class CoapsConnector:
         self.parameters = parameters or TransmissionParameters()
         self.limits = limits or CoapsClientLimits()
         self.bare_certificates = bare_certificates
+        self.discover = discover
         self._port = port
         self._transport_factory = transport_factory
+
+    @property
+    def origin(self) -> Origin:
+        """Host and port, however they were written."""
+        return Origin.of(self.host, self._port)
 
     async def connect(
         self,
@@ -206,6 +223,7 @@ class CoapsConnection:
         self._context = context
         # RFC 9148 section 6: one outstanding interaction at a time.
         self._turn = asyncio.Lock()
+        self._links: tuple[EstLink, ...] | None = None
 
     @property
     def server(self) -> PeerCredentials:
@@ -223,40 +241,64 @@ class CoapsConnection:
         :raises ConfigurationError: CoAPS has no such operation, or the path leaves no room for a
             block within the MTU.
         """
-        coap_request = self._coap_request(request)
-        limits = self._connector.limits
-        largest = largest_block_exponent(self._connector.policy.mtu, coap_request.overhead)
-        blockwise = BlockwiseClient(
-            self._exchange,
-            exponent=min(self._connector.exponent, largest),
-            answer_size=limits.answer_size,
-        )
+        timeout = self._connector.limits.exchange_timeout
         async with self._turn:
             try:
-                async with asyncio.timeout(limits.exchange_timeout):
-                    answer = await blockwise.request(coap_request)
+                async with asyncio.timeout(timeout):
+                    await self._discover()
+                    answer = await self._carry_out(self._coap_request(request))
             except TimeoutError as error:
                 self._coap.close()
-                raise ChannelClosed(
-                    f"no complete answer within {limits.exchange_timeout:g} s"
-                ) from error
+                raise ChannelClosed(f"no complete answer within {timeout:g} s") from error
         return self._translate(request.operation, answer)
 
     async def close(self) -> None:
         """Close the channel with a close_notify; does nothing the second time."""
         await self._client.close()
 
+    async def _carry_out(self, request: CoapRequest) -> Any:
+        largest = largest_block_exponent(self._connector.policy.mtu, request.overhead)
+        blockwise = BlockwiseClient(
+            self._exchange,
+            exponent=min(self._connector.exponent, largest),
+            answer_size=self._connector.limits.answer_size,
+        )
+        return await blockwise.request(request)
+
+    async def _discover(self) -> None:
+        """Find out where the EST resources are, once, if that is to be found out."""
+        if not self._connector.discover or self._links is not None:
+            return
+        answer = await self._carry_out(
+            CoapRequest(
+                Code.GET, WELL_KNOWN_CORE, ContentFormat.LINK_FORMAT, query=(EST_RESOURCES,)
+            )
+        )
+        if answer.code is not Code.CONTENT:
+            raise ServerRefused(answer.code.dotted, "the server tells nothing of its resources")
+        if answer.opt.content_format != ContentFormat.LINK_FORMAT:
+            raise MessageError(f"the links have content-format {answer.opt.content_format}")
+        self._links = read_links(answer.payload, self._connector.origin)
+
+    def _path(self, name: str, label: str | None) -> tuple[str, ...]:
+        if self._links is None:
+            return (*self._connector.root, *(() if label is None else (label,)), name)
+        paths = paths_under(self._links, label)
+        if name not in paths:
+            # What a server does not link to, it does not have (RFC 9148 section 4.1).
+            raise ServerRefused("4.04", f"the server has no resource for {name}")
+        return paths[name]
+
     def _coap_request(self, request: EstRequest) -> CoapRequest:
         name = request.operation.short_name
         if name is None:
             raise ConfigurationError(f"there is no {request.operation.value} on CoAPS")
-        label = () if request.label is None else (request.label,)
-        path = (*self._connector.root, *label, name)
+        if request.operation is Operation.SERVERKEYGEN and self._connector.bare_certificates:
+            name = SERVERKEYGEN_BARE
+        path = self._path(name, request.label)
         if request.operation is Operation.CSRATTRS:
             return CoapRequest(Code.GET, path, ContentFormat.CSR_ATTRIBUTES)
         if request.operation is Operation.SERVERKEYGEN:
-            if self._connector.bare_certificates:
-                path = (*path[:-1], SERVERKEYGEN_BARE)
             return CoapRequest(
                 Code.POST, path, ContentFormat.MULTIPART_CORE, request.body, ContentFormat.PKCS10
             )

@@ -62,6 +62,7 @@ def make_client(
         ConnectorOptions(
             timeout=options.timeout,
             block_size=options.block_size,
+            discover=options.discover,
             tls=TlsPolicy(maximum_version=maximum),
         ),
     )

@@ -168,6 +168,7 @@ async def reenroll(options: argparse.Namespace) -> None:
         certificate = await client.simplereenroll(
             key=key,
             subject=subject,
+            subject_alt_names=alt_names_of(options.alt_name) or None,
             follow_csr_attributes=wishes or False,
             values=values_of(options.value),
             wait=options.wait,

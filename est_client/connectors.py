@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 
 from est_client.connection import Connector
 from est_client.location import ServerLocation
+from est_protocol.errors import ConfigurationError
 from est_protocol.messages import Transport
 from est_protocol.secure_channel.policy import DtlsPolicy, TlsPolicy
 
@@ -19,12 +20,14 @@ class ConnectorOptions:
     :param timeout: seconds for the handshake, and for each answer with all its blocks; ``None``
         for what suits the transport.
     :param block_size: octets per CoAP block, a power of two from 16 to 1024.
+    :param discover: on CoAPS, ask the server where its EST resources are.
     :param tls: for HTTPS.
     :param dtls: for CoAPS.
     """
 
     timeout: float | None = None
     block_size: int = 1024
+    discover: bool = False
     tls: TlsPolicy = field(default_factory=TlsPolicy)
     dtls: DtlsPolicy = field(default_factory=DtlsPolicy)
 
@@ -36,7 +39,7 @@ def connector_for(
 
     Only the transport that is used is imported.
 
-    :raises ConfigurationError: the URL is none of an EST server.
+    :raises ConfigurationError: the URL is none of an EST server, or there is nothing to discover.
     """
     location = ServerLocation.parse(server) if isinstance(server, str) else server
     options = options or ConnectorOptions()
@@ -56,7 +59,10 @@ def connector_for(
             policy=options.dtls,
             block_size=options.block_size,
             limits=limits,
+            discover=options.discover,
         )
+    if options.discover:
+        raise ConfigurationError("resources are discovered on CoAPS only")
     from est_client.https import HttpsConnector
 
     timeout = _HTTPS_TIMEOUT if options.timeout is None else options.timeout

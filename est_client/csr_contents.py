@@ -10,6 +10,7 @@ from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from est_protocol import name_slots, name_values, pkcs10, wanted_keys
+from est_protocol.change_subject_name import ChangeSubjectName
 from est_protocol.channel_binding import ChannelBinding
 from est_protocol.csr_attributes import ExtensionTemplate, NameAttributeTemplate
 from est_protocol.csr_wishes import CsrWishes
@@ -41,6 +42,7 @@ _DEFAULT_VALUES = {
 class CsrContents:
     """What goes into a CSR beside its key and the channel binding.
 
+    :param change: the names to ask for in place of the others.
     :param must_link: the server asks for the binding, whatever the client would do.
     :param linked_by: OID of the attribute that the binding goes into.
     """
@@ -52,6 +54,7 @@ class CsrContents:
     algorithm: pkcs10.SignatureHash = None
     must_link: bool = False
     linked_by: str = CHALLENGE_PASSWORD
+    change: ChangeSubjectName | None = None
 
     def build(self, key: SigningKey, binding: ChannelBinding | None) -> bytes:
         """The DER octets of the CSR for ``key``."""
@@ -64,6 +67,7 @@ class CsrContents:
             binding=binding,
             linked_by=self.linked_by,
             algorithm=self.algorithm,
+            change=self.change,
         ).der
 
 

@@ -207,7 +207,8 @@ def _add_reenroll(commands: _Commands[argparse.ArgumentParser]) -> None:
     )
     parser.set_defaults(command=reenroll)
     _add_identity(parser, key_required=True)
-    _add_request(parser, "the subject of --cert, and servers refuse others")
+    _add_request(parser, "that of --cert; another is asked for by ChangeSubjectName")
+    _add_alt_names(parser)
     _add_following(parser)
     _add_out(parser, "the new certificate, which may be the file of --cert,")
 
@@ -359,6 +360,12 @@ def _add_server(parser: argparse.ArgumentParser) -> None:
         choices=(16, 32, 64, 128, 256, 512, 1024),
         default=1024,
         help="octets per CoAP block (default: 1024)",
+    )
+    group.add_argument(
+        "--discover",
+        action="store_true",
+        help="ask the CoAP server at /.well-known/core where its EST resources are; without it "
+        "they are at the path of the URL",
     )
 
 

@@ -10,13 +10,14 @@ Two attributes of its CSR name the key to encrypt with and the algorithms that i
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from asn1crypto import core
 from cryptography import x509
 
+from est_protocol.csr_rewriting import Request, add_attributes
 from est_protocol.errors import MessageError
 from est_protocol.keys import SigningKey
 from est_protocol.pkcs10 import CertificationRequest
@@ -131,31 +132,6 @@ def _algorithms(item: Any) -> Iterator[str]:
 # -- Writing -----------------------------------------------------------------------------------
 
 
-class _Attribute(core.Sequence):  # type: ignore[misc]
-    _fields = [("type", core.ObjectIdentifier), ("values", core.SetOf, {"spec": core.Any})]  # noqa: RUF012
-
-
-class _Attributes(core.SetOf):  # type: ignore[misc]
-    _child_spec = _Attribute
-
-
-class _Info(core.Sequence):  # type: ignore[misc]
-    _fields = [  # noqa: RUF012
-        ("version", core.Integer),
-        ("subject", core.Any),
-        ("key", core.Any),
-        ("attributes", _Attributes, {"implicit": 0}),
-    ]
-
-
-class _Request(core.Sequence):  # type: ignore[misc]
-    _fields = [  # noqa: RUF012
-        ("info", _Info),
-        ("algorithm", core.Any),
-        ("signature", core.OctetBitString),
-    ]
-
-
 def write(
     csr: CertificationRequest, request: ProtectionRequest, key: SigningKey
 ) -> CertificationRequest:
@@ -163,27 +139,22 @@ def write(
 
     ``cryptography`` writes no attribute whose value is a SEQUENCE.
     """
-    signed = _Request.load(csr.der)
-    info = signed["info"]
-    for attribute in _encoded(request):
-        info["attributes"].append(attribute)
-    tbs = info.dump(force=True)
+    signed = Request.load(csr.der)
+    tbs = add_attributes(signed, _encoded(request))
     # The algorithm stays: pkcs10.build takes the hash that digest_of names.
     signed["signature"] = sign(key, tbs, digest_of(key))
     return CertificationRequest.decode(signed.dump(force=True))
 
 
-def _encoded(request: ProtectionRequest) -> Iterable[_Attribute]:
+def _encoded(request: ProtectionRequest) -> dict[str, bytes]:
     identifiers = {
         DECRYPT_KEY_IDENTIFIER: request.symmetric,
         ASYMMETRIC_DECRYPT_KEY_IDENTIFIER: request.asymmetric,
     }
-    for oid, identifier in identifiers.items():
-        if identifier is not None:
-            yield _attribute(oid, core.OctetString(identifier))
+    encoded = {
+        oid: core.OctetString(identifier).dump()
+        for oid, identifier in identifiers.items()
+        if identifier is not None
+    }
     capabilities = _Capabilities([{"capability": oid} for oid in request.capabilities])
-    yield _attribute(SMIME_CAPABILITIES, capabilities)
-
-
-def _attribute(oid: str, value: Any) -> _Attribute:
-    return _Attribute({"type": oid, "values": [core.Any.load(value.dump())]})
+    return {**encoded, SMIME_CAPABILITIES: capabilities.dump()}

@@ -16,10 +16,12 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from est_protocol import der
+from est_protocol import change_subject_name, der
 from est_protocol.challenge_attributes import ChallengeAttributes
+from est_protocol.change_subject_name import ChangeSubjectName
 from est_protocol.channel_binding import ChannelBinding
 from est_protocol.csr_attributes import ExtensionTemplate
+from est_protocol.csr_rewriting import Request, add_attributes
 from est_protocol.der import DerReader
 from est_protocol.errors import MessageError
 from est_protocol.keys import PublicKey, SigningKey, spki_sha256
@@ -28,6 +30,7 @@ from est_protocol.oid_names import (
     SUBJECT_DIRECTORY_ATTRIBUTES,
     name_of,
 )
+from est_protocol.signatures import digest_of, sign
 from est_protocol.strict_asn1 import decoding, load_der
 from est_protocol.x509_decoding import decoding_x509
 
@@ -66,6 +69,8 @@ class CertificationRequest:
             self.key_sha256 = spki_sha256(self.public_key)
             self.challenges = ChallengeAttributes.of(csr)
             self.subject_alt_names = _subject_alt_names(csr)
+            #: The names asked for in place of those (RFC 7030 section 4.2.2), or ``None``.
+            self.change_subject_name = change_subject_name.read(csr)
             #: The extensions asked for, by OID.
             self.extensions = _extensions(csr)
             #: OIDs of the attributes of the request.
@@ -109,6 +114,18 @@ class CertificationRequest:
         except MessageError:
             # A wish: what cannot be read is not there.
             return frozenset()
+
+    @property
+    def wanted_names(self) -> tuple[x509.Name, tuple[x509.GeneralName, ...]]:
+        """Subject and subjectAltName as the requester would like them."""
+        change = self.change_subject_name
+        if change is None:
+            return self.subject, self.subject_alt_names
+        alt_names = change.subject_alt_names
+        return (
+            self.subject if change.subject is None else change.subject,
+            self.subject_alt_names if alt_names is None else alt_names,
+        )
 
     def proves_possession(self) -> bool:
         """Whether the request is signed with the key that it carries (RFC 7030 section 3.4).
@@ -182,6 +199,7 @@ def build(
     binding: ChannelBinding | None = None,
     linked_by: str = CHALLENGE_PASSWORD,
     algorithm: SignatureHash = None,
+    change: ChangeSubjectName | None = None,
 ) -> CertificationRequest:
     """Make a certification request for ``key`` and sign it with ``key``.
 
@@ -192,6 +210,7 @@ def build(
     :param linked_by: OID of the attribute that the binding goes into; estIdentityLinking is the
         other one that there is (RFC 7894 section 3).
     :param algorithm: the hash to sign with; what belongs to the key's strength by default.
+    :param change: the names to ask for in place of the others, which are the current ones.
     :raises ValueError: an extension is there twice, or has no value.
     """
     builder = x509.CertificateSigningRequestBuilder().subject_name(subject)
@@ -211,7 +230,21 @@ def build(
         builder = builder.add_attribute(
             x509.ObjectIdentifier(linked_by), binding.challenge_password().encode("ascii")
         )
-    return CertificationRequest(builder.sign(key, algorithm or signature_hash(key)))
+    chosen = algorithm or signature_hash(key)
+    csr = builder.sign(key, chosen)
+    return CertificationRequest(csr if change is None else _with_change(csr, change, key, chosen))
+
+
+def _with_change(
+    csr: x509.CertificateSigningRequest,
+    change: ChangeSubjectName,
+    key: SigningKey,
+    algorithm: SignatureHash,
+) -> x509.CertificateSigningRequest:
+    signed = Request.load(csr.public_bytes(Encoding.DER))
+    tbs = add_attributes(signed, {change_subject_name.CHANGE_SUBJECT_NAME: change.encode()})
+    signed["signature"] = sign(key, tbs, algorithm or digest_of(key))
+    return x509.load_der_x509_csr(signed.dump(force=True))
 
 
 def signature_hash(key: SigningKey) -> SignatureHash:

@@ -307,6 +307,22 @@ def check_grant(grant: IssuanceGrant, exchange: Exchange, issued: IssuedCertific
             "the certificate being renewed belongs to another device",
             detail=f"granted for {grant.device}, certificate of {predecessor.device}",
         )
+    _check_changed_names(grant, exchange.csr)
+
+
+def _check_changed_names(grant: IssuanceGrant, csr: CertificationRequest) -> None:
+    """Who asks for other names by ChangeSubjectName gets these, or nothing: they are granted by
+    the authorizer like any (RFC 7030 section 4.2.2)."""
+    if csr.change_subject_name is None:
+        return
+    subject, alt_names = csr.wanted_names
+    if grant.subject != subject or frozenset(grant.subject_alt_names) != frozenset(alt_names):
+        raise RequestRefused(
+            RefusalReason.NOT_AUTHORIZED,
+            "the names asked for by ChangeSubjectName are not granted",
+            detail=f"asked {subject.rfc4514_string()}, granted {grant.subject.rfc4514_string()}",
+            device=grant.device,
+        )
 
 
 def intent_of(
@@ -330,6 +346,8 @@ def intent_of(
         grant.device.encode(),
         identity,
         exchange.key_sha256 or b"",
+        # A certificate with the old names is no answer to who asks for new ones.
+        *((csr.change_subject_name.encode(),) if csr.change_subject_name else ()),
     )
     digest = hashlib.sha256(b"".join(len(part).to_bytes(4, "big") + part for part in parts))
     return EnrollmentIntent(

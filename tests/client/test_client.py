@@ -34,7 +34,16 @@ from est_protocol.pkcs10 import CertificationRequest
 from est_protocol.secure_channel.context import LocalCredentials
 from est_protocol.secure_channel.policy import TlsPolicy
 from tests.client.memory import Handler, MemoryConnection, MemoryServer, grant, issue
-from tests.pki import CLIENT_AUTH, PRESENT, Ca, make_ca, make_key, make_leaf, make_server
+from tests.pki import (
+    CLIENT_AUTH,
+    PRESENT,
+    Ca,
+    make_ca,
+    make_key,
+    make_leaf,
+    make_name,
+    make_server,
+)
 
 ROOT = make_ca("root")
 CA = make_ca("issuing", ROOT)
@@ -700,3 +709,21 @@ def test_the_transports_are_not_loaded_before_they_are_used() -> None:
 def test_what_the_package_offers() -> None:
     assert est_client.__all__ == sorted(est_client.__all__)
     assert all(hasattr(est_client, name) for name in est_client.__all__)
+
+
+@pytest.mark.conformance("SR-01", "SR-02", "SR-04")
+async def test_a_renewal_asks_for_another_name_beside_the_current_ones() -> None:
+    names = (x509.DNSName("pump.example"),)
+    device = make_leaf(CA, "pump", usage=CLIENT_AUTH, names=names)
+    server = MemoryServer(CA, make_server(CA))
+    new, new_names = make_name("new"), (x509.DNSName("new.example"),)
+    async with EstClient(server, trust=TRUST, identity=device) as client:
+        await client.simplereenroll(subject=new)
+        client.identity = device
+        await client.simplereenroll(subject_alt_names=new_names)
+        client.identity = device
+        await client.simplereenroll()
+    csrs = [csr for _, csr in server.enrollments]
+    assert {(csr.subject, csr.subject_alt_names) for csr in csrs} == {(make_name("pump"), names)}
+    wanted = [(new, names), (make_name("pump"), new_names), (make_name("pump"), names)]
+    assert [csr.wanted_names for csr in csrs] == wanted

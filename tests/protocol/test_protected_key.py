@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from asn1crypto import cms, core
+from asn1crypto import cms
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from est_protocol import cms_algorithms, decrypt_key, pkcs10
 from est_protocol.cms_algorithms import CAPABILITIES, NothingInCommon
+from est_protocol.csr_rewriting import Request, add_attributes
 from est_protocol.decrypt_key import ProtectionRequest
 from est_protocol.errors import MessageError
 from est_protocol.key_package import KeyGenerator, open_package, sign_package
@@ -451,9 +452,7 @@ def test_the_key_wrap_of_a_key_agreement_is_a_capability() -> None:
 def csr_with(attributes: list[tuple[str, bytes]]) -> bytes:
     """A CSR with these attributes, octet for octet; its signature is not right any more."""
     der = pkcs10.build(make_key("csr"), make_name("x")).der
-    request = decrypt_key._Request.load(der)
+    request = Request.load(der)
     for oid, value in attributes:
-        attribute = decrypt_key._Attribute({"type": oid, "values": []})
-        attribute["values"].append(core.Any.load(value))
-        request["info"]["attributes"].append(attribute)
+        add_attributes(request, {oid: value})
     return bytes(request.dump(force=True))
