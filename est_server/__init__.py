@@ -5,6 +5,7 @@ What a program that embeds the server needs is here; everything else is in the m
 
 from est_protocol.errors import ConfigurationError, EstError, RefusalReason, RequestRefused
 from est_protocol.messages import Pending
+from est_server.asgi import est_asgi
 from est_server.assembly import Assembly, open_service
 from est_server.authorization.combinators import all_of, first_of
 from est_server.authorization.device_list import DeviceListAuthorizer
@@ -31,6 +32,7 @@ __all__ = [
     "RequestRefused",
     "all_of",
     "est_application",
+    "est_asgi",
     "first_of",
     "grant_for",
     "open_service",

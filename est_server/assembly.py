@@ -35,7 +35,8 @@ from est_server.config.settings import (
     HttpsSettings,
     KeyGenerationSettings,
 )
-from est_server.https import HttpsEndpoint, PlainHttpEndpoint
+from est_server.https import HttpsEndpoint, PlainHttpEndpoint, ProxyTrust
+from est_server.https.peers import NO_PROXIES
 from est_server.interfaces import Authorizer, Clock, LabelPolicy
 from est_server.key_protection import KeyGenerationPolicy
 from est_server.label_users import LabelUsers
@@ -66,12 +67,16 @@ class Assembly:
     :param https: where and how to serve HTTPS; ``None`` if it is not configured.
     :param coaps: where and how to serve CoAPS; ``None`` if it is not configured.
     :param crls: which CRLs to publish and where; ``None`` if it is not configured.
+    :param proxied: where to serve TLS-terminating proxies over plain HTTP; ``None``: nowhere.
+    :param proxies: whose word is taken for who the client is.
     """
 
     service: EnrollmentService
     https: HttpsEndpoint | None
     coaps: CoapsEndpoint | None
     crls: CrlEndpoint | None = None
+    proxied: PlainHttpEndpoint | None = None
+    proxies: ProxyTrust = NO_PROXIES
 
 
 @asynccontextmanager
@@ -108,7 +113,14 @@ async def open_service(
             user_limits=config.service.users,
         )
         try:
-            yield Assembly(service, https, coaps, _crl_endpoint(config, authorities, store))
+            yield Assembly(
+                service,
+                https,
+                coaps,
+                _crl_endpoint(config, authorities, store),
+                config.proxy.endpoint() if config.proxy else None,
+                config.proxy.trust(anchors) if config.proxy else NO_PROXIES,
+            )
         finally:
             await service.close()
 

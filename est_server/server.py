@@ -17,8 +17,16 @@ from est_server.assembly import CrlEndpoint, open_service
 from est_server.coaps.server import CoapsEndpoint
 from est_server.coaps.server import serve as serve_coaps
 from est_server.config import ServerConfig
-from est_server.https import HttpsEndpoint, est_application, serve_plain
+from est_server.https import (
+    HttpsEndpoint,
+    HttpsLimits,
+    PlainHttpEndpoint,
+    ProxyTrust,
+    est_application,
+    serve_plain,
+)
 from est_server.https import serve as serve_https
+from est_server.https.peers import NO_PROXIES
 from est_server.interfaces import Authorizer
 from est_server.revocation.application import crl_application
 from est_server.service import EnrollmentService
@@ -34,6 +42,8 @@ class EstServer:
     :param https: where and how to serve HTTPS, or ``None``.
     :param coaps: where and how to serve CoAPS, or ``None``.
     :param crls: which CRLs to publish and where, or ``None``.
+    :param proxied: where to serve TLS-terminating proxies over plain HTTP, or ``None``.
+    :param proxies: whose word is taken for who the client is.
     :raises ConfigurationError: there is nothing to serve.
     """
 
@@ -44,13 +54,17 @@ class EstServer:
         https: HttpsEndpoint | None = None,
         coaps: CoapsEndpoint | None = None,
         crls: CrlEndpoint | None = None,
+        proxied: PlainHttpEndpoint | None = None,
+        proxies: ProxyTrust = NO_PROXIES,
     ) -> None:
-        if https is None and coaps is None:
+        if https is None and coaps is None and proxied is None:
             raise ConfigurationError("neither HTTPS nor CoAPS is to be served")
         self._service = service
         self._https_endpoint = https
         self._coaps_endpoint = coaps
         self._crl_endpoint = crls
+        self._proxied_endpoint = proxied
+        self._proxies = proxies
         self._open = AsyncExitStack()
         #: Where HTTPS listens, as ``host:port``; ``None`` where it does not.
         self.https_address: str | None = None
@@ -58,6 +72,8 @@ class EstServer:
         self.coaps_address: str | None = None
         #: Where CRLs are served, as ``host:port``; ``None`` where they are not.
         self.crl_address: str | None = None
+        #: Where proxies are served, as ``host:port`` or ``unix:PATH``; ``None`` where they are not.
+        self.proxy_address: str | None = None
 
     @classmethod
     @asynccontextmanager
@@ -73,7 +89,12 @@ class EstServer:
         """
         async with open_service(config, authorizer=authorizer) as parts:
             async with cls(
-                parts.service, https=parts.https, coaps=parts.coaps, crls=parts.crls
+                parts.service,
+                https=parts.https,
+                coaps=parts.coaps,
+                crls=parts.crls,
+                proxied=parts.proxied,
+                proxies=parts.proxies,
             ) as server:
                 yield server
 
@@ -83,6 +104,7 @@ class EstServer:
             "https": self.https_address,
             "coaps": self.coaps_address,
             "crl": self.crl_address,
+            "proxy": self.proxy_address,
         }
         return " ".join(f"{name}={address}" for name, address in addresses.items() if address)
 
@@ -90,11 +112,20 @@ class EstServer:
         async with AsyncExitStack() as opening:
             opening.push_async_callback(self._service.close)
             if self._https_endpoint is not None:
-                https = await serve_https(self._application(), self._https_endpoint)
+                app = self._application(self._https_endpoint.limits)
+                https = await serve_https(app, self._https_endpoint)
                 self.https_address = (await opening.enter_async_context(https)).addresses[0]
             if self._coaps_endpoint is not None:
                 coaps = await serve_coaps(self._service, self._coaps_endpoint)
                 self.coaps_address = (await opening.enter_async_context(coaps)).addresses[0]
+            if self._proxied_endpoint is not None:
+                limits = self._proxied_endpoint.limits
+                # Those for CRLs do not say what EST needs to know.
+                app = self._application(
+                    limits if isinstance(limits, HttpsLimits) else HttpsLimits()
+                )
+                proxied = await serve_plain(app, self._proxied_endpoint)
+                self.proxy_address = (await opening.enter_async_context(proxied)).addresses[0]
             if self._crl_endpoint is not None:
                 self.crl_address = await opening.enter_async_context(
                     _serve_crls(self._crl_endpoint)
@@ -110,10 +141,9 @@ class EstServer:
     ) -> None:
         await self._open.aclose()
 
-    def _application(self) -> web.Application:
-        assert self._https_endpoint is not None
+    def _application(self, limits: HttpsLimits) -> web.Application:
         app = web.Application()
-        app.add_subapp(WELL_KNOWN, est_application(self._service, self._https_endpoint.limits))
+        app.add_subapp(WELL_KNOWN, est_application(self._service, limits, self._proxies))
         return app
 
 

@@ -24,6 +24,7 @@ _PACKAGES = {
     "pki": "strongswan-pki",
     "java": "default-jdk-headless",
     "javac": "default-jdk-headless",
+    "nginx": "nginx-light",
     "tshark": "tshark",
     "bcpkix.jar": "libbcpkix-java",
     "bcprov.jar": "libbcprov-java",
@@ -36,7 +37,9 @@ _JARS = Path("/usr/share/java")
 
 def find_peer(program: str) -> str:
     """The path of ``program``; without it the test is skipped, or fails if peers are required."""
-    return shutil.which(program) or _missing(program)
+    # Servers are where not every user's path leads.
+    path = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin"])
+    return shutil.which(program, path=path) or _missing(program)
 
 
 def find_jar(name: str) -> Path:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import ast
+import base64
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http.client import HTTPConnection
 from pathlib import Path
 
 import pytest
@@ -17,6 +21,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 import est_client
 import est_server
+from est_protocol import certs_only, pkcs10
+from est_protocol.client_certificate_fields import encode_chain
 from est_protocol.keys import spki_sha256
 from est_server.cli import main as est_server_command
 from tests import pki
@@ -124,6 +130,62 @@ def test_a_server_with_a_decision_of_ones_own(
     with running(mine, server.parent) as addresses:
         authority = dict(address.split("=") for address in addresses)[transport]
         assert enrolls_and_renews(f"{transport}://{authority}", server, device)
+
+
+def test_est_in_an_asgi_server(server: Path, device: Path, key_hash: str) -> None:
+    list_device(server, key_hash)
+    config = server / "est-server.toml"
+    config.write_text(config.read_text() + '[proxy]\nlisten = "127.0.0.1"\n')
+    example = path_of("serve_with_uvicorn").read_text()
+    assert f"```python\n{example}```\n" in (ROOT / "docs/how-to/behind-a-proxy.md").read_text()
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    mine = server.parent / "serve_with_uvicorn.py"
+    mine.write_text(example.replace("8080", str(port)))
+    self_signed = pki.make_leaf(None, "device", key=pki.make_key("device"))
+    request = pkcs10.build(self_signed.key, pki.make_name("x"), binding=None)
+    with serving(mine, server.parent, port):
+        for further, status in (({"X-Forwarded-For": "127.0.0.1"}, 400), ({}, 200)):
+            connection = HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
+            connection.request(
+                "POST",
+                "/.well-known/est/simpleenroll",
+                base64.encodebytes(request.der),
+                {
+                    "Content-Type": "application/pkcs10",
+                    **encode_chain(self_signed.chain),
+                    **further,
+                },
+            )
+            answer = connection.getresponse()
+            body = answer.read()
+            connection.close()
+            assert answer.status == status, body
+    [certificate] = certs_only.decode(base64.b64decode(body))
+    assert certificate.subject == pki.make_name("sensor-0001")
+
+
+@contextmanager
+def serving(program: Path, folder: Path, port: int) -> Iterator[None]:
+    """A program that listens on ``port`` and says nothing when it does."""
+    process = subprocess.Popen([sys.executable, program], cwd=folder, env=ENVIRONMENT)
+    try:
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            assert process.poll() is None
+            try:
+                socket.create_connection(("127.0.0.1", port), timeout=PATIENCE).close()
+                break
+            except ConnectionRefusedError:
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+        yield
+        process.send_signal(signal.SIGTERM)
+        # uvicorn stops in order and then ends by the signal that it was sent.
+        assert process.wait(PATIENCE) in (0, -signal.SIGTERM)
+    finally:
+        process.kill()
+        process.wait()
 
 
 def enrolls_and_renews(url: str, server: Path, device: Path) -> bool:

@@ -55,8 +55,10 @@ def _read_labels(config: ServerConfig, place: Place) -> dict[str, LabelSettings]
 
 def _check(config: ServerConfig, place: Place) -> None:
     """What no single table can know."""
-    if config.https is None and config.coaps is None:
-        place.fail("neither [https] nor [coaps] is there: nothing to serve")
+    if config.https is None and config.coaps is None and config.proxy is None:
+        place.fail("neither [https], [coaps] nor [proxy] is there: nothing to serve")
+    if config.proxy is not None and config.proxy.certificates and config.https is None:
+        place.inside("proxy").at("certificates").fail("there is no [https] to connect to")
     lease = config.store.bounds.lease.total_seconds()
     if config.service.issuance_timeout >= lease:
         place.inside("service").at("issuance_timeout").fail(

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from datetime import timedelta
 
 from cryptography import x509
 
 from est_protocol.errors import ConfigurationError
+from est_server.config.hashes import sha256_of_hex
 from est_server.registration import RegistrationAuthorityPolicy
-
-_SHA256 = re.compile(r"[0-9A-Fa-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,14 +57,3 @@ def _subject(text: str) -> x509.Name:
     if not name.rdns:
         raise ConfigurationError("an empty subject is nobody's name")
     return name
-
-
-def sha256_of_hex(text: str) -> bytes:
-    """A SHA-256 hash as people write it: 64 hexadecimal digits, with colons or without.
-
-    :raises ConfigurationError: it is none.
-    """
-    digits = text.replace(":", "")
-    if not _SHA256.fullmatch(digits):
-        raise ConfigurationError(f"{text!r} is no SHA-256 in hexadecimal")
-    return bytes.fromhex(digits)

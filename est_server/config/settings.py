@@ -18,6 +18,7 @@ from est_protocol.http_authentication import DigestAlgorithm
 from est_protocol.secure_channel.policy import DtlsPolicy, TlsPolicy
 from est_server.coaps.limits import CoapsLimits
 from est_server.config.csr_attributes import CsrAttributesSettings
+from est_server.config.proxy import ProxySettings
 from est_server.config.reader import NOT_A_SETTING, InputDirectory, InputFile, Port
 from est_server.config.registration import RegistrationAuthoritySettings
 from est_server.devices.list_format import ListLimits
@@ -406,6 +407,7 @@ class ServerConfig:
         URL.
     :param https: EST over HTTPS.
     :param coaps: EST over CoAPS.
+    :param proxy: TLS-terminating proxies.
     :param crl: certificate revocation lists.
     :param trust: whose birth certificates are believed.
     :param devices: the import of device lists.
@@ -421,6 +423,7 @@ class ServerConfig:
     labels: Mapping[str, LabelSettings] = field(default_factory=dict)
     https: HttpsSettings | None = None
     coaps: CoapsSettings | None = None
+    proxy: ProxySettings | None = None
     crl: CrlSettings | None = None
     trust: TrustSettings = field(default_factory=TrustSettings)
     devices: DevicesSettings = field(default_factory=DevicesSettings)

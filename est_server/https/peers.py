@@ -96,12 +96,14 @@ class Connection:
     :param channel: the peer on a TLS channel whose end is known; ``None`` if there is no TLS, or
         its end is out of sight.
     :param over_tls: whether TLS protects it.
+    :param defect: why nothing that comes over it can be answered, in words for the client.
     """
 
     host: str | None
     address: str
     channel: PeerCredentials | None = None
     over_tls: bool = False
+    defect: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,22 +123,27 @@ class FoundPeer:
 def find_peer(connection: Connection, headers: Headers, proxies: ProxyTrust) -> FoundPeer:
     """Find out who sent a request."""
     peer = connection.channel or PeerCredentials(address=connection.address)
+    if connection.defect:
+        return FoundPeer(peer, in_sight=False, refused=_malformed(connection.defect))
     if _is_proxy(connection, proxies):
         peer = PeerCredentials(address=connection.address, terminated_by=connection.address)
         try:
             return FoundPeer(_conveyed_peer(peer, headers, proxies), in_sight=True)
         except MessageError as error:
-            refused = RequestRefused(RefusalReason.MALFORMED_REQUEST, str(error))
-            return FoundPeer(peer, in_sight=True, refused=refused)
-    forged = [name for name in _proxy_fields(proxies) if name in headers]
-    refused_or_none = None
-    if forged:
-        refused_or_none = RequestRefused(
-            RefusalReason.MALFORMED_REQUEST,
-            f"{forged[0]} is for TLS-terminating proxies (RFC 9440), and this connection is from "
-            "none that is known here",
-        )
-    return FoundPeer(peer, in_sight=connection.channel is not None, refused=refused_or_none)
+            return FoundPeer(peer, in_sight=True, refused=_malformed(str(error)))
+    in_sight = connection.channel is not None
+    for name in _proxy_fields(proxies):
+        if name in headers:
+            sentence = (
+                f"{name} is for TLS-terminating proxies (RFC 9440), and this connection is from "
+                "none that is known here"
+            )
+            return FoundPeer(peer, in_sight, _malformed(sentence))
+    return FoundPeer(peer, in_sight)
+
+
+def _malformed(sentence: str) -> RequestRefused:
+    return RequestRefused(RefusalReason.MALFORMED_REQUEST, sentence)
 
 
 def _is_proxy(connection: Connection, proxies: ProxyTrust) -> bool:

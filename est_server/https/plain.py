@@ -1,10 +1,13 @@
-"""An aiohttp application served over plain HTTP, for what is public and signed: CRLs."""
+"""An aiohttp application served over plain HTTP: to all, what is public and signed, such as CRLs;
+to TLS-terminating proxies, what they pass on."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -12,6 +15,7 @@ from aiohttp import web
 
 from est_protocol.secure_channel.stream import format_address
 from est_server.https.deadlines import RequestDeadlines
+from est_server.https.limits import HttpsLimits
 from est_server.https.peer_errors import PeerErrorsInOneLine
 from est_server.https.runner import start_runner
 
@@ -54,12 +58,15 @@ class PlainHttpEndpoint:
     :param port: 0 for any free one.
     :param limits: every bound.
     :param reuse_port: let several processes listen on the port.
+    :param unix_socket: a Unix socket to listen on in place of ``host`` and ``port``, for this
+        user and group.
     """
 
     host: str | None = "127.0.0.1"
     port: int = 8080
-    limits: PlainHttpLimits = field(default_factory=PlainHttpLimits)
+    limits: PlainHttpLimits | HttpsLimits = field(default_factory=PlainHttpLimits)
     reuse_port: bool = False
+    unix_socket: Path | None = None
 
 
 class PlainHttpServer:
@@ -104,22 +111,36 @@ async def serve_plain(app: web.Application, endpoint: PlainHttpEndpoint) -> Plai
         return _Connection(make_http(), connections)
 
     try:
-        connections.listener = await asyncio.get_running_loop().create_server(
-            make_protocol, endpoint.host, endpoint.port, reuse_port=endpoint.reuse_port or None
-        )
+        connections.listener = await _listen(make_protocol, endpoint)
     except OSError:
         await runner.cleanup()
         raise
     connections.addresses = [
-        format_address(sock.getsockname()) for sock in connections.listener.sockets
+        format_address(name) or f"unix:{name}"
+        for name in (sock.getsockname() for sock in connections.listener.sockets)
     ]
     return PlainHttpServer(runner, connections)
+
+
+async def _listen(
+    make_protocol: Callable[[], asyncio.Protocol], endpoint: PlainHttpEndpoint
+) -> asyncio.Server:
+    loop = asyncio.get_running_loop()
+    path = endpoint.unix_socket
+    if path is None:
+        return await loop.create_server(
+            make_protocol, endpoint.host, endpoint.port, reuse_port=endpoint.reuse_port or None
+        )
+    # What a process before this one left there is removed by asyncio, if it is a socket.
+    server = await loop.create_unix_server(make_protocol, path)
+    path.chmod(0o660)
+    return server
 
 
 class _Connections:
     """The connections of one server, in the order of their coming."""
 
-    def __init__(self, limits: PlainHttpLimits) -> None:
+    def __init__(self, limits: PlainHttpLimits | HttpsLimits) -> None:
         self.limits = limits
         self.listener: asyncio.Server
         self.addresses: list[str] = []
