@@ -11,11 +11,12 @@ from service_identity.cryptography import (
     verify_certificate_ip_address,
 )
 
+from est_protocol import oid_names
 from est_protocol.credentials import AnchorSet, PeerCredentials
 from est_protocol.errors import PeerNotTrusted
 
 #: Marks the certificate of an EST server as one of its CA's (RFC 6402 section 2.10).
-ID_KP_CMC_RA = x509.ObjectIdentifier("1.3.6.1.5.5.7.3.28")
+ID_KP_CMC_RA = x509.ObjectIdentifier(oid_names.ID_KP_CMC_RA)
 
 
 def verify_server(server: PeerCredentials, host: str) -> AnchorSet:

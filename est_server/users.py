@@ -222,11 +222,16 @@ async def _is_right_digest(
 
 def _host(peer: PeerCredentials) -> str:
     """Whose guess it is: an address, or the /64 of IPv6 that one subscriber has at least."""
-    host = peer.address.rpartition(":")[0].strip("[]") or peer.address
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        return host
+    # What a proxy tells of its client has no port.
+    with_port = peer.address.rpartition(":")[0].strip("[]")
+    for host in (peer.address, with_port):
+        try:
+            address = ipaddress.ip_address(host)
+        except ValueError:
+            continue
+        break
+    else:
+        return with_port or peer.address
     if address.version == 6:
         return str(ipaddress.ip_network((address, 64), strict=False))
     return host

@@ -31,6 +31,9 @@ from est_server.rules import order_id
 #: Octets of a file with a certification request; more is something else.
 _LARGEST_CSR = 65536
 
+#: Nobody's CA lives longer.
+_MOST_DAYS = 36500
+
 _PROFILE = CertificateProfile(
     name="registration-authority",
     extended_key_usages=(ExtendedKeyUsageOID.CLIENT_AUTH, CMC_RA),
@@ -79,8 +82,8 @@ def _issue(options: argparse.Namespace) -> int:
     settings = config.authorities.get(options.authority)
     if settings is None:
         raise ConfigurationError(f"there is no table [authorities.{options.authority}]")
-    if options.days < 1:
-        raise ConfigurationError("--days has to be 1 or more")
+    if not 1 <= options.days <= _MOST_DAYS:
+        raise ConfigurationError(f"--days has to be between 1 and {_MOST_DAYS}")
     if options.out.exists():
         raise ConfigurationError(f"{options.out} exists; nothing was issued")
     authority = load_authority(settings)

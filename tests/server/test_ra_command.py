@@ -75,6 +75,7 @@ def test_the_same_request_gets_the_same_certificate_and_another_key_takes_a_word
     ("options", "why"),
     [
         (["--days", "0"], "--days"),
+        (["--days", "99999999999"], "--days"),
         (["--authority", "none"], "authorities.none"),
     ],
 )
