@@ -67,6 +67,13 @@ def _require_keys_apart(options: argparse.Namespace) -> None:
         key = getattr(options, name, None)
         if out is not None and key is not None and Path(out).resolve() == Path(key).resolve():
             raise ConfigurationError(f"--out and --{name.replace('_', '-')} are one file, {out}")
+    store = getattr(options, "store", None)
+    if (
+        out is not None
+        and store is not None
+        and Path(out).resolve().parent == Path(store).resolve()
+    ):
+        raise ConfigurationError(f"--out {out} is in the key store, which keeps its files itself")
 
 
 def _report(error: EstError | OSError, options: argparse.Namespace) -> int:

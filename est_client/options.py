@@ -221,7 +221,8 @@ def _add_renew(commands: _Commands[argparse.ArgumentParser]) -> None:
     parser.set_defaults(command=renew)
     group = parser.add_argument_group("renewal")
     _add_store(group, required=True)
-    group.add_argument("--force", action="store_true", help="renew now, due or not")
+    when = group.add_mutually_exclusive_group()
+    when.add_argument("--force", action="store_true", help="renew now, due or not")
     group.add_argument(
         "--keep-key", action="store_true", help="for the same key; by default each has a new one"
     )
@@ -230,7 +231,7 @@ def _add_renew(commands: _Commands[argparse.ArgumentParser]) -> None:
         choices=KEY_KINDS,
         help="what to make (default: as the server asks, or as the current one)",
     )
-    group.add_argument(
+    when.add_argument(
         "--watch", action="store_true", help="do not end, but renew whenever it is due"
     )
     _add_pop_linking(group)

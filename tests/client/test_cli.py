@@ -263,6 +263,23 @@ def test_refuses_a_key_that_others_can_get_at(
     assert run.server.attempts == 0
 
 
+@pytest.mark.parametrize("name", ["identity.pem", "pending-key.pem", "other.pem"])
+def test_nothing_is_written_into_a_key_store_from_outside(
+    run: Run, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = str(run.folder / "store")
+    out = str(run.folder / "store" / ".." / "store" / name)
+    assert run("enroll", "--store", store, "--out", out) == 2
+    assert "in the key store" in capsys.readouterr().err
+    assert run.server.attempts == 0
+
+
+def test_watching_does_not_renew_what_is_not_due() -> None:
+    with pytest.raises(SystemExit) as exit_:
+        main(["renew", "--url", "https://h", "--store", "d", "--force", "--watch"])
+    assert exit_.value.code == 2
+
+
 def test_redirects_to_other_servers_are_allowed_one_by_one(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
