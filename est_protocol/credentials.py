@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 
 from est_protocol.channel_binding import ChannelBinding
 from est_protocol.keys import spki_sha256
@@ -100,6 +101,11 @@ class PeerCredentials:
     def key_sha256(self) -> bytes | None:
         """SHA-256 (32 octets) of the SubjectPublicKeyInfo that the peer proved to hold."""
         return spki_sha256(self.chain[0].public_key()) if self.chain else None
+
+    @property
+    def certificate_sha256(self) -> bytes | None:
+        """SHA-256 (32 octets) over the DER of the peer's own certificate."""
+        return self.chain[0].fingerprint(hashes.SHA256()) if self.chain else None
 
     def why_unverified(self) -> str:
         """The verification failures as one line of text, for logs and refusals."""

@@ -126,6 +126,7 @@ class RefusalReason(StrEnum):
     POP_LINKING_REQUIRED = "pop-linking-required"
     POP_LINKING_FAILED = "pop-linking-failed"
     KEY_NOT_ALLOWED = "key-not-allowed"
+    KEY_COMPROMISED = "key-compromised"
     CSR_ATTRIBUTES_MISSING = "csr-attributes-missing"
     KEY_PROTECTION_REQUIRED = "key-protection-required"
     KEY_PROTECTION_IMPOSSIBLE = "key-protection-impossible"
@@ -175,6 +176,7 @@ STATUS: dict[RefusalReason, Status] = {
     RefusalReason.POP_LINKING_REQUIRED: _FORBIDDEN,
     RefusalReason.POP_LINKING_FAILED: _FORBIDDEN,
     RefusalReason.KEY_NOT_ALLOWED: _FORBIDDEN,
+    RefusalReason.KEY_COMPROMISED: _FORBIDDEN,
     RefusalReason.CSR_ATTRIBUTES_MISSING: _BAD_REQUEST,
     RefusalReason.KEY_PROTECTION_REQUIRED: _FORBIDDEN,
     RefusalReason.KEY_PROTECTION_IMPOSSIBLE: _FORBIDDEN,

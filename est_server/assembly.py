@@ -15,6 +15,8 @@ from est_protocol.chain import is_self_signed
 from est_protocol.errors import ConfigurationError
 from est_protocol.key_package import KeyGenerator
 from est_protocol.secure_channel.context import LocalCredentials, TrustAnchors
+from est_server.alarm_webhook import Webhook
+from est_server.alarms import AlarmBell, log_alarm, to_all
 from est_server.anchors import load_anchors
 from est_server.authorities.local import LocalAuthority
 from est_server.authorities.signers.file import (
@@ -111,6 +113,7 @@ async def open_service(
             authorizer_timeout=config.service.authorizer_timeout,
             issuance_timeout=config.service.issuance_timeout,
             user_limits=config.service.users,
+            alarms=_alarm_bell(config),
         )
         try:
             yield Assembly(
@@ -194,6 +197,17 @@ def _coaps_endpoint(settings: CoapsSettings, anchors: TrustAnchors) -> CoapsEndp
     )
 
 
+def _alarm_bell(config: ServerConfig) -> AlarmBell:
+    settings = config.alarms
+    if settings.webhook is None:
+        return AlarmBell(log_alarm, settings.limits)
+    try:
+        webhook = Webhook(settings.webhook, timeout=settings.webhook_timeout)
+    except ConfigurationError as error:
+        Place(config.file, "alarms", "webhook").fail(str(error))
+    return AlarmBell(to_all(log_alarm, webhook), settings.limits)
+
+
 def _crl_endpoint(
     config: ServerConfig, authorities: Mapping[str, LocalAuthority], store: Store
 ) -> CrlEndpoint | None:
@@ -267,6 +281,7 @@ def _label_policy(
             if settings.registration_authorities
             else None
         ),
+        owners=settings.allowed_owners,
     )
 
 

@@ -34,6 +34,7 @@ _WORTH_RECORDING = frozenset(
         RefusalReason.ALREADY_CLAIMED,
         RefusalReason.IDENTITY_MISMATCH,
         RefusalReason.KEY_NOT_ALLOWED,
+        RefusalReason.KEY_COMPROMISED,
         RefusalReason.NOT_AUTHORIZED,
     }
 )

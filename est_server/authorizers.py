@@ -45,6 +45,7 @@ def _make_one(
             birth_certificates=proof.birth_certificates,
             bare_keys=proof.bare_keys,
             expired_birth_certificates=proof.expired_birth_certificates,
+            owners=settings.allowed_owners,
         )
     if name == ONE_TIME_SECRET:
         return users.secrets_authorizer()

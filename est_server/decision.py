@@ -132,6 +132,7 @@ class Decider:
         A superseded one gets as far as the ledger where the answer would supersede it: there a
         retry after a lost answer is told from everything else.
         """
+        await self._clients.require_device_standing(exchange)
         if exchange.registration_authority is not None:
             if exchange.request.operation is Operation.SIMPLEREENROLL:
                 return await self._clients.find_renewable(exchange)

@@ -9,6 +9,12 @@ from datetime import datetime
 from enum import StrEnum
 from typing import NamedTuple
 
+#: The attribute that says who owns a device, until it is transferred.
+OWNER_ATTRIBUTE = "owner"
+
+#: The attribute that says which labels a device may use.
+LABELS_ATTRIBUTE = "labels"
+
 
 class DeviceState(StrEnum):
     """The life cycle of a listed device. Only ``LISTED`` and ``ENROLLED`` get certificates."""
@@ -44,17 +50,32 @@ class Device:
     """A device as the registry knows it: its row in the list, and where it is in its life.
 
     :param list_number: of the list that it came with; ``None`` if it came with none.
+    :param owner: who owns it now; at first, who its attribute ``owner`` says.
     """
 
     listed: ListedDevice
     state: DeviceState
     changed_at: datetime
     list_number: int | None = None
+    owner: str | None = None
 
     @property
     def udid(self) -> str:
         """The device's unique identifier."""
         return self.listed.udid
+
+    def may_use(self, label: str | None, owners: frozenset[str] | None) -> bool:
+        """Whether it may have certificates under ``label``.
+
+        Its attribute ``labels`` names the labels that it may use, separated by spaces or commas,
+        ``default`` among them for the one without a name; without the attribute, all.
+
+        :param owners: whose devices the label is for; ``None`` for everybody's.
+        """
+        if owners is not None and self.owner not in owners:
+            return False
+        named = self.listed.attributes.get(LABELS_ATTRIBUTE)
+        return named is None or (label or "default") in named.replace(",", " ").split()
 
 
 class AddOutcome(StrEnum):

@@ -11,7 +11,7 @@ from est_protocol.credentials import AnchorSet, PeerCredentials
 from est_protocol.errors import RefusalReason, RequestRefused
 from est_protocol.messages import Transport
 from est_server.interfaces import DeviceRegistry, EnrollmentLedger
-from est_server.ledger_records import CertificateState, IssuedCertificate
+from est_server.ledger_records import IssuedCertificate
 from est_server.registration import (
     RegistrationAuthority,
     RegistrationAuthorityPolicy,
@@ -40,7 +40,7 @@ class ClientIdentification:
     async def find_issued(self, peer: PeerCredentials) -> IssuedCertificate | None:
         """The ledger's record of the client's certificate, if this CA issued it.
 
-        :raises RequestRefused: it is revoked, expired or otherwise does not verify.
+        :raises RequestRefused: it is expired or otherwise does not verify.
         """
         if peer.certificate is None or peer.anchor_set is not AnchorSet.OPERATIONAL:
             return None
@@ -55,15 +55,24 @@ class ClientIdentification:
                 else "the client certificate does not verify",
                 detail=peer.why_unverified(),
             )
-        issued = await self._ledger.find_certificate(peer.certificate.fingerprint(hashes.SHA256()))
-        if issued is not None and issued.state is CertificateState.REVOKED:
-            raise RequestRefused(
-                RefusalReason.CERTIFICATE_REVOKED,
-                "the client certificate has been revoked",
-                detail=f"serial {issued.certificate.serial_number:x}",
-                device=issued.device,
+        return await self._ledger.find_certificate(peer.certificate.fingerprint(hashes.SHA256()))
+
+    async def require_standing(self, peer: PeerCredentials) -> None:
+        """Refuse a client that shows itself as one that an operator has shut out.
+
+        :raises RequestRefused: its certificate is revoked, its device not active, or its key
+            compromised.
+        """
+        if peer.key_sha256 is not None:
+            await self._ledger.check_standing(
+                certificate=peer.certificate_sha256, keys=(peer.key_sha256,)
             )
-        return issued
+
+    async def require_device_standing(self, exchange: Exchange) -> None:
+        """The same for a device that has proved itself by its CSR alone."""
+        key = exchange.client_key
+        if key is not None and key != exchange.peer.key_sha256:
+            await self._ledger.check_standing(certificate=None, keys=(key,))
 
     async def find_registration_authority(
         self,
@@ -74,7 +83,7 @@ class ClientIdentification:
         """The registration authority that the client is for the label with ``policy``.
 
         :param ca_certificates: those of the label's CA.
-        :raises RequestRefused: it was one, but its certificate is revoked or superseded.
+        :raises RequestRefused: it was one, but its certificate is superseded.
         """
         authority = recognize(peer, policy, ca_certificates)
         if authority is not None:
@@ -109,6 +118,7 @@ class ClientIdentification:
         """
         if peer.key_sha256 is None:
             raise authentication_required(Transport.COAPS)
+        await self.require_standing(peer)
         if peer.is_verified:
             await self.find_issued(peer)
             return
@@ -120,8 +130,4 @@ class ClientIdentification:
                 RefusalReason.CERTIFICATE_NOT_TRUSTED,
                 "the client certificate is not trusted here and its key is not listed",
                 detail=peer.why_unverified(),
-            )
-        if not device.state.may_enroll:
-            raise RequestRefused(
-                RefusalReason.DEVICE_NOT_ACTIVE, f"this device is {device.state.value}"
             )

@@ -16,7 +16,7 @@ answered with 500 / 5.00 and logged.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Protocol
@@ -33,7 +33,6 @@ from est_protocol.pkcs10 import CertificationRequest
 from est_server.device_records import (
     AddOutcome,
     Device,
-    DeviceState,
     ImportedList,
     ListDescription,
     ListedDevice,
@@ -42,6 +41,7 @@ from est_server.device_records import (
 )
 from est_server.key_protection import KeyGenerationPolicy
 from est_server.ledger_records import EnrollmentIntent, IssuanceTicket, IssuedCertificate, Refusal
+from est_server.life_cycle import DeviceChange, DeviceOrder, HistoryEntry
 from est_server.profiles import CertificateProfile
 from est_server.registration import RegistrationAuthority, RegistrationAuthorityPolicy
 from est_server.revocations import RevocationReason
@@ -213,13 +213,19 @@ class DeviceRegistry(Protocol):
         """The lists that were imported, the first first."""
         ...
 
-    async def change_state(
-        self, udid: str, state: DeviceState, *, actor: str, reason: str, now: datetime
-    ) -> Device:
-        """Move a device to another state, recording who did it and why.
+    async def change_device(self, order: DeviceOrder, *, now: datetime) -> DeviceChange:
+        """Take a step in the life of a device: its state, its owner, its certificates, its
+        claims and the record of who did it and why, all at once or not at all.
+
+        Except for ``SUSPEND`` and ``RESUME``, attempts that are under way come to nothing.
 
         :raises KeyError: no such device.
+        :raises StepNotPossible: the device is not in a state for it.
         """
+        ...
+
+    async def device_history(self, udid: str) -> list[HistoryEntry]:
+        """What became of a device, the oldest first."""
         ...
 
     def devices(self, *, after: str = "") -> AsyncIterator[Device]:
@@ -243,8 +249,11 @@ class EnrollmentLedger(Protocol):
     async def begin(self, intent: EnrollmentIntent) -> IssuanceTicket | IssuedCertificate:
         """Record the intent and take what it needs, in one transaction. In this order:
 
-        1. A device that the registry lists must be in a state that may enroll; else refused with
-           ``DEVICE_NOT_ACTIVE``.
+        1. A device that the registry lists must be in a state that may enroll, and the device
+           that lists a key of the client's; else refused with ``DEVICE_NOT_ACTIVE``. The client's
+           certificate must not be revoked: ``CERTIFICATE_REVOKED``; neither its keys nor the
+           key to certify compromised: ``KEY_COMPROMISED``. The label must be for this device and
+           for its owner: ``NOT_AUTHORIZED``.
         2. A certificate was already issued for the same ``request_key``, is still active and not
            expired: return it. Nothing is recorded; the retry costs no second certificate.
            Not so for ``SERVERKEYGEN``, whose private key nobody has kept.
@@ -278,8 +287,8 @@ class EnrollmentLedger(Protocol):
         returns the same record. Refused, with nothing recorded:
 
         - ``TRY_LATER``: the attempt was abandoned, or taken over after its lease ran out;
-        - ``DEVICE_NOT_ACTIVE``, ``CERTIFICATE_SUPERSEDED``, ``CERTIFICATE_REVOKED``: what was
-          true at ``begin`` is no longer;
+        - ``DEVICE_NOT_ACTIVE``, ``CERTIFICATE_SUPERSEDED``, ``CERTIFICATE_REVOKED``,
+          ``KEY_COMPROMISED``, ``NOT_AUTHORIZED``: what was true at ``begin`` is no longer;
         - ``INTERNAL_ERROR``: the certificate is for another key than the intent's.
         """
         ...
@@ -310,9 +319,33 @@ class EnrollmentLedger(Protocol):
         """
         ...
 
+    async def check_standing(self, *, certificate: bytes | None, keys: Collection[bytes]) -> None:
+        """Refuse a client that an operator has shut out, whatever it asks for.
+
+        Asked before every answer to a client that shows itself. ``begin`` and ``complete`` look
+        again, so that what was ordered in between counts.
+
+        :param certificate: SHA-256 of the certificate that the client presented, whoever issued
+            it.
+        :param keys: SPKI hashes of the keys that the client proved itself by.
+        :raises RequestRefused: ``CERTIFICATE_REVOKED``; ``DEVICE_NOT_ACTIVE``: the device that
+            the certificate was issued to, or that lists a key; ``KEY_COMPROMISED``.
+        """
+        ...
+
 
 class LedgerAdministration(Protocol):
     """What an operator may do to the ledger, beside what devices cause."""
+
+    def certificates(
+        self, *, device: str | None = None, serial: str | None = None
+    ) -> AsyncIterator[IssuedCertificate]:
+        """Issued certificates, the oldest first.
+
+        :param device: those of this device only.
+        :param serial: those with this serial number only, in hex.
+        """
+        ...
 
     async def revoke_certificate(
         self,
@@ -324,6 +357,9 @@ class LedgerAdministration(Protocol):
         now: datetime,
     ) -> IssuedCertificate:
         """Mark a certificate as revoked; its claim stays taken.
+
+        With ``KEY_COMPROMISE`` all other certificates for its key are revoked too, and the key
+        gets no other, nor anybody by it, until its device is reset.
 
         :param reason: why, in words for the audit trail.
         :param code: why, in CRLs.
@@ -476,6 +512,8 @@ class LabelPolicy:
         refused.
     :param key_generation: how keys are generated for clients; ``None``: not at all.
     :param registration_authorities: which clients may enroll on behalf of devices; ``None``: none.
+    :param owners: whose devices may have its certificates; ``None`` for everybody's. The device
+        list says who the owner of a device is, so unlisted devices are out of it.
     """
 
     authority: CertificateAuthority
@@ -488,3 +526,4 @@ class LabelPolicy:
     one_time_secrets: CredentialsVerifier | None = None
     key_generation: KeyGenerationPolicy | None = None
     registration_authorities: RegistrationAuthorityPolicy | None = None
+    owners: frozenset[str] | None = None

@@ -66,6 +66,11 @@ class EnrollmentIntent:
     :param lost_since: for ``SERVERKEYGEN``, how long ago an answer to the same request may have
         been given for this one to be its retry; see :meth:`EnrollmentLedger.begin`.
     :param secret: number of the one-time secret that it uses up one use of.
+    :param client_certificate: SHA-256 of the certificate that the client presented, whoever
+        issued it; ``None`` if there was none.
+    :param client_keys: SPKI hashes of the keys that the client, and the device behind it, proved
+        themselves by; empty if it was by a secret alone.
+    :param owners: whose devices the label is for; ``None`` for everybody's.
     """
 
     request_key: bytes
@@ -80,6 +85,9 @@ class EnrollmentIntent:
     requested_at: datetime
     lost_since: datetime | None = None
     secret: int | None = None
+    client_certificate: bytes | None = None
+    client_keys: frozenset[bytes] = frozenset()
+    owners: frozenset[str] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from est_protocol.labels import check_label
 from est_protocol.messages import EstRequest, Transport
 from est_protocol.operations import Operation
 from est_protocol.pkcs10 import CertificationRequest
+from est_server.alarms import AlarmingRefusal, AlarmKind
 from est_server.interfaces import IssuanceGrant, LabelPolicy
 from est_server.key_generation import check_policy
 from est_server.ledger_records import CertificateState, EnrollmentIntent, IssuedCertificate
@@ -50,6 +51,17 @@ class Exchange:
         """The hash of the key to certify; ``None`` if it is yet to be generated."""
         generates = self.request.operation is Operation.SERVERKEYGEN
         return None if generates else self.csr.key_sha256
+
+    @property
+    def client_key(self) -> bytes | None:
+        """The hash of the key that the device proved itself by: its certificate's, or else that
+        of a CSR that is linked to the channel.
+
+        Through a registration authority the device is asking, by whichever of them and however.
+        """
+        if self.registration_authority is not None:
+            return self.csr.key_sha256
+        return self.peer.key_sha256 or (self.csr.key_sha256 if self.pop_linked else None)
 
     def predecessor(self, issued: IssuedCertificate | None) -> IssuedCertificate | None:
         """The certificate that the answer supersedes: the client's, if it renews.
@@ -285,7 +297,8 @@ def _require_same_names(csr: CertificationRequest, current: x509.Certificate) ->
 
 def refuse_superseded(issued: IssuedCertificate | None) -> None:
     if issued is not None and issued.state is CertificateState.SUPERSEDED:
-        raise RequestRefused(
+        raise AlarmingRefusal(
+            AlarmKind.OLD_CERTIFICATE,
             RefusalReason.CERTIFICATE_SUPERSEDED,
             "the client certificate has been superseded by a later one",
             detail=f"serial {issued.certificate.serial_number:x}",
@@ -328,16 +341,12 @@ def _check_changed_names(grant: IssuanceGrant, csr: CertificationRequest) -> Non
 def intent_of(
     exchange: Exchange, grant: IssuanceGrant, issued: IssuedCertificate | None
 ) -> EnrollmentIntent:
-    request, csr = exchange.request, exchange.csr
+    request, csr, authority = exchange.request, exchange.csr, exchange.registration_authority
     renewed = exchange.predecessor(issued)
     predecessor = renewed.sha256 if renewed else None
     # What stays the same when a client asks again over a new channel: its identity and its key.
     # Not the CSR's octets, which change with the channel binding.
-    # Through a registration authority the device is asking, by whichever of them and however.
-    authority = exchange.registration_authority
-    by_key = exchange.pop_linked or authority is not None
-    peer_key = None if authority is not None else exchange.peer.key_sha256
-    known = peer_key or (csr.key_sha256 if by_key else None)
+    known = exchange.client_key
     user = exchange.user.name.encode() if exchange.user else b""
     identity = predecessor or known or hashlib.sha256(user).digest()
     parts = (
@@ -363,6 +372,9 @@ def intent_of(
         requested_at=exchange.received_at,
         secret=None if renewed else grant.secret,
         lost_since=_lost_since(exchange),
+        client_certificate=exchange.peer.certificate_sha256,
+        client_keys=frozenset(key for key in (known, exchange.peer.key_sha256) if key is not None),
+        owners=exchange.policy.owners,
     )
 
 

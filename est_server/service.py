@@ -23,6 +23,7 @@ from est_protocol.messages import (
 )
 from est_protocol.operations import Operation
 from est_server import audit
+from est_server.alarms import Alarm, AlarmBell, AlarmingRefusal
 from est_server.csr_attributes import AskedAttributes
 from est_server.decision import Decider
 from est_server.identification import ClientIdentification
@@ -59,6 +60,7 @@ class EnrollmentService:
         authority's own certificates.
     :param user_limits: bounds of HTTP authentication and otpChallenges.
     :param key_generation_workers: how many slow keys are generated at once for clients.
+    :param alarms: who is told of signs of cloning; without it they are in the log only.
     :raises ConfigurationError: no default label, a label that cannot be told from an operation,
         or a label without an authorizer.
     """
@@ -74,6 +76,7 @@ class EnrollmentService:
         issuance_timeout: float = 20.0,
         user_limits: UserLimits | None = None,
         key_generation_workers: int = 1,
+        alarms: AlarmBell | None = None,
     ) -> None:
         check_labels(labels)
         self._labels = dict(labels)
@@ -90,6 +93,8 @@ class EnrollmentService:
             key_generation_workers=key_generation_workers,
         )
         self._trail = audit.AuditTrail(ledger, clock)
+        self._alarms = alarms or AlarmBell()
+        self._clock = clock
         self._answering: set[asyncio.Task[EstResponse]] = set()
 
     @property
@@ -139,12 +144,25 @@ class EnrollmentService:
             if request.label in self._labels:
                 self._users.ask(refused, request, self._labels[request.label])
             await self._trail.refused(refused, request, peer)
+            self._alarm(refused, request, peer)
             raise
         except Exception as error:
             _log.exception("unexpected error while answering %s", request.operation.value)
             bug = RequestRefused(RefusalReason.INTERNAL_ERROR, "internal error", detail=repr(error))
             await self._trail.refused(bug, request, peer)
             raise bug from error
+
+    def _alarm(self, refused: RequestRefused, request: EstRequest, peer: PeerCredentials) -> None:
+        if isinstance(refused, AlarmingRefusal):
+            alarm = Alarm(
+                kind=refused.alarm,
+                device=refused.device,
+                label=request.label,
+                peer=peer.address,
+                detail="; ".join(filter(None, (refused.sentence, refused.detail))),
+                when=self._clock.now(),
+            )
+            self._alarms.ring(alarm)
 
     async def record_refusal(
         self,
@@ -163,6 +181,7 @@ class EnrollmentService:
         if self._answering:
             await asyncio.wait(self._answering)
         self._issuance.close()
+        await self._alarms.close()
 
     async def _dispatch(self, request: EstRequest, peer: PeerCredentials) -> EstResponse:
         policy = self._policy(request)
@@ -196,9 +215,14 @@ class EnrollmentService:
         return answer
 
     async def _csrattrs(self, request: EstRequest, peer: PeerCredentials) -> CsrAttributesResponse:
-        """Anybody may ask, RFC 7030 section 4.5; on CoAPS any known client, RFC 9148 section 4."""
+        """Anybody may ask, RFC 7030 section 4.5; on CoAPS any known client, RFC 9148 section 4.
+
+        Anybody but those who show that they have been shut out.
+        """
         if request.transport is Transport.COAPS:
             await self._clients.require_known(peer)
+        else:
+            await self._clients.require_standing(peer)
         self._trail.answered("csr-attributes", request, peer)
         return CsrAttributesResponse(self._asked[request.label].der)
 
@@ -206,6 +230,7 @@ class EnrollmentService:
         self, request: EstRequest, peer: PeerCredentials, policy: LabelPolicy
     ) -> EstResponse:
         """The operations that end in a certificate: simpleenroll, simplereenroll, serverkeygen."""
+        await self._clients.require_standing(peer)
         authority = await self._registration_authority(request, peer, policy)
         try:
             outcome = await self._decide_and_issue(request, peer, policy, authority)

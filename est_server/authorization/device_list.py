@@ -38,6 +38,8 @@ class DeviceListAuthorizer:
     :param bare_keys: accept bare listed keys.
     :param expired_birth_certificates: accept a birth certificate whose only fault is that it has
         expired (RFC 9148 section 3 allows it, since devices can lie in store for years).
+    :param owners: whose devices are granted anything; ``None`` for everybody's. Which labels a
+        device may use is also in its list, see :meth:`~est_server.device_records.Device.may_use`.
     """
 
     def __init__(
@@ -47,11 +49,13 @@ class DeviceListAuthorizer:
         birth_certificates: bool = True,
         bare_keys: bool = True,
         expired_birth_certificates: bool = False,
+        owners: frozenset[str] | None = None,
     ) -> None:
         self._registry = registry
         self._birth_certificates = birth_certificates
         self._bare_keys = bare_keys
         self._expired_birth_certificates = expired_birth_certificates
+        self._owners = owners
 
     async def __call__(
         self, request: EnrollmentRequest, client: ClientIdentity, /
@@ -74,7 +78,7 @@ class DeviceListAuthorizer:
                 "the device is not listed (any more)",
                 device=client.issued.device,
             )
-        _require_active(device)
+        self._require_usable(request, device)
         await self._require_key_is_not_anothers(request, device)
         return self._grant(request, device, OperationalKey.ANY, "operational certificate")
 
@@ -85,7 +89,7 @@ class DeviceListAuthorizer:
         device = await self._find(request, client)
         if device is None:
             raise _why_unknown(client, request)
-        _require_active(device)
+        self._require_usable(request, device)
         await self._require_key_is_not_anothers(request, device)
         if client.issued is not None:
             return self._grant(request, device, OperationalKey.ANY, "operational certificate")
@@ -113,6 +117,21 @@ class DeviceListAuthorizer:
         if request.pop_linked:
             return await self._registry.find_by_key(request.csr.key_sha256)
         return None
+
+    def _require_usable(self, request: EnrollmentRequest, device: Device) -> None:
+        if not device.state.may_enroll:
+            raise RequestRefused(
+                RefusalReason.DEVICE_NOT_ACTIVE,
+                f"this device is {device.state.value}",
+                device=device.udid,
+            )
+        if not device.may_use(request.label, self._owners):
+            raise RequestRefused(
+                RefusalReason.NOT_AUTHORIZED,
+                "this service is not for this device",
+                detail=f"label {request.label!r}, owner {device.owner!r}",
+                device=device.udid,
+            )
 
     def _has_birth_certificate(self, credentials: PeerCredentials) -> bool:
         if not self._birth_certificates or credentials.anchor_set is not AnchorSet.MANUFACTURER:
@@ -159,15 +178,6 @@ class DeviceListAuthorizer:
             device,
             key_sha256=listed if allowed is OperationalKey.LISTED else None,
             reasons=(reason,),
-        )
-
-
-def _require_active(device: Device) -> None:
-    if not device.state.may_enroll:
-        raise RequestRefused(
-            RefusalReason.DEVICE_NOT_ACTIVE,
-            f"this device is {device.state.value}",
-            device=device.udid,
         )
 
 

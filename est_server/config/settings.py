@@ -16,6 +16,7 @@ from est_protocol.coap.parameters import TransmissionParameters
 from est_protocol.errors import ConfigurationError
 from est_protocol.http_authentication import DigestAlgorithm
 from est_protocol.secure_channel.policy import DtlsPolicy, TlsPolicy
+from est_server.alarms import AlarmLimits
 from est_server.coaps.limits import CoapsLimits
 from est_server.config.csr_attributes import CsrAttributesSettings
 from est_server.config.proxy import ProxySettings
@@ -156,6 +157,8 @@ class LabelSettings:
         one.
     :param unlisted_devices: let ``one-time-secret`` and ``http-user`` grant to devices too that
         are not on the list.
+    :param owners: whose devices may have certificates of this label; without it, everybody's.
+        A device's owner is its attribute ``owner`` in the list, or who it was transferred to.
     :param device_list: what ``device-list`` takes for proof.
     :param csr_attributes: what CSRs should have in them.
     :param server_key_generation: keys that the server makes; without this table, none.
@@ -172,11 +175,17 @@ class LabelSettings:
     otp_challenge: bool = False
     http_users: Mapping[str, str] = field(default_factory=dict)
     unlisted_devices: bool = False
+    owners: tuple[str, ...] | None = None
     device_list: DeviceListSettings = field(default_factory=DeviceListSettings)
     csr_attributes: CsrAttributesSettings = field(default_factory=CsrAttributesSettings)
     profile: CertificateProfile = field(default_factory=CertificateProfile)
     server_key_generation: KeyGenerationSettings | None = None
     registration_authorities: RegistrationAuthoritySettings | None = None
+
+    @property
+    def allowed_owners(self) -> frozenset[str] | None:
+        """``owners`` as a set."""
+        return None if self.owners is None else frozenset(self.owners)
 
 
 @dataclass(frozen=True, slots=True)
@@ -382,6 +391,22 @@ class ServiceSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class AlarmSettings:
+    """Signs of cloning and of stolen keys. They are errors of ``est_server.alarm`` in the log in
+    any case, once for each kind and device in a while.
+
+    :param webhook: an ``https://`` URL (or an ``http://`` one on this machine) that each alarm is
+        sent to by POST, as a JSON object.
+    :param webhook_timeout: seconds for one such request.
+    :param limits: how many alarms, and for how long.
+    """
+
+    webhook: str | None = None
+    webhook_timeout: float = 5.0
+    limits: AlarmLimits = field(default_factory=AlarmLimits)
+
+
+@dataclass(frozen=True, slots=True)
 class LogSettings:
     """The audit log: one line for each request, answered or refused.
 
@@ -413,6 +438,7 @@ class ServerConfig:
     :param devices: the import of device lists.
     :param list_signers: whose signatures over device lists are believed.
     :param service: bounds for both transports.
+    :param alarms: who hears of signs of cloning.
     :param log: the audit log.
     :param file: where all this was read; for messages.
     """
@@ -429,6 +455,7 @@ class ServerConfig:
     devices: DevicesSettings = field(default_factory=DevicesSettings)
     list_signers: tuple[ListSignerSettings, ...] = ()
     service: ServiceSettings = field(default_factory=ServiceSettings)
+    alarms: AlarmSettings = field(default_factory=AlarmSettings)
     log: LogSettings = field(default_factory=LogSettings)
     file: Path = field(default=Path("est-server.toml"), metadata={NOT_A_SETTING: True})
 

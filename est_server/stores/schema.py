@@ -250,6 +250,15 @@ CREATE TABLE devices_with_list (
 ) STRICT, WITHOUT ROWID
 """
 
+#: A key that was reported as compromised, until its device is reset.
+_COMPROMISED_KEYS = """
+CREATE TABLE compromised_keys (
+    spki_sha256 BLOB PRIMARY KEY CHECK (length(spki_sha256) = 32),
+    device      TEXT NOT NULL,
+    since       INTEGER NOT NULL
+) STRICT, WITHOUT ROWID
+"""
+
 MIGRATIONS: tuple[Migration, ...] = (
     Migration(
         "devices, issuances and claims",
@@ -308,6 +317,17 @@ MIGRATIONS: tuple[Migration, ...] = (
             Variants("DROP TABLE devices", None),
             Variants("ALTER TABLE devices_with_list RENAME TO devices", None),
             Variants("CREATE UNIQUE INDEX device_keys ON devices (spki_sha256)", None),
+        ),
+    ),
+    Migration(
+        "owners and compromised keys",
+        (
+            "ALTER TABLE devices ADD COLUMN owner TEXT",
+            "ALTER TABLE device_history ADD COLUMN step TEXT NOT NULL DEFAULT ''",
+            "ALTER TABLE device_history ADD COLUMN owner TEXT",
+            "CREATE INDEX history_of_device ON device_history (udid)",
+            _COMPROMISED_KEYS,
+            "CREATE INDEX compromised_of_device ON compromised_keys (device)",
         ),
     ),
 )

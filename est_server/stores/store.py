@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
 from datetime import datetime
 from secrets import token_hex
 
@@ -13,7 +13,6 @@ from est_protocol.errors import RequestRefused
 from est_server.device_records import (
     AddOutcome,
     Device,
-    DeviceState,
     ImportedList,
     ListDescription,
     ListedDevice,
@@ -26,6 +25,7 @@ from est_server.ledger_records import (
     IssuedCertificate,
     Refusal,
 )
+from est_server.life_cycle import DeviceChange, DeviceOrder, HistoryEntry
 from est_server.revocations import (
     CrlStatus,
     PublishedCrl,
@@ -38,10 +38,12 @@ from est_server.stores.options import StoreOptions
 from est_server.stores.rules import (
     administration,
     ledger,
+    life_cycle,
     lists,
     registry,
     revocations,
     secrets,
+    standing,
 )
 from est_server.stores.transaction import Transaction
 from est_server.user_credentials import EnrollmentSecret
@@ -127,16 +129,13 @@ class Store:
         """The lists that were imported, the first first."""
         return await self._engine.read(lists.every)
 
-    async def change_state(
-        self, udid: str, state: DeviceState, *, actor: str, reason: str, now: datetime
-    ) -> Device:
-        """Move a device to another state, recording who did it and why.
+    async def change_device(self, order: DeviceOrder, *, now: datetime) -> DeviceChange:
+        """Take a step in a device's life; see :class:`~est_server.interfaces.DeviceRegistry`."""
+        return await self._writer.submit(lambda db: life_cycle.change_device(db, order, now=now))
 
-        :raises KeyError: no such device.
-        """
-        return await self._writer.submit(
-            lambda db: registry.change_state(db, udid, state, actor=actor, reason=reason, now=now)
-        )
+    async def device_history(self, udid: str) -> list[HistoryEntry]:
+        """What became of a device, the oldest first."""
+        return await self._engine.read(lambda db: life_cycle.history(db, udid))
 
     async def devices(self, *, after: str = "") -> AsyncIterator[Device]:
         """All devices in order of UDID, those after ``after`` only."""
@@ -211,6 +210,11 @@ class Store:
             lambda db: ledger.find_renewable(db, spki_sha256, label, lost_since)
         )
 
+    async def check_standing(self, *, certificate: bytes | None, keys: Collection[bytes]) -> None:
+        """Refuse whom an operator has shut out; see
+        :class:`~est_server.interfaces.EnrollmentLedger`."""
+        await self._engine.read(lambda db: standing.require(db, certificate=certificate, keys=keys))
+
     # One-time secrets
 
     async def find_secret(self, name: str) -> EnrollmentSecret | None:
@@ -230,6 +234,25 @@ class Store:
         return await self._engine.read(secrets.every)
 
     # The operator
+
+    async def certificates(
+        self, *, device: str | None = None, serial: str | None = None
+    ) -> AsyncIterator[IssuedCertificate]:
+        """Issued certificates; see :class:`~est_server.interfaces.LedgerAdministration`."""
+        last: int | None = 0
+        while last is not None:
+            page, last = await self._read_certificates(device, serial, last)
+            for issued in page:
+                yield issued
+
+    async def _read_certificates(
+        self, device: str | None, serial: str | None, after: int
+    ) -> tuple[list[IssuedCertificate], int | None]:
+        return await self._engine.read(
+            lambda db: administration.certificates(
+                db, device=device, serial=serial, after=after, size=_PAGE_SIZE
+            )
+        )
 
     async def revoke_certificate(
         self,

@@ -16,6 +16,7 @@ from est_protocol.secure_channel.policy import TlsVersion
 from est_server.device_records import DeviceState
 from est_server.interfaces import ClientIdentity, EnrollmentRequest, IssuanceOrder
 from est_server.ledger_records import CertificateState
+from est_server.life_cycle import LifeCycleStep
 from tests.behaviour.roads import Road, https, in_process
 from tests.behaviour.world import LABEL, STRICT, AuditRecords, Device, World
 from tests.pki import make_key, make_name
@@ -188,13 +189,13 @@ async def test_a_bare_listed_key_cannot_have_another_key_certified(
 
 
 @pytest.mark.parametrize(
-    "state", [DeviceState.SUSPENDED, DeviceState.REVOKED, DeviceState.DECOMMISSIONED]
+    "step", [LifeCycleStep.SUSPEND, LifeCycleStep.REVOKE, LifeCycleStep.DECOMMISSION]
 )
 async def test_a_device_that_is_not_active_is_refused(
-    world: World, road: Road, state: DeviceState
+    world: World, road: Road, step: LifeCycleStep
 ) -> None:
     device = await world.list_device("a")
-    await world.change_state(device, state)
+    await world.order(device, step)
     async with road.connection(device) as connection:
         with pytest.raises(ServerRefused) as refusal:
             await connection.simpleenroll(device.key)
@@ -461,7 +462,7 @@ async def test_a_revoked_certificate_is_refused_everywhere(world: World, road: R
 
 async def test_a_suspended_device_cannot_renew(world: World, road: Road) -> None:
     device = await enrolled(world, road)
-    await world.change_state(device, DeviceState.SUSPENDED)
+    await world.order(device, LifeCycleStep.SUSPEND)
     async with road.connection(device) as connection:
         with pytest.raises(ServerRefused):
             await connection.simplereenroll(device.key)

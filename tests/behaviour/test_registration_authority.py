@@ -9,8 +9,8 @@ from est_protocol.channel_binding import ChannelBinding, ChannelBindingType
 from est_protocol.errors import RefusalReason, ServerRefused
 from est_protocol.keys import spki_sha256
 from est_protocol.operations import Operation
-from est_server.device_records import DeviceState
 from est_server.ledger_records import CertificateState
+from est_server.life_cycle import LifeCycleStep
 from tests.behaviour.roads import Road
 from tests.behaviour.world import (
     LABEL,
@@ -146,7 +146,7 @@ async def test_the_device_itself_is_authorized_all_the_same(
     world: World, road: Road, audit: AuditRecords
 ) -> None:
     unlisted, stolen = world.unlisted_device("unlisted"), await world.list_device("stolen")
-    await world.change_state(stolen, DeviceState.REVOKED)
+    await world.order(stolen, LifeCycleStep.REVOKE)
     for device, reason in (
         (unlisted, RefusalReason.UNKNOWN_DEVICE),
         (stolen, RefusalReason.DEVICE_NOT_ACTIVE),

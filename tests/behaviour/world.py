@@ -24,14 +24,17 @@ from est_protocol.messages import Transport
 from est_protocol.oid_names import KEY_USAGE, SUBJECT_ALT_NAME
 from est_protocol.operations import Operation
 from est_protocol.secure_channel.context import LocalCredentials, TrustAnchors
+from est_server.alarms import Alarm, AlarmBell
 from est_server.authorities.local import LocalAuthority
 from est_server.authorities.signers.key import KeySigner
 from est_server.authorization.device_list import DeviceListAuthorizer
-from est_server.device_records import DeviceState, ListedDevice
+from est_server.device_records import ListedDevice
 from est_server.interfaces import LabelPolicy
 from est_server.key_protection import KeyGenerationPolicy
 from est_server.ledger_records import EnrollmentIntent, IssuanceTicket, IssuedCertificate
+from est_server.life_cycle import DeviceOrder, LifeCycleStep
 from est_server.registration import RegistrationAuthorityPolicy
+from est_server.revocations import RevocationReason
 from est_server.service import EnrollmentService
 from est_server.stores.sqlite import SqliteStore
 from tests.pki import (
@@ -50,6 +53,10 @@ LABEL = "factory-2"
 
 #: A label that asks for something in every CSR.
 WISHING = "wishing"
+
+#: A label for the devices of one owner.
+OWNED = "owned"
+ACME = frozenset({"acme"})
 
 #: A label that wants every CSR linked to its channel.
 STRICT = "strict"
@@ -168,6 +175,7 @@ class World:
             None: self._policy(self._default),
             LABEL: self._policy(self._labelled),
             STRICT: self._policy(self._labelled, require_pop_linking=True),
+            OWNED: replace(self._policy(self._default, owners=ACME), owners=ACME),
             WISHING: replace(self._policy(self._default), csr_wishes=WISHES),
             REGISTERED: replace(self._policy(self._default), registration_authorities=registration),
             VOUCHED: replace(
@@ -185,7 +193,13 @@ class World:
                 key_generation=replace(generation, require_protected_key=True),
             ),
         }
-        self.service = EnrollmentService(policies, store, registry=store)
+        self.alarms: list[Alarm] = []
+        self.service = EnrollmentService(
+            policies, store, registry=store, alarms=AlarmBell(self._hear)
+        )
+
+    async def _hear(self, alarm: Alarm, /) -> None:
+        self.alarms.append(alarm)
 
     @property
     def last_refusal(self) -> str | None:
@@ -201,10 +215,16 @@ class World:
         """Let ``label`` stand for something else from now on."""
         self.service._labels[label] = replace(self.policy(label), **changes)
 
-    def _policy(self, ca: Ca, *, require_pop_linking: bool = False) -> LabelPolicy:
+    def _policy(
+        self,
+        ca: Ca,
+        *,
+        require_pop_linking: bool = False,
+        owners: frozenset[str] | None = None,
+    ) -> LabelPolicy:
         return LabelPolicy(
             LocalAuthority(KeySigner(ca.key), ca.certificate, ca.issuers),
-            DeviceListAuthorizer(self.store),
+            DeviceListAuthorizer(self.store, owners=owners),
             require_pop_linking=require_pop_linking,
         )
 
@@ -285,11 +305,12 @@ class World:
             ).fetchone()
         return int(count)
 
-    async def list_device(self, name: str, *, born: bool = False) -> Device:
+    async def list_device(self, name: str, *, born: bool = False, **attributes: str) -> Device:
         """A device of the list; ``born``: it has a genuine birth certificate."""
         device = self.unlisted_device(name, born=born)
         key_hash = spki_sha256(device.key.public_key())
-        await self.store.add_devices([ListedDevice(device.udid, key_hash)], now=datetime.now(UTC))
+        listed = ListedDevice(device.udid, key_hash, attributes)
+        await self.store.add_devices([listed], now=datetime.now(UTC))
         return device
 
     def unlisted_device(self, name: str, *, born: bool = False, genuine: bool = True) -> Device:
@@ -305,18 +326,29 @@ class World:
         expired = make_leaf(self._default, device.udid, key=device.key, not_after=lately)
         return device.with_certificate(expired.chain[0])
 
-    async def change_state(self, device: Device, state: DeviceState) -> None:
-        """Move a device to another state of its life."""
-        await self.store.change_state(
-            device.udid, state, actor="test", reason="test", now=datetime.now(UTC)
-        )
+    async def order(
+        self,
+        device: Device,
+        step: LifeCycleStep,
+        *,
+        code: RevocationReason | None = None,
+        owner: str | None = None,
+    ) -> None:
+        """Take a step in a device's life."""
+        order = DeviceOrder(device.udid, step, "test", "test", code, owner)
+        await self.store.change_device(order, now=datetime.now(UTC))
 
-    async def revoke(self, certificate: x509.Certificate) -> None:
+    async def revoke(
+        self,
+        certificate: x509.Certificate,
+        code: RevocationReason = RevocationReason.UNSPECIFIED,
+    ) -> None:
         """Revoke a certificate."""
         await self.store.revoke_certificate(
             certificate.fingerprint(hashes.SHA256()),
             actor="test",
             reason="test",
+            code=code,
             now=datetime.now(UTC),
         )
 

@@ -13,6 +13,8 @@ from est_protocol.messages import Transport
 from est_protocol.operations import Operation
 from est_server.device_records import ListDescription, ListedDevice
 from est_server.ledger_records import EnrollmentIntent, Refusal
+from est_server.life_cycle import DeviceOrder, LifeCycleStep
+from est_server.revocations import RevocationReason
 from tests.pki import PRESENT, make_ca, make_key, make_leaf
 
 
@@ -106,6 +108,19 @@ def certificate(key: str = "a", *, lifetime: timedelta = timedelta(days=90)) -> 
 def listed(number: int, **attributes: str) -> ListedDevice:
     """A row of a device list; the same for the same arguments."""
     return ListedDevice(f"device-{number}", digest(f"key {number}"), attributes)
+
+
+def order(
+    step: LifeCycleStep,
+    device: str = "device-1",
+    *,
+    code: RevocationReason | None = None,
+    owner: str | None = None,
+) -> DeviceOrder:
+    """An operator's order; a transfer is to ``owner`` or somebody."""
+    if step is LifeCycleStep.TRANSFER and owner is None:
+        owner = "somebody"
+    return DeviceOrder(device, step, "operator", "because", code, owner)
 
 
 def refusal(detail: str = "") -> Refusal:

@@ -17,6 +17,7 @@ from est_server.ledger_records import (
     IssuanceTicket,
     IssuedCertificate,
 )
+from est_server.life_cycle import LifeCycleStep
 from tests.pki import make_key
 from tests.server.conftest import OpenStore, Store
 from tests.server.ledger_values import (
@@ -26,6 +27,7 @@ from tests.server.ledger_values import (
     first_enrollment,
     generated_key,
     listed,
+    order,
     refusal,
     renewal,
 )
@@ -201,17 +203,15 @@ async def test_a_certificate_for_another_key_is_not_recorded(
 
 async def test_a_device_that_is_not_active_gets_no_ticket(store: Store, clock: FakeClock) -> None:
     await store.add_devices([listed(1)], now=clock.now())
-    for state in (DeviceState.SUSPENDED, DeviceState.REVOKED, DeviceState.DECOMMISSIONED):
-        await store.change_state("device-1", state, actor="operator", reason="", now=clock.now())
+    for step in (LifeCycleStep.SUSPEND, LifeCycleStep.REVOKE, LifeCycleStep.DECOMMISSION):
+        await store.change_device(order(step), now=clock.now())
         assert await refused(store, first_enrollment()) is RefusalReason.DEVICE_NOT_ACTIVE
 
 
 async def test_a_device_that_is_suspended_gets_no_replay(store: Store, clock: FakeClock) -> None:
     await store.add_devices([listed(1)], now=clock.now())
     await issue(store, clock, first_enrollment())
-    await store.change_state(
-        "device-1", DeviceState.SUSPENDED, actor="operator", reason="", now=clock.now()
-    )
+    await store.change_device(order(LifeCycleStep.SUSPEND), now=clock.now())
     assert await refused(store, first_enrollment()) is RefusalReason.DEVICE_NOT_ACTIVE
 
 
@@ -220,9 +220,7 @@ async def test_a_device_that_is_suspended_meanwhile_gets_no_certificate(
 ) -> None:
     await store.add_devices([listed(1)], now=clock.now())
     ticket = await begin(store, first_enrollment())
-    await store.change_state(
-        "device-1", DeviceState.SUSPENDED, actor="operator", reason="", now=clock.now()
-    )
+    await store.change_device(order(LifeCycleStep.SUSPEND), now=clock.now())
     leaf = certificate()
     with pytest.raises(RequestRefused) as caught:
         await store.complete(ticket, leaf, now=clock.now())

@@ -14,6 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -36,6 +37,7 @@ from est_server.ledger_records import (
 )
 from est_server.stores.postgresql import PostgresqlAddress
 from est_server.stores.postgresql.store import PostgresqlStore
+from est_server.life_cycle import LifeCycleStep, StepNotPossible, state_after
 from est_server.stores.sqlite import SqliteStore
 from est_server.stores.store import Store
 from tests.server.ledger_values import (
@@ -43,6 +45,7 @@ from tests.server.ledger_values import (
     certificate,
     first_enrollment,
     listed,
+    order,
     renewal,
 )
 from tests.server.postgresql_server import empty
@@ -86,12 +89,28 @@ class Model:
     """What the ledger should hold."""
 
     devices: dict[str, DeviceState] = field(default_factory=dict)
+    before_suspension: dict[str, DeviceState] = field(default_factory=dict)
     open: dict[Place, Attempt] = field(default_factory=dict)
     claims: dict[Place, int] = field(default_factory=dict)
     records: dict[bytes, Record] = field(default_factory=dict)
 
     def may_enroll(self, device: str) -> bool:
         return self.devices.get(device, DeviceState.LISTED).may_enroll
+
+    def take(self, step: LifeCycleStep, device: str, now: datetime) -> None:
+        before = self.before_suspension.get(device, DeviceState.LISTED)
+        self.devices[device] = state_after(step, self.devices[device], before)
+        if step in (LifeCycleStep.SUSPEND, LifeCycleStep.RESUME):
+            return
+        for attempt in [a for a in self.open.values() if a.place[0] == device]:
+            self.give_up(attempt)
+        if step in (LifeCycleStep.RESET, LifeCycleStep.TRANSFER):
+            for place in [place for place in self.claims if place[0] == device]:
+                del self.claims[place]
+        for record in self.records.values():
+            good = record.issued.certificate.not_valid_after_utc > now
+            if record.issued.device == device and good and step is not LifeCycleStep.RESET:
+                record.state = CertificateState.REVOKED
 
     def give_up(self, attempt: Attempt) -> None:
         if self.open.get(attempt.place) is attempt:
@@ -205,15 +224,21 @@ class LedgerMachine(RuleBasedStateMachine):
         self.run(self.store().add_devices([listed(number)], now=self.clock.now()))
         self.model.devices.setdefault(DEVICES[number], DeviceState.LISTED)
 
-    @rule(device=st.sampled_from(DEVICES), state=st.sampled_from(DeviceState))
-    def change_state(self, device: str, state: DeviceState) -> None:
+    @rule(device=st.sampled_from(DEVICES), step=st.sampled_from(LifeCycleStep))
+    def take_step(self, device: str, step: LifeCycleStep) -> None:
         if device not in self.model.devices:
             return
-        change = self.store().change_state(
-            device, state, actor="operator", reason="", now=self.clock.now()
-        )
-        assert self.run(change).state is state
-        self.model.devices[device] = state
+        before = self.model.devices[device]
+        change = self.store().change_device(order(step, device), now=self.clock.now())
+        try:
+            self.model.take(step, device, self.clock.now())
+        except StepNotPossible:
+            with pytest.raises(StepNotPossible):
+                self.run(change)
+            return
+        if step is LifeCycleStep.SUSPEND:
+            self.model.before_suspension[device] = before
+        assert self.run(change).device.state is self.model.devices[device]
 
     @rule(
         target=attempts,

@@ -18,13 +18,13 @@ from est_protocol.operations import Operation
 from est_server.authorization.combinators import all_of, first_of
 from est_server.authorization.device_list import DeviceListAuthorizer
 from est_server.authorization.secret_hashes import SlowChecks, hash_secret, matches
-from est_server.device_records import DeviceState
 from est_server.interfaces import IssuanceGrant
 from est_server.ledger_records import EnrollmentIntent
+from est_server.life_cycle import LifeCycleStep
 from est_server.stores.sqlite import SqliteStore
 from est_server.user_credentials import EnrollmentSecret
 from tests.pki import make_leaf
-from tests.server.ledger_values import FakeClock, certificate, first_enrollment
+from tests.server.ledger_values import FakeClock, certificate, first_enrollment, order
 from tests.server.users import BINDING, COST, Clerk, clerk, refused
 
 SECRET = BasicCredentials("batch", "open sesame")
@@ -134,9 +134,8 @@ async def test_a_suspended_device_has_no_use_of_a_secret(tmp_path: Path) -> None
     async with clerk(tmp_path, secret_http=True) as server:
         await server.list_device("device")
         await server.add_secret("batch", "open sesame")
-        await server.store.change_state(
-            "udid-device", DeviceState.SUSPENDED, actor="t", reason="t", now=server.clock.now()
-        )
+        suspend = order(LifeCycleStep.SUSPEND, "udid-device")
+        await server.store.change_device(suspend, now=server.clock.now())
         assert await reason(server.enroll("device", credentials=SECRET)) is (
             RefusalReason.DEVICE_NOT_ACTIVE
         )

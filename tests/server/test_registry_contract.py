@@ -8,8 +8,9 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 
 from est_server.device_records import AddOutcome, DeviceState, ListedDevice, ListRow, RowConflict
+from est_server.life_cycle import LifeCycleStep
 from tests.server.conftest import OpenStore, Store
-from tests.server.ledger_values import FakeClock, describe, digest, listed, refusal
+from tests.server.ledger_values import FakeClock, describe, digest, listed, order, refusal
 
 
 @pytest.fixture
@@ -146,9 +147,8 @@ async def test_devices_come_in_order_of_udid(store: Store, clock: FakeClock) -> 
 async def test_a_change_of_state_is_kept(store: Store, clock: FakeClock) -> None:
     await store.add_devices([listed(1)], now=clock.now())
     clock.advance(hours=1)
-    changed = await store.change_state(
-        "device-1", DeviceState.SUSPENDED, actor="operator", reason="stolen", now=clock.now()
-    )
+    change = await store.change_device(order(LifeCycleStep.SUSPEND), now=clock.now())
+    changed = change.device
     assert changed == await store.find_by_udid("device-1")
     assert (changed.state, changed.changed_at) == (DeviceState.SUSPENDED, clock.now())
 
@@ -157,9 +157,7 @@ async def test_changing_the_state_of_a_device_that_is_not_listed_is_a_key_error(
     store: Store, clock: FakeClock
 ) -> None:
     with pytest.raises(KeyError):
-        await store.change_state(
-            "device-1", DeviceState.SUSPENDED, actor="a", reason="", now=clock.now()
-        )
+        await store.change_device(order(LifeCycleStep.SUSPEND), now=clock.now())
 
 
 @pytest.mark.parametrize("text", ["device\0", "device\udcff", "x" * 100_000])

@@ -20,7 +20,7 @@ from est_server.device_records import (
 )
 from est_server.stores.postgresql.session import PostgresqlSession
 from est_server.stores.rules import lists
-from est_server.stores.rules.values import DEVICE_COLUMNS, to_column
+from est_server.stores.rules.values import NEW_DEVICE_COLUMNS, to_column
 
 #: COPY fails at the first row that an index refuses, so the rows go where there is none first.
 _COPIED = """
@@ -68,7 +68,7 @@ UPDATE staged SET outcome = judged.outcome FROM (
 """
 
 _TAKE_OVER = f"""
-INSERT INTO devices ({DEVICE_COLUMNS})
+INSERT INTO devices ({NEW_DEVICE_COLUMNS})
 SELECT udid, spki_sha256, attributes, ?, ?, ? FROM staged WHERE outcome = 'added' ORDER BY udid
 """
 

@@ -6,8 +6,13 @@ from datetime import datetime
 
 from est_server.ledger_records import IssuedCertificate, Refusal
 from est_server.revocations import RevocationReason
-from est_server.stores.rules import ledger, revocations
-from est_server.stores.rules.values import label_column, to_column
+from est_server.stores.rules import ledger, revocations, standing
+from est_server.stores.rules.values import (
+    CERTIFICATE_COLUMNS,
+    issued_certificate,
+    label_column,
+    to_column,
+)
 from est_server.stores.transaction import Transaction
 
 #: Octets of the network end up in these texts, so each is cut to this many characters.
@@ -46,7 +51,19 @@ def revoke_certificate(
     code: RevocationReason,
     now: datetime,
 ) -> IssuedCertificate:
-    """See :meth:`est_server.interfaces.LedgerAdministration.revoke_certificate`."""
+    """See :meth:`est_server.interfaces.LedgerAdministration.revoke_certificate`.
+
+    A compromised key takes every other certificate for it along.
+    """
+    issued = _revoke(db, sha256, code, actor, reason, now)
+    if code is RevocationReason.KEY_COMPROMISE:
+        compromise(db, issued.spki_sha256, issued.device, actor=actor, reason=reason, now=now)
+    return issued
+
+
+def _revoke(
+    db: Transaction, sha256: bytes, code: RevocationReason, actor: str, reason: str, now: datetime
+) -> IssuedCertificate:
     row = db.execute(
         "UPDATE issuances SET state = 'revoked' WHERE sha256 = ? RETURNING number", (sha256,)
     ).fetchone()
@@ -57,6 +74,29 @@ def revoke_certificate(
     assert issued is not None
     _note(db, "revoke", issued.device, issued.label, sha256, actor, reason, now)
     return issued
+
+
+def compromise(
+    db: Transaction, key: bytes, device: str, *, actor: str, reason: str, now: datetime
+) -> None:
+    """Have ``key`` get nothing any more, and what it has got end."""
+    standing.mark_compromised(db, key, device, now)
+    for sha256 in ledger.certificates_of_key(db, key, now):
+        _revoke(db, sha256, RevocationReason.KEY_COMPROMISE, actor, reason, now)
+
+
+def certificates(
+    db: Transaction, *, device: str | None, serial: str | None, after: int, size: int
+) -> tuple[list[IssuedCertificate], int | None]:
+    """The next ``size`` certificates after number ``after``, and the number of the last."""
+    rows = db.execute(
+        f"SELECT {CERTIFICATE_COLUMNS}, number FROM issuances WHERE status = 'issued' "
+        f"{'AND device = ? ' if device is not None else ''}"
+        f"{'AND serial = ? ' if serial is not None else ''}"
+        "AND number > ? ORDER BY number LIMIT ?",
+        (*(value for value in (device, serial) if value is not None), after, size),
+    ).fetchall()
+    return [issued_certificate(row[:-1]) for row in rows], rows[-1][-1] if rows else None
 
 
 def release_claim(

@@ -19,13 +19,14 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from est_protocol.errors import RefusalReason, RequestRefused
 from est_protocol.keys import spki_sha256
 from est_protocol.operations import Operation
+from est_server.alarms import AlarmingRefusal, AlarmKind
 from est_server.ledger_records import (
     CertificateState,
     EnrollmentIntent,
     IssuanceTicket,
     IssuedCertificate,
 )
-from est_server.stores.rules import registry, secrets
+from est_server.stores.rules import registry, secrets, standing
 from est_server.stores.rules.values import (
     CERTIFICATE_COLUMNS,
     issued_certificate,
@@ -63,7 +64,7 @@ def begin(
     db: Transaction, intent: EnrollmentIntent, worker: Worker, now: datetime
 ) -> IssuanceTicket | IssuedCertificate:
     """See :meth:`est_server.interfaces.EnrollmentLedger.begin`."""
-    _require_active_device(db, intent.device)
+    standing.require_for(db, intent)
     issued = _already_issued(db, intent, now)
     if issued is not None:
         return issued
@@ -100,7 +101,7 @@ def complete(
         raise _taken_over(ticket, certificate, sha256)
     if row[0] == "in-progress":
         _require_certified_key(intent, certificate)
-        _require_active_device(db, intent.device)
+        standing.require_for(db, intent)
         if _claim(db, intent) != ticket.number:
             _require_right(db, intent)
         _record_certificate(db, ticket, der, certificate, sha256, now)
@@ -153,17 +154,53 @@ def find_renewable(
     return active
 
 
+# What life-cycle orders need
+
+
+def good_certificates(db: Transaction, device: str, now: datetime) -> list[tuple[int, bytes]]:
+    """Number and SHA-256 of each certificate of ``device`` that has not ended, superseded ones
+    included: they verify like any other."""
+    return db.execute(
+        "SELECT number, sha256 FROM issuances WHERE device = ? AND status = 'issued' "
+        "AND state <> 'revoked' AND not_after > ? ORDER BY number",
+        (device, to_column(now)),
+    ).fetchall()
+
+
+def certified_keys(db: Transaction, device: str) -> list[bytes]:
+    """The SPKI hashes of all keys that were ever certified for ``device``."""
+    rows = db.execute(
+        "SELECT DISTINCT spki_sha256 FROM issuances WHERE device = ? AND status = 'issued'",
+        (device,),
+    ).fetchall()
+    return [key for (key,) in rows]
+
+
+def certificates_of_key(db: Transaction, key: bytes, now: datetime) -> list[bytes]:
+    """SHA-256 of each certificate for the key that has not ended, whosever it is."""
+    rows = db.execute(
+        "SELECT sha256 FROM issuances WHERE spki_sha256 = ? AND status = 'issued' "
+        "AND state <> 'revoked' AND not_after > ? ORDER BY number",
+        (key, to_column(now)),
+    ).fetchall()
+    return [sha256 for (sha256,) in rows]
+
+
+def abandon_all(db: Transaction, device: str, *, reason: str, now: datetime) -> None:
+    """Give up every attempt of ``device`` that is under way."""
+    rows = db.execute(
+        "SELECT number FROM issuances WHERE device = ? AND status = 'in-progress'", (device,)
+    ).fetchall()
+    for (number,) in rows:
+        _abandon_attempt(db, number, reason, now)
+
+
+def release_all(db: Transaction, device: str) -> int:
+    """Let ``device`` make a first enrollment again under every label; how many it had made."""
+    return db.execute("DELETE FROM claims WHERE device = ?", (device,)).rowcount
+
+
 # What begin and complete require
-
-
-def _require_active_device(db: Transaction, udid: str) -> None:
-    state = registry.state_of(db, udid)
-    if state is not None and not state.may_enroll:
-        raise RequestRefused(
-            RefusalReason.DEVICE_NOT_ACTIVE,
-            "the device may not enroll",
-            detail=f"device {udid} is {state}",
-        )
 
 
 def _require_right(db: Transaction, intent: EnrollmentIntent) -> bool:
@@ -177,10 +214,14 @@ def _require_right(db: Transaction, intent: EnrollmentIntent) -> bool:
         return True
     if _answer_was_lost(db, intent, since=claim):
         return False
-    raise RequestRefused(
+    (key,) = db.execute("SELECT spki_sha256 FROM issuances WHERE number = ?", (claim,)).fetchone()
+    another = intent.spki_sha256 not in (None, key)
+    raise AlarmingRefusal(
+        AlarmKind.SECOND_KEY if another else AlarmKind.SECOND_ENROLLMENT,
         RefusalReason.ALREADY_CLAIMED,
         "the device has made its first enrollment already",
-        detail=f"device {intent.device}: claimed by issuance {claim}",
+        detail=f"device {intent.device}: claimed by issuance {claim} with "
+        f"{'another key, ' if another else ''}{key.hex()}",
     )
 
 
@@ -233,8 +274,10 @@ def _require_active_predecessor(db: Transaction, intent: EnrollmentIntent) -> No
     if state == CertificateState.REVOKED:
         raise RequestRefused(RefusalReason.CERTIFICATE_REVOKED, "the certificate is revoked")
     if state != CertificateState.ACTIVE:
-        raise RequestRefused(
-            RefusalReason.CERTIFICATE_SUPERSEDED, "the certificate was renewed already"
+        raise AlarmingRefusal(
+            AlarmKind.OLD_CERTIFICATE,
+            RefusalReason.CERTIFICATE_SUPERSEDED,
+            "the certificate was renewed already",
         )
 
 

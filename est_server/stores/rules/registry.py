@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 
 from est_server.device_records import AddOutcome, Device, DeviceState, ListedDevice
 from est_server.stores.rules.values import (
     DEVICE_COLUMNS,
+    NEW_DEVICE_COLUMNS,
     attributes_column,
     device,
     is_storable,
@@ -43,12 +45,6 @@ def page(db: Transaction, after: str, size: int) -> list[Device]:
     return [device(row) for row in rows]
 
 
-def state_of(db: Transaction, udid: str) -> DeviceState | None:
-    """The state of a device, or ``None`` if it is not listed."""
-    row = db.execute("SELECT state FROM devices WHERE udid = ?", (udid,)).fetchone()
-    return None if row is None else DeviceState(row[0])
-
-
 def add_devices(
     db: Transaction, devices: Sequence[ListedDevice], now: datetime
 ) -> list[AddOutcome]:
@@ -67,7 +63,7 @@ def _add(db: Transaction, listed: ListedDevice, now: datetime) -> AddOutcome:
     if find_by_key(db, listed.spki_sha256) is not None:
         return AddOutcome.CONFLICT_KEY
     db.execute(
-        f"INSERT INTO devices ({DEVICE_COLUMNS}) VALUES (?, ?, ?, ?, ?, NULL)",
+        f"INSERT INTO devices ({NEW_DEVICE_COLUMNS}) VALUES (?, ?, ?, ?, ?, NULL)",
         (
             listed.udid,
             listed.spki_sha256,
@@ -79,41 +75,46 @@ def _add(db: Transaction, listed: ListedDevice, now: datetime) -> AddOutcome:
     return AddOutcome.ADDED
 
 
-def change_state(
-    db: Transaction,
-    udid: str,
-    state: DeviceState,
-    *,
-    actor: str,
-    reason: str,
-    now: datetime,
-) -> Device:
-    """See :meth:`est_server.interfaces.DeviceRegistry.change_state`."""
-    before = state_of(db, udid)
-    if before is None:
-        raise KeyError(udid)
+def change(
+    db: Transaction, before: Device, after: Device, *, step: str, actor: str, reason: str
+) -> None:
+    """Replace ``before`` by ``after``, and note who did it and why.
+
+    Every change of a device that is listed already is made here.
+
+    :param step: what was done, empty for its first certificate.
+    """
     db.execute(
-        "UPDATE devices SET state = ?, changed_at = ? WHERE udid = ?",
-        (state.value, to_column(now), udid),
+        "UPDATE devices SET state = ?, owner = ?, changed_at = ? WHERE udid = ?",
+        (after.state.value, after.owner, to_column(after.changed_at), after.udid),
     )
     db.execute(
-        "INSERT INTO device_history (udid, from_state, to_state, actor, reason, changed_at) "
-        "VALUES (?, ?, ?, ?, ?, ?)",
-        (udid, before.value, state.value, actor, reason, to_column(now)),
+        "INSERT INTO device_history "
+        "(udid, step, from_state, to_state, owner, actor, reason, changed_at) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            after.udid,
+            step,
+            before.state.value,
+            after.state.value,
+            after.owner,
+            actor,
+            reason,
+            to_column(after.changed_at),
+        ),
     )
-    changed = find_by_udid(db, udid)
-    assert changed is not None
-    return changed
 
 
 def mark_enrolled(db: Transaction, udid: str, now: datetime) -> None:
     """Note that a listed device has its first certificate; others are left as they are."""
-    if state_of(db, udid) is DeviceState.LISTED:
-        change_state(
+    device = find_by_udid(db, udid)
+    if device is not None and device.state is DeviceState.LISTED:
+        enrolled = replace(device, state=DeviceState.ENROLLED, changed_at=now)
+        change(
             db,
-            udid,
-            DeviceState.ENROLLED,
+            device,
+            enrolled,
+            step="",
             actor=_ENROLLMENT_ACTOR,
             reason="a certificate was issued",
-            now=now,
         )

@@ -9,7 +9,7 @@ from typing import Any
 
 from cryptography import x509
 
-from est_server.device_records import Device, DeviceState, ListedDevice
+from est_server.device_records import OWNER_ATTRIBUTE, Device, DeviceState, ListedDevice
 from est_server.ledger_records import CertificateState, IssuedCertificate
 
 Row = tuple[Any, ...]
@@ -50,18 +50,23 @@ def attributes_column(attributes: Mapping[str, str]) -> str:
     return json.dumps(dict(attributes), sort_keys=True, ensure_ascii=False, separators=(",", ":"))
 
 
+#: What a device begins with.
+NEW_DEVICE_COLUMNS = "udid, spki_sha256, attributes, state, changed_at, list"
+
 #: What :func:`device` expects.
-DEVICE_COLUMNS = "udid, spki_sha256, attributes, state, changed_at, list"
+DEVICE_COLUMNS = f"{NEW_DEVICE_COLUMNS}, owner"
 
 
 def device(row: Row) -> Device:
     """A device from its columns."""
-    udid, spki, attributes, state, changed_at, list_number = row
+    udid, spki, attributes, state, changed_at, list_number, owner = row
+    listed = ListedDevice(udid, spki, json.loads(attributes))
     return Device(
-        listed=ListedDevice(udid, spki, json.loads(attributes)),
+        listed=listed,
         state=DeviceState(state),
         changed_at=from_column(changed_at),
         list_number=list_number,
+        owner=owner or listed.attributes.get(OWNER_ATTRIBUTE),
     )
 
 

@@ -22,7 +22,7 @@ from est_server.device_records import (
     RowConflict,
 )
 from est_server.stores.rules import lists
-from est_server.stores.rules.values import DEVICE_COLUMNS, to_column
+from est_server.stores.rules.values import NEW_DEVICE_COLUMNS, to_column
 from est_server.stores.sqlite.database import Connection
 
 #: For each of the two databases and for sorting; measured: more makes it no faster.
@@ -154,7 +154,7 @@ def _has_devices(db: Connection, count: int) -> bool:
 
 def _insert(db: Connection, table: str, condition: str, number: int, now: datetime) -> int:
     return db.execute(
-        f"INSERT INTO main.devices ({DEVICE_COLUMNS}) "
+        f"INSERT INTO main.devices ({NEW_DEVICE_COLUMNS}) "
         f"SELECT udid, spki_sha256, attributes, ?, ?, ? FROM {table} WHERE {condition} "
         "ORDER BY udid",
         (DeviceState.LISTED.value, to_column(now), number),

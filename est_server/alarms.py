@@ -1,0 +1,176 @@
+"""Alarms: what an operator has to hear of at once, such as two devices with one identity.
+
+An alarm follows a refusal that is in the audit trail and the ledger already. Sounding it never
+changes or delays an answer: alarms wait in a bounded queue, one kind of alarm about one device
+sounds once in a while, and a sink that fails is logged and forgotten.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import OrderedDict, deque
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any, Protocol
+
+from est_protocol.errors import RefusalReason, RequestRefused
+
+_log = logging.getLogger("est_server.alarm")
+
+
+class AlarmKind(StrEnum):
+    """What happened.
+
+    ``SECOND_KEY``: a first enrollment of a device that has made one, with another key.
+    ``SECOND_ENROLLMENT``: the same with the key of the first, but by another client.
+    ``OLD_CERTIFICATE``: a certificate that was renewed already came back.
+    ``COMPROMISED_KEY``: somebody uses a key that was reported as compromised.
+    """
+
+    SECOND_KEY = "second-key"
+    SECOND_ENROLLMENT = "second-enrollment"
+    OLD_CERTIFICATE = "old-certificate"
+    COMPROMISED_KEY = "compromised-key"
+
+
+@dataclass(frozen=True, slots=True)
+class Alarm:
+    """One alarm.
+
+    :param device: UDID of the device that it is about, where known.
+    :param label: the label that was asked, ``None`` for the default.
+    :param peer: the address that it came from.
+    :param detail: what happened, for people who may know everything.
+    :param suppressed: how many of this kind about this device were left out before it.
+    """
+
+    kind: AlarmKind
+    device: str | None
+    label: str | None
+    peer: str
+    detail: str
+    when: datetime
+    suppressed: int = 0
+
+    def fields(self) -> dict[str, str | int | None]:
+        """The same as plain values, for a line of a log or JSON."""
+        return {
+            "kind": self.kind.value,
+            "device": self.device,
+            "label": self.label,
+            "peer": self.peer,
+            "detail": self.detail,
+            "when": self.when.isoformat(),
+            "suppressed": self.suppressed,
+        }
+
+
+class AlarmSink(Protocol):
+    """Whoever is to hear of alarms; a plain ``async def`` will do.
+
+    Called for one alarm after the other, outside of any request. What it raises is logged, and
+    so is taking longer than :attr:`AlarmLimits.timeout`.
+    """
+
+    async def __call__(self, alarm: Alarm, /) -> None: ...
+
+
+class AlarmingRefusal(RequestRefused):
+    """A refusal that an operator has to hear of; parameters as for its base.
+
+    :param alarm: what it is a sign of.
+    """
+
+    def __init__(
+        self, alarm: AlarmKind, reason: RefusalReason, sentence: str, **known: Any
+    ) -> None:
+        super().__init__(reason, sentence, **known)
+        self.alarm = alarm
+
+
+@dataclass(frozen=True, slots=True)
+class AlarmLimits:
+    """The bounds of alarms.
+
+    :param interval: one kind of alarm about one device sounds once in this time; the next one
+        says how many were left out.
+    :param remembered: devices of which the last alarm is remembered; the oldest go.
+    :param max_waiting: alarms that may wait for a slow sink; those beyond it are left to the log.
+    :param timeout: seconds that a sink may take for one alarm.
+    """
+
+    interval: timedelta = timedelta(minutes=10)
+    remembered: int = 10_000
+    max_waiting: int = 1000
+    timeout: float = 10.0
+
+
+async def log_alarm(alarm: Alarm, /) -> None:
+    """Log an alarm as an error of ``est_server.alarm``, with its fields as ``record.alarm``."""
+    known = {name: value for name, value in alarm.fields().items() if value}
+    text = " ".join(f"{name}={value!r}" for name, value in known.items())
+    _log.error("%s", text, extra={"alarm": known})
+
+
+def to_all(*sinks: AlarmSink) -> AlarmSink:
+    """A sink that tells all of ``sinks``, whichever of them fail."""
+
+    async def tell(alarm: Alarm, /) -> None:
+        results = await asyncio.gather(*(sink(alarm) for sink in sinks), return_exceptions=True)
+        failures = [result for result in results if isinstance(result, Exception)]
+        if failures:
+            raise ExceptionGroup("not all sinks heard of the alarm", failures)
+
+    return tell
+
+
+class AlarmBell:
+    """Takes alarms and passes them on in order, without anybody waiting for it.
+
+    :param sink: who is told.
+    """
+
+    def __init__(self, sink: AlarmSink = log_alarm, limits: AlarmLimits | None = None) -> None:
+        self._sink = sink
+        self._limits = limits or AlarmLimits()
+        self._waiting: deque[Alarm] = deque()
+        self._ringing: asyncio.Task[None] | None = None
+        # When it last sounded, and how many were left out since.
+        self._last: OrderedDict[tuple[AlarmKind, str | None], tuple[datetime, int]] = OrderedDict()
+
+    def ring(self, alarm: Alarm) -> None:
+        """Have ``alarm`` sounded; returns at once and raises nothing."""
+        key = alarm.kind, alarm.device
+        last = self._last.pop(key, None)
+        if last is not None and alarm.when - last[0] < self._limits.interval:
+            self._last[key] = last[0], last[1] + 1
+            return
+        self._last[key] = alarm.when, 0
+        if len(self._last) > self._limits.remembered:
+            self._last.popitem(last=False)
+        if len(self._waiting) >= self._limits.max_waiting:
+            _log.error("too many alarms are waiting; not passed on: %s", alarm.fields())
+            return
+        self._waiting.append(replace(alarm, suppressed=last[1] if last else 0))
+        if self._ringing is None or self._ringing.done():
+            self._ringing = asyncio.create_task(self._ring())
+
+    async def close(self) -> None:
+        """Pass on what waits, for as long as one alarm may take."""
+        if self._ringing is None:
+            return
+        await asyncio.wait({self._ringing}, timeout=self._limits.timeout)
+        if not self._ringing.done():
+            self._ringing.cancel()
+            _log.error("%d alarms were not passed on", len(self._waiting) + 1)
+
+    async def _ring(self) -> None:
+        while self._waiting:
+            alarm = self._waiting.popleft()
+            try:
+                async with asyncio.timeout(self._limits.timeout):
+                    await self._sink(alarm)
+            except Exception:
+                _log.exception("an alarm was not passed on: %s", alarm.fields())

@@ -1,0 +1,93 @@
+"""Whom an operator has shut out: devices, certificates, keys. In a transaction of the caller."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from datetime import datetime
+
+from est_protocol.errors import RefusalReason, RequestRefused
+from est_server.alarms import AlarmingRefusal, AlarmKind
+from est_server.device_records import Device
+from est_server.ledger_records import CertificateState, EnrollmentIntent
+from est_server.stores.rules import registry
+from est_server.stores.rules.values import to_column
+from est_server.stores.transaction import Transaction
+
+
+def require(db: Transaction, *, certificate: bytes | None, keys: Collection[bytes]) -> None:
+    """See :meth:`est_server.interfaces.EnrollmentLedger.check_standing`."""
+    for key in keys:
+        _require_sound(db, key)
+        _require_active(registry.find_by_key(db, key))
+    if certificate is None:
+        return
+    row = db.execute(
+        "SELECT device, state, serial FROM issuances WHERE sha256 = ?", (certificate,)
+    ).fetchone()
+    if row is None:
+        return
+    udid, state, serial = row
+    if state == CertificateState.REVOKED:
+        raise RequestRefused(
+            RefusalReason.CERTIFICATE_REVOKED,
+            "the client certificate has been revoked",
+            detail=f"serial {serial}",
+            device=udid,
+        )
+    _require_active(registry.find_by_udid(db, udid))
+
+
+def require_for(db: Transaction, intent: EnrollmentIntent) -> None:
+    """Require that nothing about an issuance is shut out: who asks, for which device and key."""
+    device = registry.find_by_udid(db, intent.device)
+    _require_active(device)
+    require(db, certificate=intent.client_certificate, keys=intent.client_keys)
+    if intent.spki_sha256 is not None:
+        _require_sound(db, intent.spki_sha256)
+    if device is None:
+        usable = intent.owners is None
+    else:
+        usable = device.may_use(intent.label, intent.owners)
+    if not usable:
+        raise RequestRefused(
+            RefusalReason.NOT_AUTHORIZED,
+            "this service is not for this device",
+            detail=f"label {intent.label!r}, owner {device.owner if device else None!r}",
+            device=intent.device,
+        )
+
+
+def mark_compromised(db: Transaction, key: bytes, device: str, now: datetime) -> None:
+    """Have ``key`` get nothing any more, and nobody by it."""
+    db.execute(
+        "INSERT INTO compromised_keys (spki_sha256, device, since) VALUES (?, ?, ?) "
+        "ON CONFLICT (spki_sha256) DO NOTHING",
+        (key, device, to_column(now)),
+    )
+
+
+def forget_compromised(db: Transaction, device: str) -> None:
+    """Take the keys of ``device`` for sound again."""
+    db.execute("DELETE FROM compromised_keys WHERE device = ?", (device,))
+
+
+def _require_sound(db: Transaction, key: bytes) -> None:
+    row = db.execute("SELECT device FROM compromised_keys WHERE spki_sha256 = ?", (key,)).fetchone()
+    if row is not None:
+        raise AlarmingRefusal(
+            AlarmKind.COMPROMISED_KEY,
+            RefusalReason.KEY_COMPROMISED,
+            "this key has been reported as compromised",
+            detail=f"key {key.hex()} of device {row[0]}",
+            device=row[0],
+        )
+
+
+def _require_active(device: Device | None) -> None:
+    if device is not None and not device.state.may_enroll:
+        raise RequestRefused(
+            RefusalReason.DEVICE_NOT_ACTIVE,
+            f"this device is {device.state.value}",
+            detail=f"device {device.udid}",
+            device=device.udid,
+        )
