@@ -11,7 +11,17 @@ import traceback
 from collections.abc import Sequence
 
 from est_protocol.errors import ConfigurationError, EstError
-from est_server.commands import ca, devices, init, ra, secrets, serve, store, trust
+from est_server.commands import (
+    ca,
+    certificates,
+    devices,
+    init,
+    ra,
+    secrets,
+    serve,
+    store,
+    trust,
+)
 from est_server.commands.options import OneLineParser, UsageError, add_debug
 
 FAILED = 1
@@ -26,7 +36,7 @@ def make_parser() -> OneLineParser:
     )
     add_debug(parser)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for module in (init, serve, ca, devices, secrets, store, trust, ra):
+    for module in (init, serve, ca, devices, certificates, secrets, store, trust, ra):
         module.add_to(commands)
     return parser
 

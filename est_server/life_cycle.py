@@ -11,6 +11,9 @@ from est_protocol.errors import EstError
 from est_server.device_records import Device, DeviceState
 from est_server.revocations import RevocationReason
 
+#: Characters of a name or a reason in an order.
+LONGEST_TEXT = 512
+
 
 class LifeCycleStep(StrEnum):
     """What an operator does to a device.
@@ -85,6 +88,9 @@ class DeviceOrder:
     owner: str | None = None
 
     def __post_init__(self) -> None:
+        for text in (self.actor, self.reason, self.owner or "-"):
+            if not 0 < len(text) <= LONGEST_TEXT or not text.isprintable():
+                raise ValueError(f"not 1 to {LONGEST_TEXT} printable characters: {text!r}")
         if (self.step is LifeCycleStep.TRANSFER) != bool(self.owner):
             raise ValueError("transfer needs an owner, and nothing else does")
         if self.code is not None and self.step is not LifeCycleStep.REVOKE:

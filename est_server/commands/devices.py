@@ -7,9 +7,10 @@ import asyncio
 import sys
 
 from est_server.assembly import open_store
-from est_server.commands import import_list, sign_list
+from est_server.commands import import_list, life_cycle, sign_list
 from est_server.commands.options import OneLineParser, add_command
 from est_server.config import ServerConfig, load_config
+from est_server.device_records import OWNER_ATTRIBUTE
 
 
 def add_to(commands: argparse._SubParsersAction[OneLineParser]) -> None:
@@ -29,10 +30,11 @@ def add_to(commands: argparse._SubParsersAction[OneLineParser]) -> None:
         subcommands,
         "show",
         _show,
-        help="show one device",
+        help="show one device and its history",
         example="est-server devices show sensor-0001 --config est/est-server.toml",
     )
     show.add_argument("udid", metavar="UDID", help="the device's unique identifier")
+    life_cycle.add_to(subcommands)
 
 
 def _list(options: argparse.Namespace) -> int:
@@ -55,6 +57,7 @@ def _show(options: argparse.Namespace) -> int:
 async def _print_one(config: ServerConfig, udid: str) -> int:
     async with open_store(config) as store:
         device = await store.find_by_udid(udid)
+        history = await store.device_history(udid)
     if device is None:
         print(f"est-server: error: no device {udid!r} is listed", file=sys.stderr)
         return 1
@@ -62,10 +65,18 @@ async def _print_one(config: ServerConfig, udid: str) -> int:
         "udid": device.udid,
         "state": device.state.value,
         "since": f"{device.changed_at:%Y-%m-%dT%H:%M:%SZ}",
+        "owner": device.owner or "-",
         "spki_sha256": device.listed.spki_sha256.hex(),
-        **dict(sorted(device.listed.attributes.items())),
+        **{
+            name: value
+            for name, value in sorted(device.listed.attributes.items())
+            if name != OWNER_ATTRIBUTE
+        },
     }
     width = max(map(len, rows))
     for name, value in rows.items():
         print(f"{name:<{width}}  {value}")
+    for entry in history:
+        done = entry.step.value if entry.step else f"is {entry.after.value}"
+        print(f"{entry.when:%Y-%m-%dT%H:%M:%SZ}  {done}, by {entry.actor}: {entry.reason}")
     return 0

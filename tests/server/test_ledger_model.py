@@ -35,9 +35,9 @@ from est_server.ledger_records import (
     IssuanceTicket,
     IssuedCertificate,
 )
+from est_server.life_cycle import LifeCycleStep, StepNotPossible, state_after
 from est_server.stores.postgresql import PostgresqlAddress
 from est_server.stores.postgresql.store import PostgresqlStore
-from est_server.life_cycle import LifeCycleStep, StepNotPossible, state_after
 from est_server.stores.sqlite import SqliteStore
 from est_server.stores.store import Store
 from tests.server.ledger_values import (

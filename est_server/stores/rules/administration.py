@@ -9,6 +9,7 @@ from est_server.revocations import RevocationReason
 from est_server.stores.rules import ledger, revocations, standing
 from est_server.stores.rules.values import (
     CERTIFICATE_COLUMNS,
+    is_storable,
     issued_certificate,
     label_column,
     to_column,
@@ -89,6 +90,8 @@ def certificates(
     db: Transaction, *, device: str | None, serial: str | None, after: int, size: int
 ) -> tuple[list[IssuedCertificate], int | None]:
     """The next ``size`` certificates after number ``after``, and the number of the last."""
+    if not is_storable(device or ""):
+        return [], None
     rows = db.execute(
         f"SELECT {CERTIFICATE_COLUMNS}, number FROM issuances WHERE status = 'issued' "
         f"{'AND device = ? ' if device is not None else ''}"

@@ -15,7 +15,7 @@ from est_server.life_cycle import (
 )
 from est_server.revocations import RevocationReason
 from est_server.stores.rules import administration, ledger, registry, revocations, standing
-from est_server.stores.rules.values import from_column
+from est_server.stores.rules.values import from_column, is_storable
 from est_server.stores.transaction import Transaction
 
 
@@ -44,6 +44,8 @@ def change_device(db: Transaction, order: DeviceOrder, *, now: datetime) -> Devi
 
 def history(db: Transaction, udid: str) -> list[HistoryEntry]:
     """What became of a device, the oldest first."""
+    if not is_storable(udid):
+        return []
     rows = db.execute(
         "SELECT step, from_state, to_state, owner, actor, reason, changed_at "
         "FROM device_history WHERE udid = ? ORDER BY id",
