@@ -101,7 +101,8 @@ async def proxied(tmp_path: Path) -> AsyncIterator[Proxied]:
     )
     key_hash = spki_sha256(make_key("device").public_key()).hex()
     (folder / "list.csv").write_text(f"udid,spki_sha256\nsensor-1,{key_hash}\n")
-    await command("devices", "import", str(folder / "list.csv"), "--config", str(config))
+    listing = ("devices", "import", str(folder / "list.csv"), "--allow-unsigned")
+    await command(*listing, "--config", str(config))
     root = x509.load_pem_x509_certificate((folder / "ca.pem").read_bytes())
     async with EstServer.from_config(config) as server:
         assert server.proxy_address is not None
