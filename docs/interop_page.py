@@ -24,8 +24,11 @@ A number says why a scenario cannot be played; an empty cell is a scenario that 
 the peer.
 """
 
-#: Title, and file of the scenarios, of each table.
-_TABLES = (("Clients of est-server", "interop/test_clients.py"),)
+#: Role of its peers, title, and file of the scenarios, of each table.
+_TABLES = (
+    ("client", "Clients of est-server", "interop/test_clients.py"),
+    ("server", "Servers for est-client", "interop/test_servers.py"),
+)
 
 
 def interop_page(root: Path, generated: str) -> str:
@@ -41,8 +44,9 @@ def interop_page(root: Path, generated: str) -> str:
     lines += ["| peer | version | transport | made |", "|---|---|---|---|"]
     for name, peer in peers.items():
         lines.append(f"| {name} | {peer['version']} | {peer['transport']} | {peer['made']} |")
-    for title, file in _TABLES:
-        lines += ["", f"## {title}", "", *_table(list(scenarios(root / file)), peers)]
+    for role, title, file in _TABLES:
+        columns = {name: peer for name, peer in peers.items() if peer["role"] == role}
+        lines += ["", f"## {title}", "", *_table(list(scenarios(root / file)), columns)]
     return "\n".join(lines) + "\n"
 
 
@@ -56,7 +60,7 @@ def scenarios(file: Path) -> Iterator[str]:
 
 
 def _table(rows: list[str], peers: dict[str, dict[str, Any]]) -> list[str]:
-    columns = [name for name, peer in peers.items() if set(rows) & set(peer["scenarios"])]
+    columns = list(peers)
     reasons: list[str] = []
 
     def cell(row: str, column: str) -> str:

@@ -12,7 +12,14 @@ from est_client.redirects import Redirected, RedirectPolicy, Route
 from est_client.retry import Patience, RetryPolicy
 from est_client.secrets import ClientSecrets
 from est_client.session import Session
-from est_protocol.errors import ChannelError, PeerNotTrusted, ServerRefused, StillPending
+from est_protocol.errors import (
+    ChannelClosed,
+    ChannelError,
+    PeerNotTrusted,
+    ServerRefused,
+    StillPending,
+)
+from est_protocol.http_authentication import DigestCredentials
 from est_protocol.messages import (
     CertificatesResponse,
     CsrAttributesResponse,
@@ -26,6 +33,18 @@ from est_protocol.operations import Operation
 _log = logging.getLogger(__name__)
 
 _Answer = TypeVar("_Answer", CertificatesResponse, CsrAttributesResponse, GeneratedKeyResponse)
+
+
+class _AnswerElsewhere(Exception):
+    """A server has asked for HTTP authentication, and ended the connection before the answer.
+
+    libest's does so without announcing it. The answer goes over a new channel, with a body that
+    is made for it; bounded by two, the second for a server that then has a nonce of its own.
+    """
+
+    def __init__(self, challenge: ServerRefused) -> None:
+        super().__init__()
+        self.challenge = challenge
 
 
 class Exchange:
@@ -116,20 +135,34 @@ class Exchange:
         and to a body that is made for it (RFC 7030 section 3.2.1)."""
         request = EstRequest(operation, self._session.connector.transport, self._label)
         route = Route(self._redirects)
+        challenge, moves = None, 0
         try:
             while True:
                 connection = await self._session.connection()
+                asked = replace(request, body=body(connection))
+                if challenge is not None:
+                    asked = self._answered(asked, challenge)
                 try:
-                    return await self._ask_over(connection, replace(request, body=body(connection)))
+                    return await self._ask_over(connection, asked, moves)
+                except _AnswerElsewhere as moved:
+                    challenge, moves = moved.challenge, moves + 1
                 except Redirected as redirect:
                     route.follow(redirect)
                     _log.info("%s: %s", operation.value, redirect.explanation)
                     await self._session.go_elsewhere(None if redirect.home else redirect.connector)
-                    request = replace(request, path=redirect.path)
+                    request, challenge = replace(request, path=redirect.path), None
         finally:
             await self._session.go_home()
 
-    async def _ask_over(self, connection: EstConnection, request: EstRequest) -> EstResponse:
+    async def _ask_over(
+        self, connection: EstConnection, request: EstRequest, moves: int
+    ) -> EstResponse:
+        """Ask over one connection, and say who asks if the server wants to know.
+
+        :param moves: how many connections have ended over that already.
+        :raises _AnswerElsewhere: this one has, too.
+        """
+        challenge: ServerRefused | None = None
         try:
             while True:
                 try:
@@ -137,7 +170,14 @@ class Exchange:
                 except Redirected:
                     raise
                 except ServerRefused as refused:
-                    request = self._answered(request, refused)
+                    if moves == 1 and isinstance(request.http_credentials, DigestCredentials):
+                        # The nonce may have been for the connection that has ended.
+                        raise _AnswerElsewhere(refused) from refused
+                    request, challenge = self._answered(request, refused), refused
+                except ChannelClosed as error:
+                    if challenge is None or moves:
+                        raise
+                    raise _AnswerElsewhere(challenge) from error
         except ServerRefused as refused:
             if refused.status == "401":
                 # RFC 7030 section 3.2.3: who cannot answer ends the connection.
@@ -151,8 +191,8 @@ class Exchange:
     def _answered(self, request: EstRequest, refused: ServerRefused) -> EstRequest:
         """The request with the HTTP credentials that the server asks for.
 
-        Over this very connection, whose server is verified: there is no other that the body is
-        linked to, or that may be told.
+        For the connection of the moment, whose server is verified: there is no other that may be
+        told.
 
         :raises ServerRefused: there is no answer to that; it is ``refused`` itself.
         """

@@ -283,10 +283,10 @@ class HttpsConnection:
         media_type = _require_media_type(operation, answer)
         if operation is Operation.SERVERKEYGEN:
             return key_delivery.from_multipart_mixed(media_type, body)
-        der = base64_body.decode(body)
         if operation is Operation.CSRATTRS:
-            return CsrAttributesResponse(der)
-        return CertificatesResponse(certs_only.decode(der))
+            # libest's estserver sends the NUL too that ends its text in memory.
+            return CsrAttributesResponse(base64_body.decode(body.removesuffix(b"\0")))
+        return CertificatesResponse(certs_only.decode(base64_body.decode(body)))
 
     async def _body(self, answer: aiohttp.ClientResponse) -> bytes:
         body, complete = await _read(answer, self._limits.answer_size)

@@ -32,6 +32,7 @@ class OpenSsl:
     def make_key(self, *kind: str) -> Path:
         """A new private key; ``kind`` as for ``genpkey -algorithm``, by default EC P-256."""
         key = self._new("key.pem")
+        key.touch(0o600)
         self._do("genpkey", "-algorithm", *(kind or _P256), "-out", key)
         return key
 
@@ -77,6 +78,13 @@ class OpenSsl:
         encoded = self._new("body.b64")
         self._do("base64", "-in", file, "-out", encoded)
         return encoded
+
+    # -- What a CA does --------------------------------------------------------------------------
+
+    def revoke(self, config: Path, certificate: Path, crl: Path) -> None:
+        """Revoke a certificate of the ``openssl ca`` that ``config`` describes, and make a CRL."""
+        self._do("ca", "-config", config, "-revoke", certificate)
+        self._do("ca", "-config", config, "-gencrl", "-out", crl)
 
     # -- What a device makes of an answer ------------------------------------------------------
 

@@ -45,6 +45,7 @@ def make_device(directory: Path, udid: str) -> Device:
     home.mkdir()
     private = ec.generate_private_key(ec.SECP256R1())
     key = home / "device.key"
+    key.touch(0o600)
     key.write_bytes(
         private.private_bytes(Encoding.PEM, PrivateFormat.TraditionalOpenSSL, NoEncryption())
     )

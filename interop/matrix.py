@@ -12,7 +12,7 @@ import shutil
 import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -29,17 +29,32 @@ PASSED, FAILED = "pass", "FAILED"
 _SECONDS = 10
 
 
-def plays(request: pytest.FixtureRequest, peer: str, transport: str) -> None:
+class Part(NamedTuple):
+    """Who plays what.
+
+    :param role: of the peer: ``client`` or ``server``.
+    """
+
+    peer: str
+    role: str
+    transport: str
+    scenario: str
+
+
+def plays(
+    request: pytest.FixtureRequest, peer: str, transport: str, *, role: str = "client"
+) -> None:
     """Note in the report of the running test that ``peer`` plays the scenario of its marker."""
     for marker in request.node.iter_markers("scenario"):
-        request.node.user_properties.append((PLAYED, [peer, transport, marker.args[0]]))
+        part = Part(peer, role, transport, marker.args[0])
+        request.node.user_properties.append((PLAYED, list(part)))
 
 
 class Recorder:
     """A pytest plugin that adds the results of a run to :data:`RESULTS`."""
 
     def __init__(self) -> None:
-        self._played: dict[tuple[str, str, str], str] = {}
+        self._played: dict[Part, str] = {}
         self._found: list[list[str]] = []
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
@@ -47,8 +62,7 @@ class Recorder:
         properties = dict(report.user_properties)
         played = properties.get(PLAYED)
         if isinstance(played, list):
-            peer, transport, scenario = played
-            self._note((peer, transport, scenario), report, properties.get(CANNOT))
+            self._note(Part(*played), report, properties.get(CANNOT))
         if report.when == "call" and report.passed:
             found = (value for name, value in report.user_properties if name == FOUND)
             self._found += [value for value in found if isinstance(value, list)]
@@ -57,31 +71,31 @@ class Recorder:
         """Write the file."""
         record = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
         peers: dict[str, Any] = record.setdefault("peers", {})
-        for (peer, transport, scenario), result in self._played.items():
-            entry = peers.setdefault(peer, {"scenarios": {}})
-            entry |= {"transport": transport, "made": f"{datetime.now(UTC):%Y-%m-%d}"}
-            entry["scenarios"][scenario] = result
-        for peer in {peer for peer, _, _ in self._played}:
-            peers[peer]["version"] = version_of(peer)
+        for part, result in self._played.items():
+            entry = peers.setdefault(part.peer, {"scenarios": {}})
+            entry |= {"role": part.role, "transport": part.transport}
+            entry["scenarios"][part.scenario] = result
+        for peer in {part.peer for part in self._played}:
+            peers[peer] |= {"version": version_of(peer), "made": f"{datetime.now(UTC):%Y-%m-%d}"}
         if self._found:
             record["policy"] = sorted(self._found)
         RESULTS.write_text(json.dumps(record, indent=1, sort_keys=True) + "\n")
 
-    def _note(
-        self, played: tuple[str, str, str], report: pytest.TestReport, cannot: object
-    ) -> None:
+    def _note(self, part: Part, report: pytest.TestReport, cannot: object) -> None:
         if report.failed:
-            self._played[played] = FAILED
+            self._played[part] = FAILED
         elif report.when == "call" and report.passed:
-            self._played[played] = PASSED
+            self._played[part] = PASSED
         elif report.when == "call" and cannot is not None:
-            self._played[played] = str(cannot)
+            self._played[part] = str(cannot)
 
 
 def version_of(peer: str) -> str:
     """The version of a peer: of its Debian packages, or of libest with its commit."""
     if peer.startswith("libest"):
         return f"libest 3.2.0p, commit {os.environ.get(LIBEST_COMMIT, 'not told')}"
+    if peer.startswith("est-server"):
+        return "this one"
     packages = _PACKAGES.get(peer.partition("-")[0], ())
     return ", ".join(filter(None, map(_package_version, packages))) or "not packaged"
 

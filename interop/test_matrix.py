@@ -5,17 +5,27 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from docs.interop_page import scenarios
 from interop.matrix import FAILED, RESULTS
 from interop.registry import CLIENTS
+from interop.servers import SERVERS
 
-_CLIENT_SCENARIOS = set(scenarios(Path(__file__).with_name("test_clients.py")))
+_HERE = Path(__file__).parent
 
 
-def test_every_client_has_played_every_scenario() -> None:
+@pytest.mark.parametrize(
+    ("file", "names"),
+    [
+        ("test_clients.py", [client.name for client in CLIENTS]),
+        ("test_servers.py", [server.name for server in SERVERS]),
+    ],
+)
+def test_every_peer_has_played_every_scenario(file: str, names: list[str]) -> None:
     peers = json.loads(RESULTS.read_text())["peers"]
-    for client in CLIENTS:
-        assert set(peers[client.name]["scenarios"]) == _CLIENT_SCENARIOS, client.name
+    for name in names:
+        assert set(peers[name]["scenarios"]) == set(scenarios(_HERE / file)), name
 
 
 def test_what_is_recorded_has_passed() -> None:

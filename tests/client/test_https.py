@@ -31,7 +31,13 @@ from est_protocol.errors import (
     PeerNotTrusted,
     ServerRefused,
 )
-from est_protocol.messages import CertificatesResponse, EstRequest, Pending, Transport
+from est_protocol.messages import (
+    CertificatesResponse,
+    CsrAttributesResponse,
+    EstRequest,
+    Pending,
+    Transport,
+)
 from est_protocol.operations import Operation
 from est_protocol.secure_channel.context import TrustAnchors
 from est_protocol.secure_channel.policy import TlsPolicy, TlsVersion
@@ -334,6 +340,15 @@ async def test_other_content_types_are_not_taken_for_certificates(
 async def test_bodies_that_do_not_decode(body: bytes) -> None:
     with pytest.raises(MessageError):
         await ask(http(body=body))
+
+
+async def test_csr_attributes_may_end_in_the_nul_of_a_c_string() -> None:
+    request = EstRequest(Operation.CSRATTRS, Transport.HTTPS)
+    text = b"MAsGCSqGSIb3DQEJBw=="
+    found = await ask(http("200 OK", text + b"\0", "application/csrattrs"), request)
+    assert found == CsrAttributesResponse(base64.b64decode(text))
+    with pytest.raises(MessageError):
+        await ask(http("200 OK", text + b"\0\0", "application/csrattrs"), request)
 
 
 async def test_a_chunked_answer_is_understood() -> None:

@@ -170,7 +170,9 @@ async def test_secrets_outlive_a_lost_answer(server: MemoryServer) -> None:
     server.handlers = [ask(SHA_256), lose, ask(SHA_256)]
     async with client_of(server, otp="n:s") as client:
         await client.simpleenroll()
-    assert [bool(credentials) for credentials in told(server)] == [False, True, False, True]
+    # The nonce of the connection that was lost is tried once, and then the new one.
+    assert [bool(credentials) for credentials in told(server)] == [False, True, True, True]
+    assert len({str(credentials) for credentials in told(server)[1:]}) == 3
     assert {csr.challenges.otp_challenge for _, csr in server.enrollments} == {"n:s"}
 
 
@@ -256,3 +258,56 @@ async def test_a_renewal_carries_no_one_time_secret(server: MemoryServer) -> Non
         client.identity = identity
         await client.simplereenroll()
     assert server.enrollments[-1][1].challenges.otp_challenge is None
+
+
+def ask_and_end(*challenges: str) -> list[Handler]:
+    """A server that asks, and ends the connection without having announced it."""
+
+    async def end(connection: MemoryConnection, request: EstRequest) -> EstResponse:
+        raise ChannelClosed("the server has gone")
+
+    return [ask(*challenges), end]
+
+
+@pytest.mark.conformance("POP-02", "AUTH-06")
+async def test_a_server_that_ends_the_connection_after_asking_is_told_over_a_new_one(
+    server: MemoryServer,
+) -> None:
+    server.handlers = ask_and_end(BASIC)
+    async with client_of(server) as client:
+        await client.simpleenroll()
+    first, second = server.connections
+    assert first.closed
+    assert [request.http_credentials for request in second.requests] == [
+        BasicCredentials("alice", "s3cret")
+    ]
+    # The request is linked to the channel that it went over.
+    (_, asked), (_, told_in_vain), (_, told_anew) = server.enrollments
+    assert asked.challenges.challenge_password == told_in_vain.challenges.challenge_password
+    assert told_anew.challenges.challenge_password != asked.challenges.challenge_password
+
+
+async def test_a_server_that_always_ends_the_connection_is_a_lost_one(
+    server: MemoryServer,
+) -> None:
+    asks, ends = ask_and_end(BASIC)
+    server.handlers = [asks, ends, ends] * 2
+    async with client_of(server) as client:
+        with pytest.raises(ChannelClosed):
+            await client.simpleenroll()
+    # Each of the two attempts asks anonymously, tells, and tells once more.
+    assert [
+        sum(request.operation.enrolls for request in connection.requests)
+        for connection in server.connections
+    ] == [2, 1, 2, 1]
+
+
+@pytest.mark.parametrize(("challenge", "connections"), [(BASIC, 2), (SHA_256, 3)])
+async def test_a_wrong_password_is_told_no_more_often_than_that(
+    server: MemoryServer, challenge: str, connections: int
+) -> None:
+    server.handlers = [*ask_and_end(challenge), ask(challenge), ask(challenge)]
+    async with client_of(server) as client:
+        with pytest.raises(ServerRefused):
+            await client.simpleenroll()
+    assert len(server.connections) == connections
