@@ -42,6 +42,7 @@ class Served:
     :param issuer: PEM file with what the certificates that it issues chain to.
     :param credentials: a certificate that it takes at a first enrollment.
     :param user: a user that it knows.
+    :param slow_keys: why no key comes of it, where making one may take the server too long.
     :param inside: words in front of a command, to run it where the server can be reached.
     """
 
@@ -51,6 +52,7 @@ class Served:
     credentials: Credentials
     user: User
     inside: tuple[str, ...] = ()
+    slow_keys: str = ""
 
 
 class ServerPeer(Protocol):

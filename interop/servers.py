@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from interop.by_openssl import OpenSsl
-from interop.client_peer import CannotPlay, Credentials, User
+from interop.described_server import DescribedServer
 from interop.devices import Device
 from interop.libest.server import EstServer
 from interop.operators import PASSWORD, USER
 from interop.server import ServerUnderTest
-from interop.server_peer import Mode, Served, ServerPeer
+from interop.server_peer import Mode, ServerPeer
 from interop.transcript import Transcript
+
+#: Names a file that describes one more server, see :mod:`interop.described_server`.
+OWN_SERVER = "EST_INTEROP_SERVER"
 
 Make = Callable[[ServerUnderTest, Device, Transcript, OpenSsl, Path], ServerPeer]
 
@@ -34,47 +37,12 @@ class Server:
     transport: str = "HTTPS"
 
 
-class EstServerOfOurs:
-    """``est-server``, so that the scenarios are played where no other server is installed."""
-
-    def __init__(self, server: ServerUnderTest, device: Device, home: Path, *, coaps: bool) -> None:
-        self._server = server
-        self._device = device
-        self._home = home
-        self._coaps = coaps
-
-    @contextmanager
-    def serve(self, mode: Mode) -> Iterator[Served]:
-        if self._coaps and mode in (Mode.BASIC, Mode.DIGEST):
-            raise CannotPlay("there is no HTTP authentication on CoAP")
-        server = self._server
-        url = f"{server.coaps if self._coaps else server.https}/.well-known/est"
-        label = _LABELS.get(mode)
-        born = Credentials(self._device.short_birth_certificate, self._device.key)
-        yield Served(
-            f"{url}/{label}" if label else url,
-            ca=self._server.ca,
-            issuer=self._issuer(),
-            credentials=born,
-            user=User(USER, PASSWORD),
-        )
-
-    def _issuer(self) -> Path:
-        """Both CA certificates in one file."""
-        issuing = self._server.directory / "ca" / "issuing.pem"
-        both = self._home / "issuers.pem"
-        both.write_bytes(self._server.ca.read_bytes() + issuing.read_bytes())
-        return both
-
-    def revoke(self, certificate: Path) -> None:
-        raise CannotPlay("revocation is not there yet")
-
-
+#: The label of ``labels.toml`` for each mode that is not what ``est-server`` does by itself.
 _LABELS = {
-    Mode.WISHES: "wishes",
     Mode.BASIC: "basic",
     Mode.DIGEST: "digest-md5",
     Mode.LINKED: "linked",
+    Mode.WISHES: "wishes",
     Mode.ATTRIBUTES: "wishes",
     Mode.MANUAL: "manual",
     Mode.KEY_GENERATION: "keygen",
@@ -83,15 +51,37 @@ _LABELS = {
 
 
 def _ours(
-    server: ServerUnderTest,
-    device: Device,
-    transcript: Transcript,
-    openssl: OpenSsl,
-    home: Path,
-    *,
-    coaps: bool = False,
+    server: ServerUnderTest, device: Device, transcript: Transcript, openssl: OpenSsl, home: Path
 ) -> ServerPeer:
-    return EstServerOfOurs(server, device, home, coaps=coaps)
+    """``est-server``, so that the scenarios are played where no other server is installed."""
+    (home / "server.toml").write_text(_description(server, device, home))
+    return DescribedServer.read(home / "server.toml")
+
+
+def _description(server: ServerUnderTest, device: Device, home: Path) -> str:
+    issuing = server.directory / "ca" / "issuing.pem"
+    (home / "issuers.pem").write_bytes(server.ca.read_bytes() + issuing.read_bytes())
+    lines = [
+        "[server]",
+        f'url = "{server.https}"',
+        f'ca = "{server.ca}"',
+        'issuer = "issuers.pem"',
+        f'key = "{device.key}"',
+        f'certificate = "{device.short_birth_certificate}"',
+        f'user = "{USER}"',
+        f'password = "{PASSWORD}"',
+    ]
+    for mode in Mode:
+        lines.append(f"[{mode.value}]")
+        if mode in _LABELS:
+            lines.append(f'url = "{server.https}/.well-known/est/{_LABELS[mode]}"')
+    return "\n".join(lines) + "\n"
+
+
+def _own(
+    server: ServerUnderTest, device: Device, transcript: Transcript, openssl: OpenSsl, home: Path
+) -> ServerPeer:
+    return DescribedServer.read(Path(os.environ[OWN_SERVER]))
 
 
 def _libest(
@@ -108,7 +98,11 @@ def _libest(
 
 SERVERS = (
     Server("est-server", _ours),
-    Server("est-server-coaps", partial(_ours, coaps=True), "CoAPS"),
     Server("libest-estserver", _libest),
     Server("libest-estserver-coap", partial(_libest, coap=True), "CoAPS"),
 )
+
+
+def servers() -> list[Server]:
+    """All of them, and yours if the environment describes it."""
+    return [*SERVERS, Server("own", _own)] if os.environ.get(OWN_SERVER) else list(SERVERS)

@@ -48,9 +48,16 @@ _NOT_ON_COAP = {
     Mode.LABEL: "knows no labels on CoAP",
 }
 
-#: What it insists on: macAddress and emailAddress. What it asks for by itself are digests and
-#: curves, whose identifiers are in no CSR.
-_CSR_ATTRIBUTES = b64encode(bytes.fromhex("3014 06072b0601010101 16 06092a864886f70d010901"))
+_SLOW_KEYS = (
+    "takes longer for an RSA key than a CoAP client waits before it repeats its request, and then "
+    "makes a second one"
+)
+
+#: What it insists on: commonName, macAddress and emailAddress. What it asks for by itself are
+#: digests and curves, whose identifiers are in no CSR.
+_CSR_ATTRIBUTES = b64encode(
+    bytes.fromhex("3019 0603550403 06072b0601010101 16 06092a864886f70d010901")
+)
 
 #: What ``openssl ca`` inside estserver goes by.
 _CA_CONFIG = """\
@@ -152,7 +159,8 @@ class EstServer:
             url += "/pumps"
         ca = self._home / "ca.pem"
         born = Credentials(self._device.short_birth_certificate, self._device.key)
-        return Served(url, ca, ca, born, _USER, inside=running.inside)
+        slow_keys = _SLOW_KEYS if self._coap else ""
+        return Served(url, ca, ca, born, _USER, inside=running.inside, slow_keys=slow_keys)
 
     def _make_home(self) -> None:
         home = self._home
