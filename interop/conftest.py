@@ -66,6 +66,7 @@ def server(
     devices.write_list(home / "devices.csv", _listed)
     devices.write_manufacturer(home / "manufacturer.pem")
     under_test.command("devices", "import", "--allow-unsigned", home / "devices.csv")
+    under_test.take_signed_lists_only()
     under_test.command("trust", "add-manufacturer", home / "manufacturer.pem")
     with under_test:
         yield under_test

@@ -91,7 +91,7 @@ class Serving:
         news, self._errors_seen = errors[self._errors_seen :], len(errors)
         assert self._process is not None
         assert self._process.poll() is None, f"the server ended: {errors}"
-        assert news == ""
+        assert news == "", news
 
     def _first_line(self) -> str:
         assert self._process is not None
@@ -169,6 +169,12 @@ class ServerUnderTest(Serving):
         statuses = [front.stop() for front in self._fronts.values()]
         self._fronts.clear()
         return next((status for status in [*statuses, super().stop()] if status != 0), 0)
+
+    def take_signed_lists_only(self) -> None:
+        """From now on; the server warns at its start as long as it takes others."""
+        text = self._toml.read_text()
+        assert "allow_unsigned = true" in text
+        self._toml.write_text(text.replace("allow_unsigned = true", "allow_unsigned = false"))
 
     def audit(self, *, since: int = 0) -> list[dict[str, str]]:
         """The lines of the audit log, those after the first ``since``."""

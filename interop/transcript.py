@@ -51,6 +51,11 @@ class Transcript:
         for old in directory.glob("*.txt"):
             old.unlink()
 
+    @property
+    def directory(self) -> Path:
+        """Where the files go."""
+        return self._directory
+
     def run(
         self,
         command: Sequence[str | Path],

@@ -1,0 +1,1 @@
+"""What goes over the wire, as Wireshark's dissectors read it."""
