@@ -58,6 +58,7 @@ async def _print_one(config: ServerConfig, udid: str) -> int:
     async with open_store(config) as store:
         device = await store.find_by_udid(udid)
         history = await store.device_history(udid)
+        names = {known.number: known.description.list_id for known in await store.lists()}
     if device is None:
         print(f"est-server: error: no device {udid!r} is listed", file=sys.stderr)
         return 1
@@ -66,6 +67,7 @@ async def _print_one(config: ServerConfig, udid: str) -> int:
         "state": device.state.value,
         "since": f"{device.changed_at:%Y-%m-%dT%H:%M:%SZ}",
         "owner": device.owner or "-",
+        "list": "-" if device.list_number is None else names[device.list_number],
         "spki_sha256": device.listed.spki_sha256.hex(),
         **{
             name: value

@@ -26,7 +26,7 @@ from collections.abc import Iterator, Mapping
 from typing import BinaryIO
 
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from est_protocol.certs_only import decode_certificate
 from est_protocol.errors import ConfigurationError, MessageError
@@ -136,10 +136,24 @@ def _identity_key(element: Members, limits: ListLimits) -> PublicKey:
 
 
 def _read_jwk(jwk: Members) -> PublicKey:
+    """The key in a JWK (RFC 7518 section 6)."""
+    kind = jwk.get("kty")
+    if kind == "EC":
+        return _read_point(jwk)
+    if kind != "RSA":
+        raise Unusable(f"keys of kind {_short(kind)} are not accepted")
+    n, e = (int.from_bytes(decode_base64url(_text(jwk, name), name), "big") for name in ("n", "e"))
+    try:
+        return rsa.RSAPublicNumbers(e, n).public_key()
+    except ValueError as error:
+        raise Unusable("n and e are no RSA key") from error
+
+
+def _read_point(jwk: Members) -> PublicKey:
     curve_name = jwk.get("crv")
-    if jwk.get("kty") != "EC" or curve_name not in _CURVES:
-        raise Unusable(f"keys of kind {jwk.get('kty')} {curve_name} are not accepted")
-    curve, octets = _CURVES[str(curve_name)]
+    if not isinstance(curve_name, str) or curve_name not in _CURVES:
+        raise Unusable(f"keys of kind EC {_short(curve_name)} are not accepted")
+    curve, octets = _CURVES[curve_name]
     x, y = (decode_base64url(_text(jwk, name), name) for name in ("x", "y"))
     # All octets of the field, leading zeros included (RFC 7518 section 6.2.1.2).
     if len(x) != octets or len(y) != octets:
@@ -148,6 +162,10 @@ def _read_jwk(jwk: Members) -> PublicKey:
         return ec.EllipticCurvePublicKey.from_encoded_point(curve, b"\x04" + x + y)
     except ValueError as error:
         raise Unusable(f"x and y are no point on {curve_name}") from error
+
+
+def _short(value: object) -> str:
+    return repr(value)[:40]
 
 
 def _check_certificate(jwk: Members, key: PublicKey) -> None:

@@ -55,10 +55,11 @@ async def import_octets(
     now: datetime = PRESENT,
     limits: ListLimits | None = None,
     list_id: str | None = None,
+    format_name: str | None = None,
 ) -> ImportReport:
     """Import a list into a registry."""
     file = io.BytesIO(octets) if isinstance(octets, bytes) else octets
     detached = None if signature is None else read_signature(signature)
     if limits is not None:
         rules = replace(rules, limits=limits)
-    return await import_list(registry, ListFile(file, None, detached, list_id), rules, now)
+    return await import_list(registry, ListFile(file, format_name, detached, list_id), rules, now)

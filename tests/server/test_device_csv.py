@@ -8,7 +8,11 @@ from collections.abc import Iterator
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    PublicFormat,
+    load_der_public_key,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -17,6 +21,7 @@ from est_protocol.keys import PublicKey, spki_der, spki_sha256
 from est_server.device_records import ListedDevice, ListRow
 from est_server.devices.csv_list import CsvList
 from est_server.devices.list_format import ListLimits, RejectedRow
+from est_server.devices.row_values import is_p256_spki
 from tests.pki import make_key
 
 KEY = make_key("listed").public_key()
@@ -109,6 +114,18 @@ def encoded(key: PublicKey) -> str:
     return base64.b64encode(spki_der(key)).decode()
 
 
+def with_point(point: bytes, head: str = "3059301306072a8648ce3d020106082a8648ce3d030107") -> str:
+    """base64 of a SubjectPublicKeyInfo on P-256 with this point."""
+    octets = bytes.fromhex(head) + bytes([3, len(point) + 1, 0]) + point
+    return base64.b64encode(bytes([0x30, len(octets) - 2]) + octets[2:]).decode()
+
+
+_POINT = spki_der(KEY)[-65:]
+COMPRESSED = with_point(bytes([2 + _POINT[-1] % 2]) + _POINT[1:33])
+OFF_THE_CURVE = with_point(_POINT[:-1] + bytes([_POINT[-1] ^ 1]))
+HYBRID = with_point(bytes([6 + _POINT[-1] % 2]) + _POINT[1:])
+INFINITY = with_point(b"\0")
+
 #: A SubjectPublicKeyInfo for X25519: a key that cannot sign.
 X25519 = base64.b64encode(bytes.fromhex("302a300506032b656e032100") + b"\x09" * 32).decode()
 
@@ -157,6 +174,13 @@ def test_a_bad_row_is_rejected_with_its_reason(row: str, words: str) -> None:
         ("\u00e9", "neither a PEM"),
         (PEM.replace("PUBLIC", "PRIVATE").replace("\n", "\\n"), "neither a PEM"),
         (X25519, "keys of kind x25519"),
+        (COMPRESSED, "uncompressed point"),
+        (HYBRID, "uncompressed point"),
+        (OFF_THE_CURVE, "valid key"),
+        (INFINITY, "valid key"),
+        (f"-----BEGIN PUBLIC KEY-----\\n{COMPRESSED}\\n-----END PUBLIC KEY-----", "uncompressed"),
+        (encoded(ec.generate_private_key(ec.SECP224R1()).public_key()), "secp224r1"),
+        (encoded(ec.generate_private_key(ec.BrainpoolP256R1()).public_key()), "brainpool"),
         (encoded(ec.generate_private_key(ec.SECP256K1()).public_key()), "ec-secp256k1"),
     ],
 )
@@ -283,3 +307,61 @@ def test_no_rows_make_the_reader_fail(header: bytes, pieces: list[bytes]) -> Non
             assert row.device.spki_sha256 == HASH
             assert row.device.udid.isprintable()
             assert 1 <= len(row.device.udid) <= 128
+
+
+_CELLS = st.sampled_from(
+    [
+        *("", " ", "d-1", "d-2 ", "dév", "\t", "\x07", "x" * 129, "\ud800"),
+        *(HASH.hex(), HASH.hex().upper(), HASH.hex(":"), f" {HASH.hex()}", HASH.hex()[:-2] + "  "),
+        *(OTHER_HASH, BASE64, f"{BASE64} ", BASE64[:-1] + "=", BASE64[:-4], BASE64.lower()),
+        *(COMPRESSED, OFF_THE_CURVE, encoded(make_key("other").public_key())),
+    ]
+)
+_HEADERS = [
+    "udid,public_key",
+    "spki_sha256,model",
+    "model,udid,spki_sha256,owner",
+    "udid,public_key,spki_sha256,model",
+]
+
+
+@given(
+    st.sampled_from(_HEADERS),
+    st.lists(st.lists(_CELLS | st.text(max_size=5), max_size=5), max_size=4),
+    st.sampled_from(["\n", "\r\n"]),
+)
+def test_the_quick_way_reads_what_the_careful_way_reads(
+    header: str, rows: list[list[str]], end: str
+) -> None:
+    lines = [header, *(",".join(cells) for cells in rows), ""]
+    octets = end.join(lines).encode("utf-8", "surrogatepass")
+    with pytest.MonkeyPatch.context() as patch:
+        quick = read(octets)
+        patch.setattr("est_server.devices.plain_rows._LINE_LIMIT", -1)
+        assert read(octets) == quick
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 50, 1000])
+def test_rows_are_found_wherever_the_pieces_end(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [f"d-{n},{HASH.hex()},x" for n in range(20)]
+    rows[3:3] = [f'"d-3",{HASH.hex()},"a\nb"', "", f"d-4,{HASH.hex()},x"]
+    octets = b"\xef\xbb\xbf" + "\n".join(["udid,spki_sha256,model", *rows]).encode()
+    whole = read(octets)
+    assert len(whole) == 22
+    monkeypatch.setattr("est_server.devices.list_lines._CHUNK", size)
+    assert read(octets) == whole
+
+
+@given(st.integers(min_value=0, max_value=2**256 - 1), st.booleans())
+def test_points_are_judged_as_openssl_judges_them(x: int, on_curve: bool) -> None:
+    field = 2**256 - 2**224 + 2**192 + 2**96 - 1
+    b = 0x5AC635D8AA3A93E7B3EBBD55769886BC651D06B0CC53B0F63BCE3C3E27D2604B
+    y = pow((x**3 - 3 * x + b) % field, (field + 1) // 4, field) if on_curve else x
+    spki = spki_der(KEY)[:27] + x.to_bytes(32, "big") + y.to_bytes(32, "big")
+    try:
+        load_der_public_key(spki)
+    except ValueError:
+        valid = False
+    else:
+        valid = True
+    assert is_p256_spki(spki) is valid

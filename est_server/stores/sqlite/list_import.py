@@ -98,6 +98,9 @@ def import_rows(
     db.execute("PRAGMA temp_store = FILE")
     db.execute(f"PRAGMA temp.cache_size = -{_CACHE_KIBIBYTES}")
     db.execute(f"PRAGMA main.cache_size = -{_CACHE_KIBIBYTES}")
+    # All rows refer to one list, which is recorded in the transaction that adds them; to look it
+    # up for each of them costs a tenth of all the time.
+    db.execute("PRAGMA foreign_keys = OFF")
     db.execute("BEGIN")
     db.execute(_STAGED)
     staged = _stage(db, rows)
