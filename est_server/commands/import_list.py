@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import re
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -30,6 +31,8 @@ from est_server.devices.signatures.detached import (
     read_signature,
 )
 from est_server.list_signers import load_list_signers
+
+_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
 
 def add_to(subcommands: argparse._SubParsersAction[OneLineParser]) -> None:
@@ -91,8 +94,8 @@ def add_format(parser: OneLineParser) -> None:
 def _import(options: argparse.Namespace) -> int:
     config = load_config(options.config)
     rules = _rules(config, options)
-    if options.list_id is not None and not 1 <= len(options.list_id) <= 128:
-        raise ConfigurationError("a list's id has 1 to 128 characters")
+    if options.list_id is not None and not _ID.fullmatch(options.list_id):
+        raise ConfigurationError("a list's id is 1 to 128 letters, digits and . _ : -")
     with open_list(options.file) as file:
         given = ListFile(file, options.format, _signature(options.signature), options.list_id)
         try:

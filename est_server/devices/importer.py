@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -106,7 +107,12 @@ async def import_list(
     :raises RequestRefused: ``STORE_UNAVAILABLE``.
     """
     reading = ListReading(given, rules, now, progress=progress)
-    result = await registry.import_devices(reading.rows(), reading.describe, now=now)
+    try:
+        result = await registry.import_devices(reading.rows(), reading.describe, now=now)
+    except asyncio.CancelledError:
+        # The thread that reads the list is not cancelled with this coroutine.
+        reading.stop()
+        raise
     rejections = [
         *reading.rejections,
         *(RejectedRow(conflict.line, _REASONS[conflict.outcome]) for conflict in result.conflicts),
@@ -155,8 +161,9 @@ class ListReading:
         self._now = now
         self._progress = progress
         self._count = 0
+        self._stopped = False
         signature = None if given.signature is None else given.signature.update
-        observers = (signature, observe, None if progress is None else self._show)
+        observers = (signature, observe, self._show)
         self._source = ListSource(given.file, *(o for o in observers if o is not None))
         self._entries = SignedEntries(rules.signers, now)
         self._description: ListDescription | None = None
@@ -177,8 +184,11 @@ class ListReading:
         yield from self._good(form.read(file, self._rules.limits, entries))
         if file.read(1):
             raise ListRefused("there are octets after the end of the list")
-        self._require_good_rows()
         self._description = self._describe(self._judge(entries))
+
+    def stop(self) -> None:
+        """End the pass before its end, from another thread: its next read fails."""
+        self._stopped = True
 
     def describe(self) -> ListDescription:
         """The list as a whole, after its last row."""
@@ -224,9 +234,12 @@ class ListReading:
         )
 
     def _judge(self, entries: SignedEntries | None) -> Signed | None:
+        signed = None
         if self._given.signature is not None:
-            return self._given.signature.verify(self._rules.signers, self._now)
-        return None if entries is None else entries.signed()
+            # First, since damage that spoils a row spoils the signature too, and says more.
+            signed = self._given.signature.verify(self._rules.signers, self._now)
+        self._require_good_rows()
+        return signed if entries is None else entries.signed()
 
     def _describe(self, signed: Signed | None) -> ListDescription:
         sha256 = self._source.sha256
@@ -239,5 +252,7 @@ class ListReading:
         )
 
     def _show(self, _: bytes) -> None:
+        if self._stopped:
+            raise ListRefused("the import was stopped; nothing is imported")
         if self._progress is not None:
             self._progress(self._source.octets, self._count)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.benchmarks import lists
 from tests.benchmarks.deployment import Deployment, deploy, running
 from tests.benchmarks.devices import Device, Manufacturer
 from tests.benchmarks.figures import Figure, Series
@@ -24,6 +25,7 @@ class Size:
     :param listed: devices on the list.
     :param list_sizes: of the comparison over the size of the list.
     :param generators: processes that make the load.
+    :param imports: lists to import: what is on them, rows, and whether those are whole keys.
     """
 
     enrollments: int
@@ -31,10 +33,18 @@ class Size:
     list_sizes: tuple[int, ...]
     generators: int
     floor_rounds: int
+    imports: tuple[tuple[str, int, bool], ...]
 
 
-FULL = Size(4000, 1_000_000, (10_000, 100_000, 1_000_000, 10_000_000), 8, 400)
-QUICK = Size(100, 1_000, (100, 1_000), 4, 50)
+FULL = Size(
+    4000,
+    1_000_000,
+    (10_000, 100_000, 1_000_000, 10_000_000),
+    8,
+    400,
+    (("hashes", 1_000_000, False), ("keys", 1_000_000, True), ("hashes", 10_000_000, False)),
+)
+QUICK = Size(100, 1_000, (100, 1_000), 4, 50, (("hashes", 20_000, False), ("keys", 20_000, True)))
 
 
 class Bench:
@@ -42,7 +52,7 @@ class Bench:
 
     def __init__(self, size: Size, scratch: Path, generators: Generators) -> None:
         self.size = size
-        self._scratch = scratch
+        self.scratch = scratch
         self._generators = generators
         self._manufacturer = Manufacturer.new()
         self._numbers = itertools.count()
@@ -54,7 +64,7 @@ class Bench:
 
     def deploy(self, devices: list[Device], listed: int, *init: str) -> Deployment:
         """A fresh server that lists ``devices`` among ``listed``."""
-        directory = self._scratch / f"server-{next(self._numbers)}"
+        directory = self.scratch / f"server-{next(self._numbers)}"
         return deploy(directory, self._manufacturer, devices, listed, *init)
 
     def measure(
@@ -153,6 +163,29 @@ def list_sizes(bench: Bench) -> Iterator[Figure | Series]:
     )
 
 
+def list_import(bench: Bench) -> Iterator[Figure]:
+    """The import of signed lists of hashes and of whole keys."""
+    for what, rows, whole_keys in bench.size.imports:
+        path = bench.scratch / "list.csv"
+        lists.write_list(path, rows, whole_keys=whole_keys)
+        deployment = bench.deploy([], 0)
+        imported = lists.import_signed(deployment.config, path)
+        plain = lists.plain_seconds(path, bench.scratch / "plain.sqlite")
+        yield Figure(
+            f"signed import of {rows:,} {what}",
+            rows / imported.seconds,
+            "rows/s",
+            # A short list says more of how long the command takes to start.
+            target=100_000 if rows >= 1_000_000 else None,
+            at_least=True,
+            note=f"{imported.cpu_seconds:.1f} s CPU; the csv module and sqlite3 with nothing "
+            f"checked or signed: {rows / plain:,.0f} rows/s",
+        )
+        yield Figure(f"memory to import {rows:,} {what}", imported.peak_megabytes, "MB", target=200)
+        for file in bench.scratch.glob("plain.sqlite*"):
+            file.unlink()
+
+
 def key_kinds(bench: Bench) -> Iterator[Figure]:
     """The cost of an enrollment by the kind of the key that is certified."""
     count = bench.size.enrollments // 8 + bench.size.generators
@@ -189,5 +222,6 @@ ALL = {
     "block-sizes": block_sizes,
     "list-sizes": list_sizes,
     "key-kinds": key_kinds,
+    "list-import": list_import,
 }
-QUICK_ONES = ("floors", "enrollment")
+QUICK_ONES = ("floors", "enrollment", "list-import")

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import threading
+from collections.abc import Iterator
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
+from typing import cast
 
 import pytest
 
 from est_protocol.errors import ConfigurationError
+from est_server.device_records import ListImport, ListRow
 from est_server.devices.list_format import ListLimits
 from est_server.devices.refusals import ListRefused, SignatureRejected
+from est_server.interfaces import DeviceRegistry
 from tests.pki import PRESENT
 from tests.server.conftest import OpenStore, Store
 from tests.server.ledger_values import FakeClock, digest
@@ -198,3 +204,22 @@ async def test_a_long_list_into_an_empty_registry_finds_twins_in_itself(
         assert device.udid == "e-00017"
         twin = f"udid,spki_sha256\ne-99999,{digest('17').hex()}\n".encode()
         assert (await import_octets(store, twin)).rejected == 1
+
+
+class Interrupted:
+    """A registry whose import is cancelled while its thread still reads the list."""
+
+    async def import_devices(
+        self, rows: Iterator[ListRow], describe: object, *, now: datetime
+    ) -> ListImport:
+        self.rows = rows
+        next(rows)
+        raise asyncio.CancelledError
+
+
+async def test_a_thread_that_still_reads_ends_with_the_import_that_it_is_for() -> None:
+    interrupted = Interrupted()
+    with pytest.raises(asyncio.CancelledError):
+        await import_octets(cast(DeviceRegistry, interrupted), csv_list(*range(9000)))
+    with pytest.raises(ListRefused, match="stopped"):
+        list(interrupted.rows)

@@ -1,0 +1,137 @@
+"""The import of signed device lists, from the command's start to its end."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import hashlib
+import os
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import NameOID
+
+from est_server.devices.signatures.signing import CmsSigning
+
+#: DER of a SubjectPublicKeyInfo on P-256 up to the coordinates.
+_HEAD = bytes.fromhex("3059301306072a8648ce3d020106082a8648ce3d03010703420004")
+_FIELD = 2**256 - 2**224 + 2**192 + 2**96 - 1
+_B = 0x5AC635D8AA3A93E7B3EBBD55769886BC651D06B0CC53B0F63BCE3C3E27D2604B
+_CHUNK = 2**20
+_MEGABYTE = 1024
+
+
+@dataclass(frozen=True)
+class Imported:
+    """What an import cost.
+
+    :param seconds: from the command's start to its end.
+    :param cpu_seconds: of the same.
+    :param peak_megabytes: the most memory that it had.
+    """
+
+    seconds: float
+    cpu_seconds: float
+    peak_megabytes: float
+
+
+def write_list(path: Path, rows: int, *, whole_keys: bool) -> None:
+    """A list whose keys come in no order, with a UDID and an attribute for each."""
+    with path.open("w") as file:
+        file.write(f"udid,{'public_key' if whole_keys else 'spki_sha256'},model\n")
+        keys = _whole_keys() if whole_keys else _hashes()
+        # A prime, so that the UDIDs come in another order than they sort in.
+        file.writelines(
+            f"sensor-{number * 7919 % rows:010},{key},pump-{number % 7}\n"
+            for number, key in zip(range(rows), keys, strict=False)
+        )
+
+
+def _hashes() -> Iterator[str]:
+    number = 0
+    while True:
+        yield hashlib.sha256(b"%d" % number).hexdigest()
+        number += 1
+
+
+def _whole_keys() -> Iterator[str]:
+    """Valid keys that nobody has the private half of, which would take 30 times as long."""
+    seed = b"seed"
+    while True:
+        seed = hashlib.sha256(seed).digest()
+        x = int.from_bytes(seed, "big") % _FIELD
+        square = (x**3 - 3 * x + _B) % _FIELD
+        y = pow(square, (_FIELD + 1) // 4, _FIELD)
+        if y * y % _FIELD == square:
+            point = x.to_bytes(32, "big") + y.to_bytes(32, "big")
+            yield base64.b64encode(_HEAD + point).decode()
+
+
+def import_signed(config: Path, path: Path) -> Imported:
+    """Sign a list as a signer that the configuration is told of, and import it."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    certificate = _self_signed(key)
+    signing = CmsSigning(key, (certificate,), datetime.now(UTC))
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            signing.update(chunk)
+    signature, signer = path.with_suffix(".p7s"), path.with_suffix(".pem")
+    signature.write_bytes(signing.finish())
+    signer.write_bytes(certificate.public_bytes(Encoding.PEM))
+    with config.open("a") as stream:
+        stream.write(f'\n[[list_signers]]\nname = "{path.stem}"\ncertificate = "{signer}"\n')
+    arguments = ("devices", "import", str(path), "--signature", str(signature))
+    began = time.perf_counter()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "est_server.cli", *arguments, "--config", str(config)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise RuntimeError(f"the import ended with {process.returncode}")
+    return Imported(
+        time.perf_counter() - began,
+        usage.ru_utime + usage.ru_stime,
+        usage.ru_maxrss / _MEGABYTE,
+    )
+
+
+def plain_seconds(path: Path, database: Path) -> float:
+    """The least that Python needs: the csv module, and sqlite3 into a table with two keys."""
+    began = time.perf_counter()
+    with closing(sqlite3.connect(database)) as db, path.open(newline="") as file:
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute("CREATE TABLE devices (udid TEXT PRIMARY KEY, key UNIQUE, model) WITHOUT ROWID")
+        rows = csv.reader(file)
+        next(rows)
+        db.executemany("INSERT INTO devices VALUES (?, ?, ?)", rows)
+        db.commit()
+    return time.perf_counter() - began
+
+
+def _self_signed(key: ec.EllipticCurvePrivateKey) -> x509.Certificate:
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "list signer")])
+    now = datetime.now(UTC)
+    return (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(hours=1))
+        .not_valid_after(now + timedelta(days=1))
+        .sign(key, hashes.SHA256())
+    )
