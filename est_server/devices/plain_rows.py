@@ -7,7 +7,7 @@ nothing and explains nothing. It must accept nothing that the careful way would 
 
 from __future__ import annotations
 
-from base64 import b64decode
+from binascii import a2b_base64
 from collections.abc import Callable, Sequence
 from hashlib import sha256
 from json.encoder import encode_basestring as quoted
@@ -79,8 +79,7 @@ def _key_reader(columns: Sequence[str], limits: ListLimits) -> Callable[[list[st
 
     def hash_of_key(cells: list[str]) -> bytes:
         text = cells[key_at]
-        # Without padding or white space, b64decode cannot have passed over anything.
-        spki = b64decode(text, validate=True)
+        spki = a2b_base64(text, strict_mode=True)
         if len(text) != _KEY_CHARACTERS or not is_p256_spki(spki):
             raise _Unusual
         return sha256(spki).digest()
