@@ -1,6 +1,7 @@
 # make demo    a tour of the whole product on loopback
 # make test    format, lint, types, import rules, tests, and tests against other programs
 # make lint    the first four of those
+# make conformance   est-client conformance at our own server; reports in build/conformance
 # make interop the last of those, and docs/reference/interop.md made anew
 # make bench   measure what enrollment costs, and write docs/reference/performance.md (a long time)
 # make bench-quick   a minute's worth of it, to see that it runs
@@ -8,17 +9,22 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := test
-.PHONY: demo test interop lint bench bench-quick clean
+.PHONY: demo test conformance interop lint bench bench-quick clean
 
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+REPORTS := build/conformance
 
 demo: $(INSTALLED)
 	@$(BIN)/python docs/examples/demo.py
 
 test: lint
-	$(BIN)/python -m pytest --numprocesses auto tests interop
+	EST_CONFORMANCE_REPORTS=$(REPORTS) $(BIN)/python -m pytest --numprocesses auto tests interop
+
+conformance: $(INSTALLED)
+	EST_CONFORMANCE_REPORTS=$(REPORTS) $(BIN)/python -m pytest tests/behaviour/test_conformance_runner.py
+	@cat $(REPORTS)/https-birth-certificate.txt $(REPORTS)/coaps-birth-certificate.txt
 
 interop: $(INSTALLED)
 	$(BIN)/python -m pytest --numprocesses auto interop --record

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import csv
 import dataclasses
 import inspect
 import json
@@ -284,13 +285,23 @@ def reasons_page() -> str:
         "The code is in the audit log (`reason`), in the ledger and on the administrator's screen;",
         "it never changes its meaning. The client gets the status and a sentence for people.",
         "",
-        "| code | HTTP | CoAP |",
-        "|---|---|---|",
+        "| code | HTTP | CoAP | what it says | what to do |",
+        "|---|---|---|---|---|",
     ]
+    meanings = reason_meanings()
     for reason in RefusalReason:
         status = STATUS[reason]
-        lines.append(f"| `{reason.value}` | {status.http} | {_coap(status.coap)} |")
+        meaning, remedy = meanings[reason.value]
+        lines.append(
+            f"| `{reason.value}` | {status.http} | {_coap(status.coap)} | {meaning} | {remedy} |"
+        )
     return "\n".join(lines) + "\n"
+
+
+def reason_meanings() -> dict[str, tuple[str, str]]:
+    """What each reason says and what to do about it, by its code."""
+    with (ROOT / "docs" / "reason_meanings.csv").open(newline="") as file:
+        return {row["code"]: (row["meaning"], row["remedy"]) for row in csv.DictReader(file)}
 
 
 def _coap(code: tuple[int, int]) -> str:

@@ -66,6 +66,7 @@ class Assembly:
     """What a configuration describes, ready to be served.
 
     :param service: answers requests of both transports.
+    :param store: the devices, and everything that was asked and issued.
     :param https: where and how to serve HTTPS; ``None`` if it is not configured.
     :param coaps: where and how to serve CoAPS; ``None`` if it is not configured.
     :param crls: which CRLs to publish and where; ``None`` if it is not configured.
@@ -74,6 +75,7 @@ class Assembly:
     """
 
     service: EnrollmentService
+    store: Store
     https: HttpsEndpoint | None
     coaps: CoapsEndpoint | None
     crls: CrlEndpoint | None = None
@@ -118,6 +120,7 @@ async def open_service(
         try:
             yield Assembly(
                 service,
+                store,
                 https,
                 coaps,
                 _crl_endpoint(config, authorities, store),
@@ -276,6 +279,7 @@ def _label_policy(
         key_generation=_key_generation(settings.server_key_generation, generator),
         http=users.http,
         one_time_secrets=users.one_time_secrets,
+        legacy=settings.legacy,
         registration_authorities=(
             settings.registration_authorities.policy()
             if settings.registration_authorities

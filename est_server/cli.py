@@ -15,6 +15,7 @@ from est_server.commands import (
     ca,
     certificates,
     devices,
+    explain,
     init,
     ra,
     secrets,
@@ -36,7 +37,7 @@ def make_parser() -> OneLineParser:
     )
     add_debug(parser)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for module in (init, serve, ca, devices, certificates, secrets, store, trust, ra):
+    for module in (init, serve, explain, ca, devices, certificates, secrets, store, trust, ra):
         module.add_to(commands)
     return parser
 

@@ -41,6 +41,10 @@ class AskedAttributes:
         enforced = read(message) if policy.enforce_csr_wishes else CsrWishes()
         return cls(message.encode() if wishes else None, enforced)
 
+    def unenforced(self) -> AskedAttributes:
+        """The same, but no CSR is refused for what it lacks."""
+        return replace(self, enforced=CsrWishes())
+
     def require(self, csr: CertificationRequest, operation: Operation) -> None:
         """Check that ``csr`` has what is asked for.
 

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
+from datetime import timedelta
 
 from est_protocol.credentials import PeerCredentials
 from est_protocol.errors import RefusalReason
 from est_protocol.messages import EstRequest, Pending
 from est_protocol.operations import Operation
+from est_protocol.pkcs10 import CertificationRequest
 from est_server.csr_attributes import AskedAttributes
 from est_server.identification import ClientIdentification
 from est_server.interfaces import (
@@ -28,15 +30,36 @@ from est_server.patience import in_time
 from est_server.registration import RegistrationAuthority
 from est_server.rules import (
     Exchange,
+    begin_exchange,
+    begin_key_generation,
     check_grant,
-    decode_exchange,
-    decode_key_generation,
+    decode_csr,
     intent_of,
     refuse_superseded,
     require_authentication,
     require_renewable,
 )
 from est_server.users import UserChecks
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A request for a certificate, as it comes up for decision.
+
+    :param policy: what its label stands for.
+    :param asked: what CSRs under the label have to have in them.
+    :param authority: the registration authority that the client is.
+    :param is_preview: nobody asked, and nothing may come of it.
+    :param stand_in: in a preview, the CSR in place of one that nobody has signed.
+    """
+
+    request: EstRequest
+    peer: PeerCredentials
+    policy: LabelPolicy
+    asked: AskedAttributes
+    authority: RegistrationAuthority | None = None
+    is_preview: bool = False
+    stand_in: CertificationRequest | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +74,12 @@ class Decision:
     grant: IssuanceGrant
     intent: EnrollmentIntent
     delivery: Delivery | None
+
+    @property
+    def validity(self) -> timedelta:
+        """For how long the certificate is to be valid."""
+        most = self.exchange.policy.profile.validity
+        return min(self.grant.validity or most, most)
 
 
 class Decider:
@@ -74,21 +103,13 @@ class Decider:
         self._clock = clock
         self._timeout = timeout
 
-    async def decide(
-        self,
-        request: EstRequest,
-        peer: PeerCredentials,
-        policy: LabelPolicy,
-        asked: AskedAttributes,
-        authority: RegistrationAuthority | None = None,
-    ) -> Decision | Pending:
-        """Decide about ``request``.
+    async def decide(self, case: Case) -> Decision | Pending:
+        """Decide about a request.
 
-        :param asked: what CSRs under this label have to have in them.
-        :param authority: the registration authority that the client is.
         :raises RequestRefused: the answer is no.
         """
-        exchange = await self._decode(request, peer, policy, asked, authority)
+        request, policy = case.request, case.policy
+        exchange = await self._decode(case)
         generation = policy.key_generation if request.operation is Operation.SERVERKEYGEN else None
         wish = read_wish(exchange.csr) if generation is not None else None
         issued = await self._find_held(exchange)
@@ -99,29 +120,28 @@ class Decider:
         delivery = None
         if generation is not None:
             async with self._in_time():
-                delivery = await plan_delivery(generation, exchange.csr, wish, peer, grant.device)
+                delivery = await plan_delivery(
+                    generation, exchange.csr, wish, case.peer, grant.device
+                )
         return Decision(exchange, grant, intent_of(exchange, grant, issued), delivery)
 
-    async def _decode(
-        self,
-        request: EstRequest,
-        peer: PeerCredentials,
-        policy: LabelPolicy,
-        asked: AskedAttributes,
-        authority: RegistrationAuthority | None,
-    ) -> Exchange:
+    async def _decode(self, case: Case) -> Exchange:
         """The request with all that can be found out about it and its client without a decision.
 
         HTTP credentials come first: a client may want to be asked before it sends a CSR.
         """
+        request, peer, policy = case.request, case.peer, case.policy
         async with self._in_time():
             http_user = await self._users.http_user(request, peer, policy)
+            csr = case.stand_in or decode_csr(request)
             generates = request.operation is Operation.SERVERKEYGEN
-            decode = decode_key_generation if generates else decode_exchange
-            exchange = decode(request, peer, policy, self._clock.now(), authority)
-            asked.require(exchange.csr, request.operation)
-            otp_user = await self._users.otp_user(exchange.csr, request.label, peer, policy)
-        exchange = replace(exchange, http_user=http_user, otp_user=otp_user)
+            begin = begin_key_generation if generates else begin_exchange
+            exchange = begin(csr, request, peer, policy, self._clock.now(), case.authority)
+            case.asked.require(csr, request.operation)
+            otp_user = await self._users.otp_user(csr, request.label, peer, policy)
+        exchange = replace(
+            exchange, is_preview=case.is_preview, http_user=http_user, otp_user=otp_user
+        )
         require_authentication(exchange)
         return exchange
 
@@ -159,6 +179,7 @@ class Decider:
             pop_linked=exchange.pop_linked,
             profile=exchange.policy.profile,
             received_at=exchange.received_at,
+            is_preview=exchange.is_preview,
         )
         client = ClientIdentity(
             exchange.peer,

@@ -34,6 +34,7 @@ from est_server.config import ServerConfig, load_config
 from est_server.device_records import ListDescription, ListedDevice, ListRow
 from est_server.https import HttpsServer, est_application
 from est_server.https import serve as serve_https
+from est_server.legacy_forms import LegacyForms
 from est_server.provisioning import CONFIG_NAME, STORE_NAME, NewServer, provision
 from est_server.server import WELL_KNOWN
 from est_server.service import EnrollmentService
@@ -114,6 +115,10 @@ class ServerView:
     def operations(self, label: str | None) -> tuple[Operation, ...]:
         """See :class:`~est_server.service.EnrollmentService`."""
         return self._service.operations(label)
+
+    def legacy_forms(self, label: str | None) -> LegacyForms:
+        """See :class:`~est_server.service.EnrollmentService`."""
+        return self._service.legacy_forms(label)
 
     async def respond(self, request: EstRequest, peer: PeerCredentials) -> EstResponse:
         """Answer a request; no simulated time passes while the store writes."""

@@ -40,7 +40,14 @@ from est_server.device_records import (
     ListRow,
 )
 from est_server.key_protection import KeyGenerationPolicy
-from est_server.ledger_records import EnrollmentIntent, IssuanceTicket, IssuedCertificate, Refusal
+from est_server.ledger_records import (
+    Claim,
+    EnrollmentIntent,
+    IssuanceTicket,
+    IssuedCertificate,
+    Refusal,
+)
+from est_server.legacy_forms import NO_LEGACY_FORMS, LegacyForms
 from est_server.life_cycle import DeviceChange, DeviceOrder, HistoryEntry
 from est_server.profiles import CertificateProfile
 from est_server.registration import RegistrationAuthority, RegistrationAuthorityPolicy
@@ -74,6 +81,8 @@ class EnrollmentRequest:
         the holder of the CSR's key is the client at the other end (RFC 7030 section 3.5).
     :param profile: the label's profile.
     :param received_at: when the request arrived.
+    :param is_preview: an operator wants to know what would be decided. Nothing will be issued, so
+        change nothing that another request could notice.
     """
 
     operation: Operation
@@ -83,6 +92,7 @@ class EnrollmentRequest:
     pop_linked: bool
     profile: CertificateProfile
     received_at: datetime
+    is_preview: bool = False
 
     @property
     def key_sha256(self) -> bytes | None:
@@ -278,6 +288,14 @@ class EnrollmentLedger(Protocol):
         """
         ...
 
+    async def preview(self, intent: EnrollmentIntent) -> IssuedCertificate | None:
+        """What ``begin`` would answer at this moment, with the same refusals; nothing is taken
+        and nothing recorded.
+
+        :return: the certificate that would be repeated; ``None``: one would be issued.
+        """
+        ...
+
     async def complete(
         self, ticket: IssuanceTicket, certificate: x509.Certificate, *, now: datetime
     ) -> IssuedCertificate:
@@ -345,6 +363,10 @@ class LedgerAdministration(Protocol):
         :param device: those of this device only.
         :param serial: those with this serial number only, in hex.
         """
+        ...
+
+    async def find_claim(self, device: str, label: str | None) -> Claim | None:
+        """The claim that the first enrollment of ``device`` under ``label`` took, if it did."""
         ...
 
     async def revoke_certificate(
@@ -489,6 +511,14 @@ class Responder(Protocol):
         ...
 
 
+class HttpResponder(Responder, Protocol):
+    """What HTTPS has to know beside."""
+
+    def legacy_forms(self, label: str | None) -> LegacyForms:
+        """What a label does otherwise than the RFCs; nothing, for one that is not there."""
+        ...
+
+
 # ---------------------------------------------------------------------------------------------
 # Labels
 # ---------------------------------------------------------------------------------------------
@@ -511,6 +541,7 @@ class LabelPolicy:
     :param one_time_secrets: who knows the secrets in otpChallenges; ``None``: a CSR with one is
         refused.
     :param key_generation: how keys are generated for clients; ``None``: not at all.
+    :param legacy: departures from the RFCs on HTTPS, for peers that need them.
     :param registration_authorities: which clients may enroll on behalf of devices; ``None``: none.
     :param owners: whose devices may have its certificates; ``None`` for everybody's. The device
         list says who the owner of a device is, so unlisted devices are out of it.
@@ -525,5 +556,6 @@ class LabelPolicy:
     http: HttpAuthentication | None = None
     one_time_secrets: CredentialsVerifier | None = None
     key_generation: KeyGenerationPolicy | None = None
+    legacy: LegacyForms = NO_LEGACY_FORMS
     registration_authorities: RegistrationAuthorityPolicy | None = None
     owners: frozenset[str] | None = None

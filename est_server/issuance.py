@@ -129,7 +129,6 @@ class Issuance:
         self, decision: Decision, delivered: DeliveredKey | None
     ) -> x509.Certificate | Pending:
         exchange, grant = decision.exchange, decision.grant
-        profile = exchange.policy.profile
         if delivered is None:
             public_key, key_sha256 = exchange.csr.public_key, exchange.csr.key_sha256
         else:
@@ -139,8 +138,8 @@ class Issuance:
             public_key=public_key,
             subject=grant.subject,
             subject_alt_names=grant.subject_alt_names,
-            validity=min(grant.validity or profile.validity, profile.validity),
-            profile=profile,
+            validity=decision.validity,
+            profile=exchange.policy.profile,
             label=exchange.request.label,
             pop_linked=exchange.pop_linked,
             now=self._clock.now(),

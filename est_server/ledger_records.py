@@ -99,6 +99,20 @@ class IssuanceTicket:
 
 
 @dataclass(frozen=True, slots=True)
+class Claim:
+    """A first enrollment that a device has made, or is making, under one label.
+
+    :param issuance: its number in the ledger.
+    :param taken_at: when.
+    :param serial: that of the certificate, in hex; ``None`` while it is being worked on.
+    """
+
+    issuance: int
+    taken_at: datetime
+    serial: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class Refusal:
     """A refused request, for the audit trail.
 

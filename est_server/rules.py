@@ -29,7 +29,10 @@ from est_server.user_credentials import UserRequirement, VerifiedUser
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """One request for a certificate on its way through the service."""
+    """One request for a certificate on its way through the service.
+
+    :param is_preview: nobody asked, and nothing may come of it.
+    """
 
     request: EstRequest
     peer: PeerCredentials
@@ -37,6 +40,7 @@ class Exchange:
     csr: CertificationRequest
     pop_linked: bool
     received_at: datetime
+    is_preview: bool = False
     http_user: VerifiedUser | None = None
     otp_user: VerifiedUser | None = None
     registration_authority: RegistrationAuthority | None = None
@@ -85,20 +89,20 @@ def check_labels(labels: Mapping[str | None, LabelPolicy]) -> None:
             check_policy(policy.key_generation, policy.profile)
 
 
-def decode_exchange(
+def begin_exchange(
+    csr: CertificationRequest,
     request: EstRequest,
     peer: PeerCredentials,
     policy: LabelPolicy,
     now: datetime,
     authority: RegistrationAuthority | None = None,
 ) -> Exchange:
-    """Decode the CSR and check all that can be checked without asking anybody.
+    """Check all of a CSR that can be checked without asking anybody.
 
     :param authority: the registration authority that the client is.
-    :raises RequestRefused: the CSR is malformed, its key may not be certified, it proves no
-        possession of its key, or it is not linked to the channel although it has to be.
+    :raises RequestRefused: its key may not be certified, it proves no possession of its key, or
+        it is not linked to the channel although it has to be.
     """
-    csr = _decode_csr(request)
     kind = key_kind(csr.public_key)
     if kind not in policy.profile.allowed_keys:
         allowed = ", ".join(sorted(policy.profile.allowed_keys))
@@ -115,20 +119,21 @@ def decode_exchange(
     return Exchange(request, peer, policy, csr, linked, now, registration_authority=authority)
 
 
-def decode_key_generation(
+def begin_key_generation(
+    csr: CertificationRequest,
     request: EstRequest,
     peer: PeerCredentials,
     policy: LabelPolicy,
     now: datetime,
     authority: RegistrationAuthority | None = None,
 ) -> Exchange:
-    """Decode the CSR of a request for a generated key.
+    """Check the CSR of a request for a generated key.
 
     Its key and its signature are ignored (RFC 7030 section 4.4.1), so it proves nothing of its
     sender, linked to the channel or not.
 
-    :raises RequestRefused: the CSR is malformed, or linked to another channel; or the client is a
-        registration authority, whose devices it then does not identify either.
+    :raises RequestRefused: the CSR is linked to another channel; or the client is a registration
+        authority, whose devices it then does not identify either.
     """
     if authority is not None:
         raise RequestRefused(
@@ -136,12 +141,15 @@ def decode_key_generation(
             "keys are not generated through a registration authority: the certification request "
             "does not prove which device it is of",
         )
-    csr = _decode_csr(request)
     _check_linking(csr, peer, policy, None)
     return Exchange(request, peer, policy, csr, pop_linked=False, received_at=now)
 
 
-def _decode_csr(request: EstRequest) -> CertificationRequest:
+def decode_csr(request: EstRequest) -> CertificationRequest:
+    """The CSR in the body of ``request``.
+
+    :raises RequestRefused: there is none, or it is malformed.
+    """
     if not request.body:
         raise RequestRefused(RefusalReason.MALFORMED_BODY, "the body is empty")
     try:

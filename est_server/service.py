@@ -9,7 +9,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
+
+from cryptography import x509
 
 from est_protocol.credentials import PeerCredentials
 from est_protocol.errors import RefusalReason, RequestRefused
@@ -22,13 +25,16 @@ from est_protocol.messages import (
     Transport,
 )
 from est_protocol.operations import Operation
+from est_protocol.pkcs10 import CertificationRequest
 from est_server import audit
 from est_server.alarms import Alarm, AlarmBell, AlarmingRefusal
 from est_server.csr_attributes import AskedAttributes
-from est_server.decision import Decider
+from est_server.decision import Case, Decider
 from est_server.identification import ClientIdentification
 from est_server.interfaces import Clock, DeviceRegistry, EnrollmentLedger, LabelPolicy
 from est_server.issuance import Issuance, Outcome
+from est_server.legacy_forms import NO_LEGACY_FORMS, LegacyForms, issuers_of
+from est_server.preview import Preview
 from est_server.registration import RegistrationAuthority, claims_to_be_authority
 from est_server.rules import check_labels
 from est_server.users import UserChecks, UserLimits
@@ -83,6 +89,7 @@ class EnrollmentService:
         self._asked = {label: AskedAttributes.of(policy) for label, policy in labels.items()}
         self._operations = {label: self._operations_of(label) for label in labels}
         clock = clock or SystemClock()
+        self._ledger = ledger
         self._clients = ClientIdentification(ledger, registry)
         self._users = UserChecks(clock, user_limits or UserLimits())
         self._decider = Decider(self._clients, self._users, clock, timeout=authorizer_timeout)
@@ -118,6 +125,11 @@ class EnrollmentService:
             operations.append(Operation.SERVERKEYGEN)
         return tuple(operations)
 
+    def legacy_forms(self, label: str | None) -> LegacyForms:
+        """See :class:`~est_server.interfaces.HttpResponder`."""
+        policy = self._labels.get(label)
+        return NO_LEGACY_FORMS if policy is None else policy.legacy
+
     async def respond(self, request: EstRequest, peer: PeerCredentials) -> EstResponse:
         """Answer one request.
 
@@ -140,17 +152,53 @@ class EnrollmentService:
     async def _answer(self, request: EstRequest, peer: PeerCredentials) -> EstResponse:
         try:
             return await self._dispatch(request, peer)
-        except RequestRefused as refused:
-            if request.label in self._labels:
-                self._users.ask(refused, request, self._labels[request.label])
+        except Exception as error:
+            refused = self._refusal(error, request)
             await self._trail.refused(refused, request, peer)
             self._alarm(refused, request, peer)
-            raise
-        except Exception as error:
+            if refused is error:
+                raise
+            raise refused from error
+
+    def _refusal(self, error: Exception, request: EstRequest) -> RequestRefused:
+        """What the client is told of ``error``."""
+        if not isinstance(error, RequestRefused):
             _log.exception("unexpected error while answering %s", request.operation.value)
-            bug = RequestRefused(RefusalReason.INTERNAL_ERROR, "internal error", detail=repr(error))
-            await self._trail.refused(bug, request, peer)
-            raise bug from error
+            return RequestRefused(
+                RefusalReason.INTERNAL_ERROR, "internal error", detail=repr(error)
+            )
+        if request.label in self._labels:
+            self._users.ask(error, request, self._labels[request.label])
+        return error
+
+    async def preview(
+        self,
+        request: EstRequest,
+        peer: PeerCredentials,
+        *,
+        stand_in: CertificationRequest | None = None,
+    ) -> Preview:
+        """What would become of a request for a certificate; nothing does, and nothing is recorded.
+
+        The same code decides as in :meth:`respond`, as far as the authority, which is not asked.
+
+        :param stand_in: a CSR in place of the one in the body, where nobody has signed one: its
+            key is taken for what it says, and it lacks nothing that /csrattrs asks for.
+        """
+        try:
+            case = await self._case(request, peer, self._policy(request))
+            asked = case.asked if stand_in is None else case.asked.unenforced()
+            case = replace(case, asked=asked, is_preview=True, stand_in=stand_in)
+            decision = await self._decider.decide(case)
+            if isinstance(decision, Pending):
+                return Preview(pending=decision)
+            try:
+                return Preview(decision, repeats=await self._ledger.preview(decision.intent))
+            except RequestRefused as refused:
+                refused.device = refused.device or decision.grant.device
+                return Preview(decision, refused=refused)
+        except Exception as error:
+            return Preview(refused=self._refusal(error, request))
 
     def _alarm(self, refused: RequestRefused, request: EstRequest, peer: PeerCredentials) -> None:
         if isinstance(refused, AlarmingRefusal):
@@ -230,15 +278,18 @@ class EnrollmentService:
         self, request: EstRequest, peer: PeerCredentials, policy: LabelPolicy
     ) -> EstResponse:
         """The operations that end in a certificate: simpleenroll, simplereenroll, serverkeygen."""
-        await self._clients.require_standing(peer)
-        authority = await self._registration_authority(request, peer, policy)
+        case = await self._case(request, peer, policy)
         try:
-            outcome = await self._decide_and_issue(request, peer, policy, authority)
+            outcome = await self._decide_and_issue(case)
         except RequestRefused as refused:
-            refused.registration_authority = authority.name if authority else None
+            refused.registration_authority = case.authority.name if case.authority else None
             raise
-        self._trail.decided(outcome.word, request, peer, outcome.issued, authority)
+        self._trail.decided(outcome.word, request, peer, outcome.issued, case.authority)
         return outcome.answer
+
+    async def _case(self, request: EstRequest, peer: PeerCredentials, policy: LabelPolicy) -> Case:
+        authority = await self._registration_authority(request, peer, policy)
+        return Case(request, peer, policy, self._asked[request.label], authority)
 
     async def _registration_authority(
         self, request: EstRequest, peer: PeerCredentials, policy: LabelPolicy
@@ -252,15 +303,22 @@ class EnrollmentService:
             peer, authorities, answer.certificates
         )
 
-    async def _decide_and_issue(
-        self,
-        request: EstRequest,
-        peer: PeerCredentials,
-        policy: LabelPolicy,
-        authority: RegistrationAuthority | None,
-    ) -> Outcome:
-        asked = self._asked[request.label]
-        decision = await self._decider.decide(request, peer, policy, asked, authority)
+    async def _decide_and_issue(self, case: Case) -> Outcome:
+        decision = await self._decider.decide(case)
         if isinstance(decision, Pending):
             return Outcome("pending", None, decision)
-        return await self._issuance.issue(decision)
+        # Asked for before anything is made, since it may not come.
+        candidates = await self._issuer_candidates(case)
+        outcome = await self._issuance.issue(decision)
+        if not candidates or not isinstance(outcome.answer, CertificatesResponse):
+            return outcome
+        (leaf,) = outcome.answer.certificates
+        chain = (leaf, *issuers_of(leaf, candidates))
+        return outcome._replace(answer=CertificatesResponse(chain))
+
+    async def _issuer_candidates(self, case: Case) -> tuple[x509.Certificate, ...]:
+        """Where the issuers of a certificate are found that is to be answered with them."""
+        if not case.policy.legacy.issuer_chain or case.request.transport is not Transport.HTTPS:
+            return ()
+        label, authority = case.request.label, case.policy.authority
+        return (await self._issuance.ca_certificates(label, authority)).certificates

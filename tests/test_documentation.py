@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from docs.conformance_page import KINDS, coverage, load_gaps, load_requirements
-from docs.generate import ROOT, pages
+from docs.generate import ROOT, pages, reason_meanings
+from est_protocol.errors import RefusalReason
 
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 
@@ -38,6 +39,13 @@ def test_every_requirement_has_a_test_or_the_reason_why_not() -> None:
     assert set(gaps) <= requirements, "a gap is none of the requirements"
     assert set(gaps).isdisjoint(tested), "tested: take it out of docs/conformance_gaps.csv"
     assert requirements - set(gaps) <= set(tested), "neither tested nor in conformance_gaps.csv"
+
+
+def test_every_reason_is_explained_and_tested() -> None:
+    codes = {reason.value: f"RefusalReason.{reason.name}" for reason in RefusalReason}
+    assert list(reason_meanings()) == list(codes), "docs/reason_meanings.csv"
+    tests = "".join(path.read_text() for path in (ROOT / "tests").rglob("*.py"))
+    assert [code for code, name in codes.items() if name not in tests and code not in tests] == []
 
 
 def test_a_gap_has_a_kind_and_a_reason() -> None:

@@ -10,6 +10,7 @@ from est_client.conformance import (
     csrattrs_rows,
     discovery_rows,
     enroll_rows,
+    generated_key_rows,
     http_rows,
     pop_rows,
     reenroll_rows,
@@ -19,8 +20,8 @@ from est_client.conformance import (
 from est_client.conformance.rows import REGISTERED, Row
 from est_protocol.messages import Transport
 
-#: What uses something up comes last: renewals supersede the certificate of the run, and what is
-#: said about all answers of the run needs them to have been given.
+#: What uses something up comes last: renewals and generated keys supersede the certificate of the
+#: run, and what is said about all answers of the run needs them to have been given.
 _ORDER = [
     module.__name__
     for module in (
@@ -35,6 +36,7 @@ _ORDER = [
         discovery_rows,
         block_rows,
         reenroll_rows,
+        generated_key_rows,
         status_rows,
     )
 ]

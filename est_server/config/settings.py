@@ -24,6 +24,7 @@ from est_server.config.reader import NOT_A_SETTING, InputDirectory, InputFile, P
 from est_server.config.registration import RegistrationAuthoritySettings
 from est_server.devices.list_format import ListLimits
 from est_server.https import HttpsLimits, PlainHttpLimits
+from est_server.legacy_forms import NO_LEGACY_FORMS, LegacyForms
 from est_server.profiles import CertificateProfile
 from est_server.revocation.publisher import CrlSchedule
 from est_server.stores.opening import Location
@@ -164,6 +165,7 @@ class LabelSettings:
     :param server_key_generation: keys that the server makes; without this table, none.
     :param registration_authorities: who may enroll on behalf of devices; without this table,
         nobody.
+    :param legacy: what the label does otherwise than the RFCs, for peers that need it.
     :param profile: what the certificates look like.
     """
 
@@ -178,6 +180,7 @@ class LabelSettings:
     owners: tuple[str, ...] | None = None
     device_list: DeviceListSettings = field(default_factory=DeviceListSettings)
     csr_attributes: CsrAttributesSettings = field(default_factory=CsrAttributesSettings)
+    legacy: LegacyForms = NO_LEGACY_FORMS
     profile: CertificateProfile = field(default_factory=CertificateProfile)
     server_key_generation: KeyGenerationSettings | None = None
     registration_authorities: RegistrationAuthoritySettings | None = None

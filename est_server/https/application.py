@@ -13,11 +13,11 @@ from est_server.https.limits import DEFAULT_HTTPS_LIMITS, HttpsLimits
 from est_server.https.peers import NO_PROXIES, Connection, ProxyTrust
 from est_server.https.runner import conceal_software
 from est_server.https.translation import HttpAnswer, HttpRequest, HttpTranslation
-from est_server.interfaces import Responder
+from est_server.interfaces import HttpResponder
 
 
 def est_application(
-    service: Responder,
+    service: HttpResponder,
     limits: HttpsLimits = DEFAULT_HTTPS_LIMITS,
     proxies: ProxyTrust = NO_PROXIES,
 ) -> web.Application:

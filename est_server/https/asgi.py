@@ -24,7 +24,7 @@ from est_protocol.x509_decoding import check_names_and_key, decoding_x509
 from est_server.https.limits import DEFAULT_HTTPS_LIMITS, HttpsLimits
 from est_server.https.peers import NO_PROXIES, Connection, ProxyTrust
 from est_server.https.translation import HttpAnswer, HttpRequest, HttpTranslation
-from est_server.interfaces import Responder
+from est_server.interfaces import HttpResponder
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -37,7 +37,7 @@ _TLS_VERSIONS = {0x0303: "TLSv1.2", 0x0304: "TLSv1.3"}
 
 
 def est_asgi_application(
-    service: Responder,
+    service: HttpResponder,
     limits: HttpsLimits = DEFAULT_HTTPS_LIMITS,
     proxies: ProxyTrust = NO_PROXIES,
 ) -> AsgiApplication:

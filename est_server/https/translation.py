@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import NoReturn
 
-from est_protocol import base64_body, certs_only, key_delivery
+from est_protocol import base64_body, certs_only, key_delivery, pem_request
 from est_protocol.errors import MessageError, RefusalReason, RequestRefused
 from est_protocol.http_authentication import (
     DigestCredentials,
@@ -22,6 +22,7 @@ from est_protocol.http_authentication import (
 )
 from est_protocol.media_types import PLAIN_TEXT, MediaType
 from est_protocol.messages import (
+    CertificatesResponse,
     CsrAttributesResponse,
     EstRequest,
     EstResponse,
@@ -32,7 +33,7 @@ from est_protocol.messages import (
 from est_protocol.operations import Operation
 from est_server.https.limits import DEFAULT_HTTPS_LIMITS, HttpsLimits
 from est_server.https.peers import NO_PROXIES, Connection, Headers, ProxyTrust, find_peer
-from est_server.interfaces import Responder
+from est_server.interfaces import HttpResponder
 
 #: All header fields that strongSwan's ``pki`` sends.
 _SAID_BY_STRONGSWAN = frozenset({"host", "authorization", "content-type", "content-length"})
@@ -90,7 +91,7 @@ class HttpTranslation:
 
     def __init__(
         self,
-        service: Responder,
+        service: HttpResponder,
         limits: HttpsLimits = DEFAULT_HTTPS_LIMITS,
         proxies: ProxyTrust = NO_PROXIES,
     ) -> None:
@@ -119,7 +120,10 @@ class HttpTranslation:
             response = await self._service.respond(request, found.peer)
         except RequestRefused as refused:
             return self._refusal(refused, operation)
-        return _encode(request.operation, response, wrap=_reads_lines(http.headers))
+        answer = _encode(request.operation, response, wrap=_reads_lines(http.headers))
+        if _is_base64(response) and self._service.legacy_forms(label).content_transfer_encoding:
+            answer.headers.append(("Content-Transfer-Encoding", "base64"))
+        return answer
 
     async def _decode(
         self, http: HttpRequest, operation: Operation | None, label: str | None, *, in_sight: bool
@@ -146,10 +150,15 @@ class HttpTranslation:
         try:
             # An empty body is the service's to answer: some clients send one in order to be asked
             # for HTTP credentials.
-            der = base64_body.decode(body) if body else b""
+            der = self._decode_body(body, label) if body else b""
         except MessageError as error:
             raise RequestRefused(RefusalReason.MALFORMED_BODY, str(error)) from error
         return EstRequest(operation, Transport.HTTPS, label, der, credentials)
+
+    def _decode_body(self, body: bytes, label: str | None) -> bytes:
+        if self._service.legacy_forms(label).pem_requests and pem_request.is_pem(body):
+            return pem_request.remove_armour(body)
+        return base64_body.decode(body)
 
     async def _read_body(self, http: HttpRequest) -> bytes:
         body = bytearray()
@@ -264,6 +273,13 @@ def _encode(operation: Operation, response: EstResponse, *, wrap: bool) -> HttpA
         return _content(*key_delivery.to_multipart_mixed(response))
     body = base64_body.encode(certs_only.encode(response.certificates), wrap=wrap)
     return _content(operation.response_type, body)
+
+
+def _is_base64(response: EstResponse) -> bool:
+    """Whether the body of the answer is base64 from end to end."""
+    if isinstance(response, CsrAttributesResponse):
+        return response.der is not None
+    return isinstance(response, CertificatesResponse)
 
 
 def _content(media_type: MediaType, body: bytes) -> HttpAnswer:

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
 from datetime import datetime
 from secrets import token_hex
+from typing import NoReturn
 
 from cryptography import x509
 
@@ -20,6 +21,7 @@ from est_server.device_records import (
     ListRow,
 )
 from est_server.ledger_records import (
+    Claim,
     EnrollmentIntent,
     IssuanceTicket,
     IssuedCertificate,
@@ -52,6 +54,17 @@ _PAGE_SIZE = 500
 
 #: The part of the queue of writes that refusals may fill.
 _REFUSALS_SHARE = 0.5
+
+
+class _Undone(Exception):
+    """A write that is not to be kept.
+
+    :param begun: what it came to.
+    """
+
+    def __init__(self, begun: IssuanceTicket | IssuedCertificate) -> None:
+        super().__init__("this was a preview")
+        self.begun = begun
 
 
 class Store:
@@ -173,6 +186,19 @@ class Store:
             self._worker.held.difference_update(taken)
             raise
 
+    async def preview(self, intent: EnrollmentIntent) -> IssuedCertificate | None:
+        """What ``begin`` would answer; see :class:`~est_server.interfaces.EnrollmentLedger`."""
+
+        def attempt(db: Transaction) -> NoReturn:
+            begun = ledger.begin(db, intent, self._worker, self._moment(db))
+            # The writer undoes what a write did that raises.
+            raise _Undone(begun)
+
+        try:
+            await self._writer.submit(attempt)
+        except _Undone as undone:
+            return undone.begun if isinstance(undone.begun, IssuedCertificate) else None
+
     async def complete(
         self, ticket: IssuanceTicket, certificate: x509.Certificate, *, now: datetime
     ) -> IssuedCertificate:
@@ -272,6 +298,10 @@ class Store:
                 db, sha256, actor=actor, reason=reason, code=code, now=now
             )
         )
+
+    async def find_claim(self, device: str, label: str | None) -> Claim | None:
+        """The claim of a device's first enrollment."""
+        return await self._engine.read(lambda db: ledger.find_claim(db, device, label))
 
     async def release_claim(
         self, device: str, label: str | None, *, actor: str, reason: str, now: datetime

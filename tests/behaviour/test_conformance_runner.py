@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 from aiohttp import web
 
-from est_client.conformance import Bench, BenchLimits, Outcome, Result, all_rows, run
+from est_client.conformance import Bench, BenchLimits, Outcome, Result, all_rows, report, run
 from est_client.location import ServerLocation
 from est_protocol.messages import Transport
 from est_protocol.secure_channel.context import LocalCredentials
@@ -16,12 +19,16 @@ from est_server.coaps.server import CoapsEndpoint
 from est_server.coaps.server import serve as serve_coaps
 from est_server.https import HttpsEndpoint, est_application
 from est_server.https import serve as serve_https
-from tests.behaviour.world import LABEL, Device, World
+from tests.behaviour.world import KEYS, LABEL, Device, World
 
 #: Recommendations that our server does not follow, each a decision.
 NOT_FOLLOWED = {
     # Names would keep clients with a self-signed or birth certificate from presenting it.
     "TLS-18",
+}
+GENERATED_KEY_ROWS = {
+    Transport.HTTPS: ("SKG-04", "SKG-06", "SKG-08"),
+    Transport.COAPS: ("CF-08", "CF-11", "CF-13", "CF-16"),
 }
 BAD = (Outcome.FAIL, Outcome.ERROR)
 
@@ -61,6 +68,19 @@ async def results_of(
     return {result.row.id: result for result in results}
 
 
+def write_reports(name: str, results: dict[str, Result]) -> None:
+    """Leave the run behind as a table, JSON and JUnit XML, where somebody wants to see it."""
+    wanted = os.environ.get("EST_CONFORMANCE_REPORTS")
+    if not wanted:
+        return
+    folder, at = Path(wanted), datetime.now(UTC)
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = list(results.values())
+    (folder / f"{name}.txt").write_text(report.table(rows) + "\n")
+    (folder / f"{name}.json").write_text(report.to_json(rows, url=name, at=at))
+    (folder / f"{name}.xml").write_text(report.to_junit(rows, url=name, at=at))
+
+
 def passed(results: dict[str, Result]) -> int:
     return sum(result.outcome is Outcome.PASS for result in results.values())
 
@@ -76,6 +96,7 @@ async def test_our_server_passes(
 ) -> None:
     device = await world.list_device("a", born=born)
     results = await results_of(world, device, transport)
+    write_reports(f"{transport.value}-{'birth-certificate' if born else 'bare-key'}", results)
     assert set(bad(results)) <= NOT_FOLLOWED, bad(results)
     assert passed(results) >= least
 
@@ -87,6 +108,22 @@ async def test_under_a_label(world: World, transport: Transport) -> None:
     row = "HTTP-04" if transport is Transport.HTTPS else "CU-10"
     assert results[row].outcome is Outcome.PASS
     assert results["CA-06"].outcome is Outcome.PASS
+
+
+@pytest.mark.parametrize("transport", Transport)
+async def test_where_keys_are_generated(world: World, transport: Transport) -> None:
+    device = await world.list_device("a", born=True)
+    results = await results_of(world, device, transport, label=KEYS)
+    assert set(bad(results)) <= NOT_FOLLOWED, bad(results)
+    rows = GENERATED_KEY_ROWS[transport]
+    assert {id: results[id].outcome for id in rows} == dict.fromkeys(rows, Outcome.PASS)
+
+
+@pytest.mark.parametrize("transport", Transport)
+async def test_where_no_keys_are_generated(world: World, transport: Transport) -> None:
+    results = await results_of(world, await world.list_device("a", born=True), transport)
+    rows = GENERATED_KEY_ROWS[transport]
+    assert {id: results[id].outcome for id in rows} == dict.fromkeys(rows, Outcome.NOT_APPLICABLE)
 
 
 async def test_anonymously(world: World) -> None:

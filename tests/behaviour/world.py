@@ -146,7 +146,7 @@ class World:
 
     def __init__(self, store: SqliteStore, database: Path, audit: AuditRecords) -> None:
         self.store = store
-        self._database = database
+        self.database = database
         self.audit = audit
         self._default = make_ca("issuing", make_ca("root"))
         self._labelled = make_ca("labelled issuing", make_ca("labelled root"))
@@ -294,12 +294,12 @@ class World:
 
     def octets_at_rest(self) -> bytes:
         """All that the store has written to the disk."""
-        files = self._database.parent.glob(f"{self._database.name}*")
+        files = self.database.parent.glob(f"{self.database.name}*")
         return b"".join(path.read_bytes() for path in files)
 
     def issued_count(self) -> int:
         """How many certificates the ledger holds."""
-        with closing(sqlite3.connect(self._database)) as db:
+        with closing(sqlite3.connect(self.database)) as db:
             (count,) = db.execute(
                 "SELECT count(*) FROM issuances WHERE status = 'issued'"
             ).fetchone()

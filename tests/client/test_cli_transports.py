@@ -42,6 +42,7 @@ from est_server.coaps.server import CoapsEndpoint
 from est_server.coaps.server import serve as serve_coaps
 from est_server.https import HttpsEndpoint, est_application
 from est_server.https import serve as serve_https
+from est_server.legacy_forms import NO_LEGACY_FORMS, LegacyForms
 from tests.client.memory import issue
 from tests.pki import make_ca, make_key, make_leaf, make_server
 
@@ -65,6 +66,10 @@ class GrantingService:
     def __init__(self) -> None:
         self.answered: list[tuple[EstRequest, PeerCredentials]] = []
         self.wishes = CsrWishes()
+
+    def legacy_forms(self, label: str | None) -> LegacyForms:
+        """Nothing but what the RFCs say."""
+        return NO_LEGACY_FORMS
 
     def operations(self, label: str | None) -> tuple[Operation, ...]:
         """The same under every label."""

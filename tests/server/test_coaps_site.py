@@ -236,6 +236,7 @@ async def test_an_unknown_accept_is_refused_before_anything_is_issued(
 ) -> None:
     assert status(await site.respond(post(remote, "est/sen", accept=60))) == "4.06"
     assert not service.requests
+    assert [refused.reason for refused in service.refusals] == [RefusalReason.NOT_ACCEPTABLE]
 
 
 @pytest.mark.conformance("CR-11", "BW-13")

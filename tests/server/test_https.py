@@ -35,6 +35,7 @@ from est_protocol.operations import WELL_KNOWN_PATH, Operation
 from est_protocol.secure_channel.context import TrustAnchors
 from est_protocol.secure_channel.policy import TlsPolicy
 from est_server.https import HttpsEndpoint, HttpsLimits, HttpsServer, est_application, serve
+from est_server.legacy_forms import NO_LEGACY_FORMS, LegacyForms
 from tests.foreign_tls import HOST, client_context, exchange, server_context
 from tests.pki import CLIENT_AUTH, make_ca, make_leaf, make_server
 
@@ -56,6 +57,10 @@ class Clerk:
     refusals: list[tuple[RefusalReason, Operation | None, str | None, Transport]] = field(
         default_factory=list
     )
+    forms: LegacyForms = NO_LEGACY_FORMS
+
+    def legacy_forms(self, label: str | None) -> LegacyForms:
+        return self.forms if label == "old" else NO_LEGACY_FORMS
 
     async def respond(self, request: EstRequest, peer: PeerCredentials) -> EstResponse:
         self.requests.append((request, peer))
@@ -403,6 +408,8 @@ async def test_the_content_type_decides(content_type: str | None, status: int) -
     async with serving(clerk) as server:
         assert (await post(server, content_type=content_type)).status == status
     assert len(clerk.requests) == (status == 200)
+    reasons = [] if status == 200 else [RefusalReason.UNSUPPORTED_MEDIA_TYPE]
+    assert [refusal[0] for refusal in clerk.refusals] == reasons
 
 
 async def test_an_empty_body_is_the_services_to_answer() -> None:

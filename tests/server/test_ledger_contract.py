@@ -13,6 +13,7 @@ from est_protocol.keys import spki_sha256
 from est_server.device_records import DeviceState
 from est_server.ledger_records import (
     CertificateState,
+    Claim,
     EnrollmentIntent,
     IssuanceTicket,
     IssuedCertificate,
@@ -580,3 +581,51 @@ async def test_a_generated_key_succeeds_a_certificate(store: Store, clock: FakeC
 async def test_two_requests_for_one_generated_key_at_once(store: Store) -> None:
     await begin(store, generated_key())
     assert await refused(store, generated_key()) is RefusalReason.TRY_LATER
+
+
+# -- Previews ---------------------------------------------------------------------------------
+
+
+async def test_a_preview_takes_nothing(store: Store, clock: FakeClock) -> None:
+    for _ in range(2):
+        assert await store.preview(first_enrollment()) is None
+    assert await store.find_claim("device-1", None) is None
+    assert isinstance(await store.begin(first_enrollment()), IssuanceTicket)
+
+
+async def test_a_preview_says_what_is_repeated_and_what_is_refused(
+    store: Store, clock: FakeClock
+) -> None:
+    ticket = await store.begin(first_enrollment())
+    assert isinstance(ticket, IssuanceTicket)
+    with pytest.raises(RequestRefused) as refused:
+        await store.preview(first_enrollment())
+    assert refused.value.reason is RefusalReason.TRY_LATER
+    issued = await store.complete(ticket, certificate(), now=clock.now())
+    assert await store.preview(first_enrollment()) == issued
+    with pytest.raises(RequestRefused) as refused:
+        await store.preview(first_enrollment(key="b"))
+    assert refused.value.reason is RefusalReason.ALREADY_CLAIMED
+
+
+async def test_a_preview_leaves_dead_attempts_to_those_who_take_over(
+    store: Store, clock: FakeClock
+) -> None:
+    ticket = await store.begin(first_enrollment())
+    assert isinstance(ticket, IssuanceTicket)
+    clock.advance(hours=1)
+    assert await store.preview(first_enrollment(key="b")) is None
+    assert await store.complete(ticket, certificate(), now=clock.now())
+
+
+async def test_a_claim_is_found_with_what_it_was_used_for(store: Store, clock: FakeClock) -> None:
+    ticket = await store.begin(first_enrollment())
+    assert isinstance(ticket, IssuanceTicket)
+    begun = await store.find_claim("device-1", None)
+    assert begun == Claim(ticket.number, ticket.intent.requested_at, None)
+    issued = await store.complete(ticket, certificate(), now=clock.now())
+    claim = await store.find_claim("device-1", None)
+    assert claim is not None
+    assert claim.serial == f"{issued.certificate.serial_number:x}"
+    assert await store.find_claim("device-1", "other") is None
+    assert await store.find_claim("device-2", None) is None

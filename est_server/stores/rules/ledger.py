@@ -22,6 +22,7 @@ from est_protocol.operations import Operation
 from est_server.alarms import AlarmingRefusal, AlarmKind
 from est_server.ledger_records import (
     CertificateState,
+    Claim,
     EnrollmentIntent,
     IssuanceTicket,
     IssuedCertificate,
@@ -29,6 +30,7 @@ from est_server.ledger_records import (
 from est_server.stores.rules import registry, secrets, standing
 from est_server.stores.rules.values import (
     CERTIFICATE_COLUMNS,
+    from_column,
     issued_certificate,
     label_column,
     to_column,
@@ -198,6 +200,17 @@ def abandon_all(db: Transaction, device: str, *, reason: str, now: datetime) -> 
 def release_all(db: Transaction, device: str) -> int:
     """Let ``device`` make a first enrollment again under every label; how many it had made."""
     return db.execute("DELETE FROM claims WHERE device = ?", (device,)).rowcount
+
+
+def find_claim(db: Transaction, device: str, label: str | None) -> Claim | None:
+    """See :meth:`est_server.interfaces.LedgerAdministration.find_claim`."""
+    row = db.execute(
+        "SELECT issuance, requested_at, serial FROM claims "
+        "JOIN issuances ON issuances.number = claims.issuance "
+        "WHERE claims.device = ? AND claims.label = ?",
+        (device, label_column(label)),
+    ).fetchone()
+    return None if row is None else Claim(row[0], from_column(row[1]), row[2])
 
 
 # What begin and complete require
