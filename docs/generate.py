@@ -26,6 +26,7 @@ from cryptography import x509
 
 from docs.conformance_page import conformance_page
 from docs.interop_page import interop_page
+from docs.profiles_page import profiles_page
 from est_client.options import parser as client_parser
 from est_protocol.errors import STATUS, RefusalReason
 from est_server.cli import make_parser as server_parser
@@ -46,6 +47,7 @@ def pages() -> dict[Path, str]:
         reference / "cli.md": cli_page(),
         reference / "reason-codes.md": reasons_page(),
         reference / "interop.md": interop_page(ROOT, _GENERATED),
+        reference / "link-profiles.md": profiles_page(_GENERATED),
         ROOT / "docs" / "conformance.md": conformance_page(ROOT, _GENERATED),
         readme: with_examples(readme.read_text()),
     }

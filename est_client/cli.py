@@ -7,7 +7,7 @@ import asyncio
 import logging
 import sys
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -39,7 +39,8 @@ def _run(options: argparse.Namespace) -> int:
     try:
         _require_keys_apart(options)
         # None is success; what it is otherwise is the command's to know.
-        status: int | None = asyncio.run(options.command(options))
+        work: Coroutine[None, None, int | None] | int | None = options.command(options)
+        status = asyncio.run(work) if isinstance(work, Coroutine) else work
     except KeyboardInterrupt:
         print("est-client: interrupted", file=sys.stderr)
         return 130

@@ -88,6 +88,18 @@ async def conformance(options: argparse.Namespace) -> int:
     return await check_server(location, trust, identity, options)
 
 
+def simulate(options: argparse.Namespace) -> int:
+    """``est-client simulate``; runs event loops of its own.
+
+    :return: the exit status: 1 if a device has no certificate, or not in time; else 0.
+    :raises ConfigurationError: the options make no sense.
+    """
+    # Of no use to a device, so not imported for one.
+    from est_client.simulation.command import simulate_fleets
+
+    return simulate_fleets(options)
+
+
 async def enroll(options: argparse.Namespace) -> None:
     """``est-client enroll``.
 

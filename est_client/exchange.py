@@ -166,7 +166,9 @@ class Exchange:
         try:
             while True:
                 try:
-                    return await connection.request(request)
+                    answer = await connection.request(request)
+                    self._session.answered()
+                    return answer
                 except Redirected:
                     raise
                 except ServerRefused as refused:

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import argparse
 
-from est_client.commands import cacerts, conformance, csrattrs, enroll, reenroll, serverkeygen
+from est_client import simulate_options
+from est_client.commands import (
+    cacerts,
+    conformance,
+    csrattrs,
+    enroll,
+    reenroll,
+    serverkeygen,
+    simulate,
+)
 from est_client.store_commands import renew
 from est_protocol.keys import KEY_KINDS
 
@@ -112,6 +121,7 @@ def parser() -> argparse.ArgumentParser:
     _add_renew(commands)
     _add_serverkeygen(commands)
     _add_conformance(commands)
+    _add_simulate(commands)
     return top
 
 
@@ -286,6 +296,25 @@ def _add_conformance(commands: _Commands[argparse.ArgumentParser]) -> None:
     group.add_argument("--junit", metavar="FILE", help="where the report goes as JUnit XML")
 
 
+def _add_simulate(commands: _Commands[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser(
+        "simulate",
+        help="let a simulated fleet enroll, and see what it takes",
+        description=simulate_options.DESCRIPTION,
+        epilog=simulate_options.EXAMPLES + _EXIT_STATUS,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(command=simulate)
+    simulate_options.add_options(parser)
+    _add_talking(parser)
+
+
+def _add_talking(parser: argparse.ArgumentParser) -> None:
+    talk = parser.add_argument_group("talking")
+    talk.add_argument("--verbose", action="store_true", help="say what is done, step by step")
+    talk.add_argument("--debug", action="store_true", help="log everything, with tracebacks")
+
+
 def _add_command(
     commands: _Commands[argparse.ArgumentParser],
     name: str,
@@ -307,9 +336,7 @@ def _add_command(
     else:
         _add_location(parser, patience="for the handshake, and for each answer (default: 30)")
         _add_anchors(parser)
-    talk = parser.add_argument_group("talking")
-    talk.add_argument("--verbose", action="store_true", help="say what is done, step by step")
-    talk.add_argument("--debug", action="store_true", help="log everything, with tracebacks")
+    _add_talking(parser)
     return parser
 
 

@@ -109,6 +109,10 @@ class Session:
         self._last_used = self._monotonic()
         return self._connection
 
+    def answered(self) -> None:
+        """An answer came over the connection: it has been idle only since now."""
+        self._last_used = self._monotonic()
+
     async def _connect(self) -> EstConnection:
         credentials = self._credentials()
         if isinstance(self._trust, CaFingerprint):

@@ -81,14 +81,16 @@ def test_every_dependency_is_explained() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     page = (ROOT / "docs" / "explanation" / "dependencies.md").read_text().lower()
     extras = project["optional-dependencies"]
-    for requirement in [*project["dependencies"], *extras["server"], *extras["postgresql"]]:
+    named = [*extras["server"], *extras["postgresql"], *extras["simulate"]]
+    for requirement in [*project["dependencies"], *named]:
         name = re.split(r"[<>=\[]", requirement)[0].lower()
         assert f"[{name}](" in page, name
 
 
 def test_every_import_of_a_library_is_a_declared_dependency() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    requirements = project["dependencies"] + project["optional-dependencies"]["postgresql"]
+    extras = project["optional-dependencies"]
+    requirements = project["dependencies"] + extras["postgresql"] + extras["simulate"]
     declared = {re.split(r"[<>=\[]", requirement)[0] for requirement in requirements}
     imported = {
         name.split(".")[0]

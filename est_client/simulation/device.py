@@ -120,6 +120,7 @@ class SimulatedDevice:
     :param path: its way to the server.
     :param connector: makes connections over ``path``.
     :param anchors: the certificates that it trusts.
+    :param label: selects a CA and a profile.
     :param make_key: makes its further keys.
     :param random: draws its moments.
     :param now: the date and time of its clock.
@@ -135,6 +136,7 @@ class SimulatedDevice:
         connector: Connector,
         anchors: Sequence[x509.Certificate],
         *,
+        label: str | None,
         make_key: Callable[[], SigningKey],
         random: Random,
         now: Callable[[], datetime],
@@ -144,6 +146,7 @@ class SimulatedDevice:
         self.factory = factory
         self._path = path
         self._anchors = tuple(anchors)
+        self._label = label
         self._loop = asyncio.get_running_loop()
         self._random = random
         self._now = now
@@ -180,8 +183,8 @@ class SimulatedDevice:
 
     async def live(self, arrives_at: float) -> None:
         """Live a whole life: arrive, enroll, work and renew."""
-        await asyncio.sleep(arrives_at - self._loop.time())
-        self.life.arrived_at = self._loop.time()
+        await asyncio.sleep(arrives_at - self._path.now())
+        self.life.arrived_at = self._path.now()
         await self._store.replace_identity(
             self.factory.credentials.key, self.factory.credentials.chain
         )
@@ -194,7 +197,7 @@ class SimulatedDevice:
         except EstError as error:
             self._note_failure(describe(error))
         else:
-            self.life.enrolled_at = self._loop.time()
+            self.life.enrolled_at = self._path.now()
             self._become(Outcome.ENROLLED)
             await self._work()
             return
@@ -247,10 +250,10 @@ class SimulatedDevice:
         factory = self.factory
         return EstClient(
             self._connector,
+            label=self._label,
             trust=TrustDatabase(explicit=await self._store.trust_anchors() or self._anchors),
             otp_challenge=factory.secret and f"{factory.udid}:{factory.secret}",
             retry=self._scenario.retry,
-            keep_connection=self._scenario.profile.patience,
             monotonic=self._loop.time,
             now=self._now,
         )

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from random import Random
 
-from est_client.coaps import CoapsClientLimits, CoapsConnector
+from cryptography import x509
+
+from est_client.coaps import WELL_KNOWN_EST, CoapsClientLimits, CoapsConnector
 from est_client.connection import Connector
 from est_client.https import HttpsConnector
 from est_client.simulation.device import FactoryIdentity, SimulatedDevice
@@ -23,7 +27,8 @@ from est_client.simulation.network import DevicePath, FarEnd, Internet
 from est_client.simulation.openssl_clock import openssl_clock
 from est_client.simulation.results import FleetResult, collect
 from est_client.simulation.scenario import IdentityModel, Scenario
-from est_client.simulation.server import ServerFactory, StartedServer, server_factory
+from est_client.simulation.server import ServerFactory, server_factory
+from est_client.simulation.sockets import Sockets
 from est_client.simulation.traffic import Meter
 from est_client.simulation.virtual_time import VirtualLoop
 from est_protocol.coap.parameters import TransmissionParameters
@@ -57,7 +62,7 @@ def simulate(
     epoch = datetime.now(UTC).replace(microsecond=0)
     with (
         asyncio.Runner(loop_factory=VirtualLoop) as runner,
-        tempfile.TemporaryDirectory(prefix="est-simulation-") as directory,
+        tempfile.TemporaryDirectory(prefix="est-simulation-", dir=_memory()) as directory,
         _repeatable(scenario.seed),
     ):
         loop = runner.get_loop()
@@ -69,6 +74,46 @@ def simulate(
     return result
 
 
+def _memory() -> str | None:
+    """A directory in memory, if there is one: a disk's flushes would cost most of the time."""
+    shared = "/dev/shm"
+    return shared if os.access(shared, os.W_OK) else None
+
+
+def simulate_elsewhere(
+    scenario: Scenario,
+    target: Target,
+    *,
+    watch: Watcher = lambda _device, _now: None,
+) -> FleetResult:
+    """Run a fleet against a server that runs elsewhere, in real time.
+
+    The links are emulated in this process; what crosses them goes on over real sockets. The server
+    has to know the devices already. Not to be called while an event loop runs.
+
+    :raises ConfigurationError: the scenario makes no sense.
+    """
+    started = time.perf_counter()
+    with asyncio.Runner() as runner, _repeatable(scenario.seed):
+        result = runner.run(_run_elsewhere(scenario, target, watch))
+    result.real_seconds = time.perf_counter() - started
+    return result
+
+
+async def _run_elsewhere(scenario: Scenario, target: Target, watch: Watcher) -> FleetResult:
+    loop, sockets = asyncio.get_running_loop(), Sockets()
+    began = loop.time()
+    fleet = Fleet(scenario, sockets, now=lambda: datetime.now(UTC), watch=watch)
+    try:
+        devices = await fleet.live(target)
+        ended = loop.time() - began
+        # What the last devices said at the end is still on its way.
+        await asyncio.sleep(2 * scenario.profile.link.up.latency + 0.1)
+    finally:
+        await sockets.close()
+    return collect(scenario, devices, None, ended)
+
+
 @contextmanager
 def _repeatable(seed: int) -> Iterator[None]:
     """Let the time-outs of CoAP, which the libraries draw, be the same for the same seed."""
@@ -78,6 +123,24 @@ def _repeatable(seed: int) -> Iterator[None]:
         yield
     finally:
         random.setstate(state)
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """The server that a fleet enrolls at.
+
+    :param host: DNS name or IP address.
+    :param port: of the scenario's transport.
+    :param anchors: what the devices trust.
+    :param label: selects a CA and a profile.
+    :param root: path segments in front of the label and the short name, over CoAP.
+    """
+
+    host: str
+    port: int
+    anchors: tuple[x509.Certificate, ...]
+    label: str | None = None
+    root: tuple[str, ...] = WELL_KNOWN_EST
 
 
 class Fleet:
@@ -101,10 +164,11 @@ class Fleet:
         self._now = now
         self._watch = watch
         self._loop = asyncio.get_running_loop()
+        self._origin = self._loop.time()
         self.factory = Factory(scenario.seed, scenario.identity, now())
         self.identities = list(self.factory.devices(scenario.devices))
 
-    async def live(self, server: StartedServer) -> list[SimulatedDevice]:
+    async def live(self, target: Target) -> list[SimulatedDevice]:
         """Let every device live its life."""
         scenario = self.scenario
         media: dict[int, Medium] = {}
@@ -113,7 +177,7 @@ class Fleet:
             medium = None
             if scenario.cell > 1:
                 medium = media.setdefault(number // scenario.cell, Medium())
-            devices.append(self._device(number, identity, server, medium))
+            devices.append(self._device(number, identity, target, medium))
         moments = scenario.arrivals.moments(len(devices), Random(f"{scenario.seed}|arrivals"))
         Random(f"{scenario.seed}|order").shuffle(moments)
         async with asyncio.TaskGroup() as group:
@@ -125,7 +189,7 @@ class Fleet:
         self,
         number: int,
         identity: FactoryIdentity,
-        server: StartedServer,
+        target: Target,
         medium: Medium | None,
     ) -> SimulatedDevice:
         scenario = self.scenario
@@ -136,6 +200,7 @@ class Fleet:
             self._far_end,
             Meter(),
             Processor(scenario.microcontroller, self._loop.time),
+            origin=self._origin,
             receive_buffer=scenario.receive_buffer,
         )
         keys = _further_keys(scenario.seed, number)
@@ -144,29 +209,30 @@ class Fleet:
             scenario,
             identity,
             path,
-            self._connector(path, server),
-            (server.root,),
+            self._connector(path, target),
+            target.anchors,
+            label=target.label,
             make_key=lambda: next(keys),
             random=Random(f"{scenario.seed}|device|{number}"),
             now=self._now,
-            report=lambda device: self._watch(device, self._loop.time()),
+            report=lambda device: self._watch(device, path.now()),
         )
 
-    def _connector(self, path: DevicePath, server: StartedServer) -> Connector:
+    def _connector(self, path: DevicePath, target: Target) -> Connector:
         scenario = self.scenario
-        port = server.ports[scenario.transport]
         if scenario.transport is Transport.HTTPS:
             return HttpsConnector(
-                server.host,
-                port,
+                target.host,
+                target.port,
                 policy=scenario.tls,
                 timeout=scenario.profile.patience,
                 now=self._now,
                 open_stream=path.connect,
             )
         return CoapsConnector(
-            server.host,
-            port,
+            target.host,
+            target.port,
+            root=target.root,
             policy=scenario.dtls,
             block_size=scenario.effective_block_size,
             parameters=TransmissionParameters(ack_timeout=scenario.effective_ack_timeout),
@@ -214,7 +280,8 @@ class _VirtualRun:
             clock=self._loop.time,
             standing_still=self._loop.standing_still,
         ) as server:
-            devices = await fleet.live(server)
+            target = Target(server.host, server.ports[self._scenario.transport], (server.root,))
+            devices = await fleet.live(target)
             ended_at = self._loop.time()
         return collect(self._scenario, devices, server, ended_at)
 

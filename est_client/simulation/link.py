@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from random import Random
 
+from est_client.simulation.draws import Draws
 from est_client.simulation.loss import Loss, LossProcess
 from est_protocol.errors import ConfigurationError
 
@@ -39,31 +40,38 @@ class Fate(StrEnum):
 class FrameFormat:
     """How a link cuts a packet into frames. Sizes are in octets.
 
-    :param payload: what fits into a frame that carries a whole packet.
+    :param payload: what fits into one frame.
     :param overhead: header and check sum of every frame, and what precedes it on the air.
-    :param fragment_payload: what fits into a frame that carries a part; as ``payload`` where
-        fragments need no header of their own.
-    :param first_fragment_payload: the same for the first part, where that differs.
+    :param fragment_header: by how much the payload is shorter in a frame that carries a part.
+    :param fragment_unit: of which the size of every part but the last is a multiple.
     """
 
     payload: int
     overhead: int
-    fragment_payload: int | None = None
-    first_fragment_payload: int | None = None
+    fragment_header: int = 0
+    fragment_unit: int = 1
 
     def __post_init__(self) -> None:
-        if self.payload < 1 or self.overhead < 0 or (self.fragment_payload or 1) < 1:
-            raise ConfigurationError("a frame carries at least one octet")
+        if (
+            min(self.payload, self.fragment_unit) < 1
+            or min(self.overhead, self.fragment_header) < 0
+        ):
+            raise ConfigurationError("sizes of a frame are not negative")
+        if self._part < 1:
+            raise ConfigurationError("a frame has no room for a part of a packet")
+
+    @property
+    def _part(self) -> int:
+        room = self.payload - self.fragment_header
+        return room // self.fragment_unit * self.fragment_unit
 
     def cut(self, octets: int) -> list[int]:
         """The sizes on the air of the frames that a packet of ``octets`` becomes."""
         if octets <= self.payload:
             return [octets + self.overhead]
-        rest = self.fragment_payload or self.payload
-        first = min(octets, self.first_fragment_payload or rest)
-        whole, last = divmod(octets - first, rest)
-        sizes = [first, *[rest] * whole, *([last] if last else [])]
-        return [size + self.overhead for size in sizes]
+        whole, last = divmod(octets, self._part)
+        sizes = [*[self._part] * whole, *([last] if last else [])]
+        return [size + self.fragment_header + self.overhead for size in sizes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,12 +203,12 @@ _APART = 1e-6
 class _Way:
     """One direction at work."""
 
-    def __init__(self, parameters: DirectionParameters, medium: Medium, random: Random) -> None:
+    def __init__(self, parameters: DirectionParameters, medium: Medium, draws: Draws) -> None:
         self.parameters = parameters
         self.medium = medium
-        self.random = random.random
-        self.frame_loss = LossProcess(parameters.frame_loss, self.random)
-        self.datagram_loss = LossProcess(parameters.datagram_loss, self.random)
+        self.draws = draws
+        self.frame_loss = LossProcess(parameters.frame_loss, draws)
+        self.datagram_loss = LossProcess(parameters.datagram_loss, draws)
         self.silent_until = 0.0
         self.latest_arrival = 0.0
 
@@ -233,7 +241,7 @@ class _Way:
     def arrival(self, sent_at: float) -> float:
         """When a packet arrives; a link does not reorder."""
         parameters = self.parameters
-        delay = parameters.latency + parameters.jitter * self.random()
+        delay = parameters.latency + parameters.jitter * self.draws()
         # Never the same moment twice: an event loop does not keep the order of equal times.
         self.latest_arrival = max(sent_at + delay, self.latest_arrival + _APART)
         return self.latest_arrival
@@ -243,8 +251,7 @@ class Link:
     """One device's link; the same one for the same seed and the same packets.
 
     :param parameters: both directions.
-    :param random: draws losses and jitter; each direction draws from a generator of its own, so
-        that what happens in one does not change the other.
+    :param random: draws the seeds of the two directions, which draw losses and jitter.
     :param medium: what the device shares with others; one of its own by default.
     """
 
@@ -256,8 +263,8 @@ class Link:
         down = up if parameters.half_duplex or medium is not None else Medium()
         seeds = [random.getrandbits(64) for _ in Direction]
         self._ways = {
-            Direction.UP: _Way(parameters.up, up, Random(seeds[0])),
-            Direction.DOWN: _Way(parameters.down, down, Random(seeds[1])),
+            Direction.UP: _Way(parameters.up, up, Draws(seeds[0])),
+            Direction.DOWN: _Way(parameters.down, down, Draws(seeds[1])),
         }
 
     def carry(self, direction: Direction, octets: int, now: float) -> Passage:
@@ -269,6 +276,7 @@ class Link:
         if octets > self.parameters.mtu:
             return _not_sent(now, Fate.TOO_LARGE)
         way = self._ways[direction]
+        way.draws.next_packet()
         if max(way.medium.free_at, way.silent_until) - now > way.parameters.queue:
             return _not_sent(now, Fate.QUEUE_FULL)
         frames, air_octets, airtime, sent_at, arrived = way.send(

@@ -30,6 +30,69 @@ class Microcontroller:
     source: str
 
 
+_WOLFSSL = "wolfSSL, IDE/STM32Cube/STM32_Benchmarks.md"
+
+MICROCONTROLLERS: dict[str, Microcontroller] = {
+    mcu.name: mcu
+    for mcu in (
+        Microcontroller(
+            "cortex-m0plus",
+            sign=0.1534,
+            verify=0.3490,
+            make_key=0.1122,
+            agree=0.2500,
+            power=0.0026 * 3.0,
+            source=f"STM32G071RB at 64 MHz, {_WOLFSSL} (5.6.0, Thumb assembly, small); "
+            "2.6 mA at 3 V: TI CC2340R5 data sheet, CoreMark at 48 MHz",
+        ),
+        Microcontroller(
+            "cortex-m4",
+            sign=0.0807,
+            verify=0.1631,
+            make_key=0.0272,
+            agree=0.0595,
+            power=0.0033 * 3.0,
+            source=f"STM32WB55 at 64 MHz, {_WOLFSSL} (4.4.1, assembly); "
+            "3.3 mA at 3 V: nRF52840 Product Specification, CoreMark at 64 MHz",
+        ),
+        Microcontroller(
+            "cortex-m4-plain",
+            sign=1.1375,
+            verify=0.7450,
+            make_key=1.1300,
+            agree=1.1255,
+            power=0.0033 * 3.0,
+            source=f"STM32WB55 at 64 MHz, {_WOLFSSL} (4.4.1, no assembly); current as cortex-m4",
+        ),
+        Microcontroller(
+            "cortex-m33",
+            sign=0.0160,
+            verify=0.0283,
+            make_key=0.0094,
+            agree=0.0178,
+            power=0.0027 * 3.0 * 160 / 64,
+            source=f"STM32U585 at 160 MHz, {_WOLFSSL} (5.3.1, assembly); nRF5340 Product "
+            "Specification: 2.7 mA at 3 V and 64 MHz, scaled to the clock",
+        ),
+    )
+}
+
+
+def microcontroller_named(name: str) -> Microcontroller | None:
+    """The class of microcontrollers with this name; ``none`` takes no time.
+
+    :raises ConfigurationError: there is no such class.
+    """
+    if name == "none":
+        return None
+    try:
+        return MICROCONTROLLERS[name]
+    except KeyError:
+        raise ConfigurationError(
+            f"there is no microcontroller {name!r}; known: {', '.join(MICROCONTROLLERS)}, none"
+        ) from None
+
+
 class Processor:
     """The processor of one device: what it computes takes its time.
 

@@ -18,6 +18,8 @@ from est_client.simulation.traffic import Meter, changes_cipher
 from est_protocol.secure_channel.udp import SocketAddress
 
 _FIRST_PORT, _PORTS = 40000, 20000
+#: Seconds for which what a closed socket has sent may still travel.
+_LINGER = 30.0
 _User = TypeVar("_User", bound=asyncio.BaseProtocol)
 
 
@@ -50,6 +52,7 @@ class DevicePath:
     :param far_end: what the link leads to.
     :param meter: counts what crosses the link.
     :param processor: lets what the device sends wait until it is computed.
+    :param origin: the start of the simulation on the event loop's clock.
     :param receive_buffer: octets that the device can take of a TCP stream.
     """
 
@@ -61,9 +64,11 @@ class DevicePath:
         meter: Meter,
         processor: Processor,
         *,
+        origin: float = 0.0,
         receive_buffer: int = 65535,
     ) -> None:
         self.host = host
+        self._origin = origin
         self.link = link
         self.far_end = far_end
         self.meter = meter
@@ -72,10 +77,12 @@ class DevicePath:
         #: Called with every packet that the device sends or receives.
         self.on_packet: Callable[[], None] = lambda: None
         self._loop = asyncio.get_running_loop()
-        self._sockets: list[_DeviceDatagrams] = []
-        self._ports = 0
-        # What the network address translator does not lead to the device any more.
-        self._forgotten: set[SocketAddress] = set()
+        self._sockets: dict[int, _DeviceDatagrams] = {}
+        self._last_port = _FIRST_PORT
+        # The network address translator: the port outside for each port of the device, and back.
+        # What is in neither any more is not led to the device.
+        self._outside: dict[int, int] = {}
+        self._inside: dict[int, int] = {}
         self._latest_up: float | None = None
         # What was under way at a power loss concerns nobody any more.
         self._life = 0
@@ -90,8 +97,8 @@ class DevicePath:
         """Open a datagram socket of the device."""
         if remote is None:
             raise OSError("a device has no servers")
-        socket = _DeviceDatagrams(self, protocol, remote)
-        self._sockets.append(socket)
+        port = self._bind()
+        socket = self._sockets[port] = _DeviceDatagrams(self, protocol, port, remote)
         protocol.connection_made(socket)
         return socket
 
@@ -111,20 +118,33 @@ class DevicePath:
         )
         return transport, protocol
 
-    @property
-    def source(self) -> SocketAddress:
-        """The address that servers see now."""
-        return self.host, _FIRST_PORT + self._ports % _PORTS
+    def _bind(self) -> int:
+        """A port for another socket, which is the same outside until it is rebound."""
+        port = self._next_port()
+        self._outside[port] = port
+        self._inside[port] = port
+        return port
+
+    def _next_port(self) -> int:
+        self._last_port = _FIRST_PORT + (self._last_port + 1 - _FIRST_PORT) % _PORTS
+        return self._last_port
+
+    def stream_address(self) -> SocketAddress:
+        """The address of a new TCP connection."""
+        return self.host, self._bind()
+
+    def now(self) -> float:
+        """Seconds since the start of the simulation."""
+        return self._loop.time() - self._origin
 
     def rebind(self) -> None:
-        """Let the network address translator on the way give the device another port."""
-        self._forgotten.add(self.source)
-        self.next_port()
-
-    def next_port(self) -> None:
-        """Take another port for the next socket, as any system does."""
-        self.far_end.forget(self, self.source)
-        self._ports += 1
+        """Let the network address translator forget the device's open sockets."""
+        for port in self._sockets:
+            outside = self._outside[port]
+            self.far_end.forget(self, (self.host, outside))
+            del self._inside[outside]
+            self._outside[port] = self._next_port()
+            self._inside[self._outside[port]] = port
 
     def lose_power(self) -> None:
         """Drop all that is on its way to or from the device."""
@@ -151,13 +171,15 @@ class DevicePath:
                 at, self._carry_later, self._life, direction, content, header, deliver
             )
             return
-        passage = self.link.carry(direction, content + header, now)
+        passage = self.link.carry(direction, content + header, now - self._origin)
         self.meter.count(direction, content, passage)
         if direction is Direction.UP:
             self.on_packet()
         if passage.arrives_at is not None:
             life = self._life
-            self._loop.call_at(passage.arrives_at, lambda: self._arrive(direction, life, deliver))
+            self._loop.call_at(
+                self._origin + passage.arrives_at, lambda: self._arrive(direction, life, deliver)
+            )
 
     def _carry_later(
         self,
@@ -179,8 +201,8 @@ class DevicePath:
                 return
         deliver()
 
-    def send_datagram(self, data: bytes, remote: SocketAddress) -> None:
-        """Send a datagram of the device."""
+    def send_datagram(self, data: bytes, port: int, remote: SocketAddress) -> None:
+        """Send a datagram of the device's socket on ``port``."""
         self.meter.look_at_handshake(Direction.UP, data)
         self.meter.sent_content()
         if changes_cipher(data, datagram=True):
@@ -189,20 +211,21 @@ class DevicePath:
             Direction.UP,
             len(data),
             self.link.parameters.datagram_header,
-            lambda: self._reach_far_end(data, remote),
+            lambda: self._reach_far_end(data, port, remote),
             at=self.processor.free_at,
         )
 
-    def _reach_far_end(self, data: bytes, remote: SocketAddress) -> None:
+    def _reach_far_end(self, data: bytes, port: int, remote: SocketAddress) -> None:
         now, timeout = self._loop.time(), self.link.parameters.nat_timeout
         if timeout is not None and self._latest_up is not None and now - self._latest_up > timeout:
             self.rebind()
         self._latest_up = now
-        self.far_end.take_datagram(self, self.source, remote, data)
+        self.far_end.take_datagram(self, (self.host, self._outside[port]), remote, data)
 
     def return_datagram(self, source: SocketAddress, data: bytes) -> None:
         """Send a datagram of a server to the device, which it knows as ``source``."""
-        if source in self._forgotten:
+        port = self._inside.get(source[1])
+        if port is None:
             self.meter.count_dropped(Fate.NAT)
             return
         self.meter.look_at_handshake(Direction.DOWN, data)
@@ -210,31 +233,36 @@ class DevicePath:
             Direction.DOWN,
             len(data),
             self.link.parameters.datagram_header,
-            lambda: self._reach_device(source, data),
+            lambda: self._reach_device(port, data),
         )
 
-    def _reach_device(self, source: SocketAddress, data: bytes) -> None:
-        if source != self.source:
-            # For a socket that the device has closed; it came over the air all the same.
-            return
-        self.meter.received_content()
-        for socket in list(self._sockets):
+    def _reach_device(self, port: int, data: bytes) -> None:
+        socket = self._sockets.get(port)
+        # For a socket that the device has closed it came over the air all the same.
+        if socket is not None:
+            self.meter.received_content()
             socket.receive(data)
 
-    def closed(self, socket: _DeviceDatagrams) -> None:
-        """Forget a socket of the device."""
-        self._sockets.remove(socket)
-        self.next_port()
+    def closed(self, port: int) -> None:
+        """Forget a socket of the device; what it has sent still travels."""
+        del self._sockets[port]
+        outside = self._outside[port]
+        self._loop.call_later(_LINGER, self.far_end.forget, self, (self.host, outside))
 
 
 class _DeviceDatagrams(asyncio.DatagramTransport):
     """A connected UDP socket of a device; a device has one at a time."""
 
     def __init__(
-        self, path: DevicePath, protocol: asyncio.DatagramProtocol, remote: SocketAddress
+        self,
+        path: DevicePath,
+        protocol: asyncio.DatagramProtocol,
+        port: int,
+        remote: SocketAddress,
     ) -> None:
-        super().__init__({"peername": remote, "sockname": path.source})
+        super().__init__({"peername": remote, "sockname": (path.host, port)})
         self._path = path
+        self._port = port
         self._protocol = protocol
         self._remote = remote
         self._closing = False
@@ -242,7 +270,7 @@ class _DeviceDatagrams(asyncio.DatagramTransport):
     def sendto(self, data: Any, addr: Any = None) -> None:
         """Send a datagram to the connected peer."""
         if not self._closing:
-            self._path.send_datagram(bytes(data), self._remote)
+            self._path.send_datagram(bytes(data), self._port, self._remote)
 
     def receive(self, data: bytes) -> None:
         """Give a datagram to the protocol."""
@@ -261,7 +289,7 @@ class _DeviceDatagrams(asyncio.DatagramTransport):
         """Close it; what was sent still travels."""
         if not self._closing:
             self._closing = True
-            self._path.closed(self)
+            self._path.closed(self._port)
             asyncio.get_running_loop().call_soon(self._protocol.connection_lost, None)
 
     def abort(self) -> None:

@@ -35,8 +35,9 @@ class Scenario:
     """One run of a fleet. Times are in seconds of simulated time unless said otherwise.
 
     :param devices: how many.
-    :param seed: for keys, links, arrivals and time-outs; the same seed gives the same run but for
-        the sizes of ECDSA signatures, which vary by up to two octets.
+    :param seed: for keys, links, arrivals and time-outs. The n-th packet of a device meets the same
+        fate in every run with the same seed; ECDSA signatures vary by up to two octets all the
+        same, so that air times, and now and then the number of frames, differ a little.
     :param profile: the network.
     :param transport: HTTPS or CoAPS.
     :param identity: what devices have when they leave the factory.

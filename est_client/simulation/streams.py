@@ -258,8 +258,7 @@ async def open_stream(
     """
     parameters = path.link.parameters
     mss = parameters.mtu - parameters.segment_header
-    source = path.source
-    path.next_port()
+    source = path.stream_address()
     device = StreamEnd(
         path,
         Direction.UP,

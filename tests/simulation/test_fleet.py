@@ -93,3 +93,17 @@ def test_a_fleet_is_the_same_for_the_same_seed() -> None:
         [d.seconds_to_certificate for d in same.devices], abs=1e-3
     )
     assert one.simulated_seconds != pytest.approx(other.simulated_seconds, abs=1e-3)
+
+
+def test_a_slow_answer_does_not_make_a_connection_stale() -> None:
+    """/crts and the enrollment share one handshake, although the first takes more than ten
+    seconds."""
+    slow = replace(PROFILES["ethernet"].with_latency(6.0), patience=600.0)
+    result = simulate(Scenario(devices=1, profile=slow, ack_timeout=15.0))
+    assert result.success == 1.0
+    assert result.phases[Phase.CACERTS].seconds > 10
+    assert result.server is not None
+    assert result.server.most_sessions == 1
+    # The flights of one handshake, whatever was repeated of them.
+    assert result.devices[0].attempts == 1
+    assert result.phases[Phase.CLOSE].up.datagrams == 1

@@ -20,7 +20,7 @@ from est_client.simulation.loss import Loss
 from est_protocol.errors import ConfigurationError
 
 UP, DOWN = Direction.UP, Direction.DOWN
-FRAMES = FrameFormat(payload=100, overhead=20, fragment_payload=80, first_fragment_payload=90)
+FRAMES = FrameFormat(payload=100, overhead=20, fragment_header=5, fragment_unit=8)
 WAY = DirectionParameters(bandwidth=8000.0)
 
 
@@ -34,28 +34,30 @@ def test_a_packet_that_fits_is_one_frame() -> None:
 
 
 def test_a_larger_packet_is_cut() -> None:
-    assert FRAMES.cut(101) == [110, 31]
-    assert FRAMES.cut(250) == [110, 100, 100]
-    assert FRAMES.cut(251) == [110, 100, 100, 21]
+    # 95 octets of room, of which a part takes a multiple of eight.
+    assert FRAMES.cut(101) == [113, 38]
+    assert FRAMES.cut(176) == [113, 113]
+    assert FRAMES.cut(177) == [113, 113, 26]
 
 
-@given(st.integers(1, 5000), st.integers(1, 300), st.integers(0, 60), st.integers(1, 300))
+@given(st.integers(1, 5000), st.integers(20, 300), st.integers(0, 60), st.integers(0, 10))
 def test_nothing_is_lost_or_added_by_cutting(
-    octets: int, payload: int, overhead: int, fragment: int
+    octets: int, payload: int, overhead: int, header: int
 ) -> None:
-    frames = FrameFormat(payload, overhead, fragment).cut(octets)
-    assert sum(frames) == octets + len(frames) * overhead
-    assert len(frames) == 1 or max(frames) <= fragment + overhead
+    frames = FrameFormat(payload, overhead, header, fragment_unit=8).cut(octets)
+    headers = 0 if len(frames) == 1 else header
+    assert sum(frames) == octets + len(frames) * (overhead + headers)
+    assert max(frames) <= payload + overhead
 
 
 def test_sending_takes_its_time() -> None:
     way = replace(WAY, latency=0.5, frame_gap=0.01)
     passage = link(way).carry(UP, 250, now=10.0)
-    # 110, 100 and 100 octets at a thousand octets per second, and two gaps between them.
+    # 88, 88 and 74 octets and 25 each at a thousand octets per second, and two gaps between them.
     assert passage.frames == 3
-    assert passage.air_octets == 310
-    assert passage.airtime == pytest.approx(0.31)
-    assert passage.arrives_at == pytest.approx(10 + 0.31 + 0.02 + 0.5)
+    assert passage.air_octets == 325
+    assert passage.airtime == pytest.approx(0.325)
+    assert passage.arrives_at == pytest.approx(10 + 0.325 + 0.02 + 0.5)
 
 
 def test_a_link_carries_no_more_than_its_bandwidth() -> None:

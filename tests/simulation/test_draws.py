@@ -1,8 +1,9 @@
-from itertools import groupby
+from itertools import groupby, pairwise
 from random import Random
 
 import pytest
 
+from est_client.simulation.draws import Draws
 from est_client.simulation.loss import Loss, LossProcess
 from est_protocol.errors import ConfigurationError
 
@@ -45,3 +46,27 @@ def test_the_same_seed_loses_the_same() -> None:
 def test_there_is_no_such_loss(rate: float, burst: float | None) -> None:
     with pytest.raises(ConfigurationError):
         Loss(rate, burst)
+
+
+def test_a_packet_draws_the_same_whatever_the_one_before_drew() -> None:
+    one, other = Draws(5), Draws(5)
+    for draws, before in ((one, 1), (other, 7)):
+        draws.next_packet()
+        for _ in range(before):
+            draws()
+        draws.next_packet()
+    assert [one() for _ in range(10)] == [other() for _ in range(10)]
+
+
+def test_draws_are_even_and_not_alike() -> None:
+    draws = Draws(1)
+    values = []
+    for _ in range(5000):
+        draws.next_packet()
+        values += [draws(), draws()]
+    assert sum(values) / len(values) == pytest.approx(0.5, abs=0.01)
+    assert len(set(values)) == len(values)
+    assert 0 <= min(values) < 0.001
+    assert 0.999 < max(values) < 1
+    below = sum(a < 0.3 and b < 0.3 for a, b in pairwise(values)) / len(values)
+    assert below == pytest.approx(0.09, abs=0.01)
