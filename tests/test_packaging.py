@@ -24,6 +24,8 @@ PACKAGES = ("est_protocol", "est_server", "est_client")
 DISTRIBUTIONS = {"OpenSSL": "pyOpenSSL", "service_identity": "service-identity"}
 #: aiohttp takes and gives their objects.
 PARTS_OF_AIOHTTP = {"multidict", "yarl"}
+#: Known to type checkers alone, and imported for them alone.
+FOR_MYPY = {"_typeshed"}
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +101,7 @@ def test_every_import_of_a_library_is_a_declared_dependency() -> None:
         for node in ast.walk(ast.parse(path.read_text()))
         for name in _imported_by(node)
     }
-    libraries = imported - sys.stdlib_module_names - set(PACKAGES) - PARTS_OF_AIOHTTP
+    libraries = imported - sys.stdlib_module_names - set(PACKAGES) - PARTS_OF_AIOHTTP - FOR_MYPY
     assert {DISTRIBUTIONS.get(name, name) for name in libraries} == declared
 
 
