@@ -37,9 +37,8 @@ def interop_page(root: Path, generated: str) -> str:
     :param root: the repository.
     :param generated: what says that the page is not to be edited.
     """
-    peers: dict[str, dict[str, Any]] = json.loads((root / "interop/results.json").read_text())[
-        "peers"
-    ]
+    record = json.loads((root / "interop/results.json").read_text())
+    peers: dict[str, dict[str, Any]] = record["peers"]
     lines = [_HEAD.format(generated=generated)]
     lines += ["| peer | version | transport | made |", "|---|---|---|---|"]
     for name, peer in peers.items():
@@ -47,6 +46,9 @@ def interop_page(root: Path, generated: str) -> str:
     for role, title, file in _TABLES:
         columns = {name: peer for name, peer in peers.items() if peer["role"] == role}
         lines += ["", f"## {title}", "", *_table(list(scenarios(root / file)), columns)]
+    lines += ["", "## What is negotiated", "", "A suite: the handshake came to its end with it."]
+    lines += ["", "| transport | offered | by | outcome |", "|---|---|---|---|"]
+    lines += [f"| {' | '.join(row)} |" for row in record["policy"]]
     return "\n".join(lines) + "\n"
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import cbor2
 
+from interop.by_openssl import OpenSsl
 from interop.client_peer import Bench, CannotPlay, Credentials, Order, Outcome
 from interop.libcoap.driver import Answer, CoapClient
 from interop.peers import find_peer
@@ -47,7 +48,7 @@ class Libcoap:
         answer = self._post("skg", order)
         if answer.code != "2.04":
             return self._outcome(answer)
-        return unpack_generated(self._bench, answer)
+        return unpack_generated(self._bench.openssl, self._bench.directory, answer)
 
     def _post(self, name: str, order: Order) -> Answer:
         if order.user is not None:
@@ -65,20 +66,20 @@ class Libcoap:
         return Outcome(certificate, answer.text)
 
 
-def unpack_generated(bench: Bench, answer: Answer) -> Outcome:
+def unpack_generated(openssl: OpenSsl, directory: Path, answer: Answer) -> Outcome:
     """The key and the certificate of an answer to /skg or /skc (RFC 9148 section 5.3)."""
     formats_and_parts = cbor2.loads(answer.payload.read_bytes())
     parts = dict(zip(formats_and_parts[::2], formats_and_parts[1::2], strict=True))
-    key, pem = bench.directory / "generated.der", bench.directory / "generated.pem"
+    key, pem = directory / "generated.der", directory / "generated.pem"
     key.write_bytes(parts.pop(284))
-    bench.openssl.to_pem_key(key, pem)
+    openssl.to_pem_key(key, pem)
     [(content_format, octets)] = parts.items()
-    certificate = bench.directory / "generated-certificate.der"
+    certificate = directory / "generated-certificate.der"
     certificate.write_bytes(octets)
     if content_format == 287:
-        return Outcome(bench.openssl.to_pem(certificate), answer.text, key=pem)
+        return Outcome(openssl.to_pem(certificate), answer.text, key=pem)
     assert content_format == 281, content_format
-    [unpacked] = bench.openssl.unpack(certificate)
+    [unpacked] = openssl.unpack(certificate)
     return Outcome(unpacked, answer.text, key=pem)
 
 

@@ -13,6 +13,7 @@ from interop.checks import Checks
 from interop.client_peer import Credentials
 from interop.devices import Device
 from interop.libcoap.driver import Answer, CoapClient
+from interop.libcoap.peer import unpack_generated
 from interop.peers import find_peer
 from interop.server import ServerUnderTest
 from interop.transcript import Transcript
@@ -216,6 +217,39 @@ def test_renewal_with_a_fresh_key(
     )
     checks.issued_alone(issued_to(renewed), udid=device.udid, key=second)
     assert checks.outcomes() == ["issued", "issued"]
+
+
+@pytest.mark.parametrize("block", BLOCK_SIZES)
+@pytest.mark.parametrize("name", ["skg", "skc"])
+def test_a_key_made_by_the_server_in_blocks(
+    coap: CoapClient,
+    device: Device,
+    born: Credentials,
+    name: str,
+    block: int,
+    openssl: OpenSsl,
+    checks: Checks,
+    tmp_path: Path,
+) -> None:
+    csr = openssl.make_csr(device.key)
+    answer = coap.post(f"/est/keygen/{name}", born, csr, block=block)
+    assert answer.code == "2.04", answer.text
+    outcome = unpack_generated(openssl, tmp_path, answer)
+    assert outcome.certificate is not None
+    assert outcome.key is not None
+    checks.issued(outcome.certificate, udid=device.udid, key=outcome.key)
+    assert answer.messages >= answer.payload.stat().st_size // block
+
+
+def test_not_yet(
+    coap: CoapClient, device: Device, born: Credentials, openssl: OpenSsl, checks: Checks
+) -> None:
+    csr = openssl.make_csr(device.key)
+    first = coap.post("/est/manual/sen", born, csr, block=64)
+    assert first.code == "5.03"
+    assert "Max-Age:60" in first.text
+    second = coap.post("/est/manual/sen", born, csr, block=64)
+    checks.issued_alone(issued_to(second), udid=device.udid, key=device.key)
 
 
 # -- Refusals -------------------------------------------------------------------------------------
