@@ -28,6 +28,7 @@ the peer.
 _TABLES = (
     ("client", "Clients of est-server", "interop/test_clients.py"),
     ("server", "Servers for est-client", "interop/test_servers.py"),
+    ("registrar", "Registration authorities", "interop/libest/test_proxy.py"),
 )
 
 

@@ -32,7 +32,7 @@ _SECONDS = 10
 class Part(NamedTuple):
     """Who plays what.
 
-    :param role: of the peer: ``client`` or ``server``.
+    :param role: of the peer: ``client``, ``server`` or ``registrar``.
     """
 
     peer: str

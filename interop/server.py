@@ -140,13 +140,20 @@ class ServerUnderTest(Serving):
         A second process over the same store.
         """
         if label not in self._fronts:
-            text = self._toml.read_text()
-            text = text.replace("[default", "[labels.none").replace(f"[labels.{label}", "[default")
-            config = self.directory / f"front-{label}.toml"
-            config.write_text(text)
+            config = self.front_config(label)
             front = Serving(config, self.directory / f"front-{label}-stderr.txt")
             self._fronts[label] = front.__enter__()
         return self._fronts[label]
+
+    def front_config(self, label: str, *, https_port: int = 0) -> Path:
+        """The configuration of :meth:`front`."""
+        text = self._toml.read_text()
+        text = text.replace("[default", "[labels.none").replace(f"[labels.{label}", "[default")
+        # HTTPS comes first.
+        text = text.replace("port = 0\n", f"port = {https_port}\n", 1)
+        config = self.directory / f"front-{label}.toml"
+        config.write_text(text)
+        return config
 
     def command(self, *words: str | int | Path, config: bool = True) -> str:
         """Run ``est-server`` with ``words`` and return what it printed."""

@@ -24,6 +24,7 @@ class LoopbackOnly:
     :param port: the port that it will listen on.
     :param udp: whether by UDP.
     :param output: file for what it says.
+    :param beside: a program whose network to share, in place of a new one.
     """
 
     def __init__(
@@ -35,6 +36,7 @@ class LoopbackOnly:
         directory: Path,
         environment: Mapping[str, str],
         output: Path,
+        beside: LoopbackOnly | None = None,
     ) -> None:
         self._command = [str(word) for word in command]
         self._port = port
@@ -42,6 +44,7 @@ class LoopbackOnly:
         self._directory = directory
         self._environment = environment
         self._output = output
+        self._beside = beside
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -54,10 +57,12 @@ class LoopbackOnly:
     def __enter__(self) -> Self:
         _require_namespaces()
         script = 'ip link set lo up && exec "$0" "$@"'
-        unshare = ["unshare", "--user", "--map-root-user", "--net", "sh", "-c", script]
+        enter = ["unshare", "--user", "--map-root-user", "--net", "sh", "-c", script]
+        if self._beside is not None:
+            enter = list(self._beside.inside)
         with self._output.open("wb") as output:
             self._process = subprocess.Popen(
-                [*unshare, *self._command],
+                [*enter, *self._command],
                 cwd=self._directory,
                 env=self._environment,
                 stdin=subprocess.DEVNULL,
