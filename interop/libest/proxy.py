@@ -53,7 +53,7 @@ class EstProxy:
         environment = {**os.environ, "PYTHONPATH": str(_ROOT)}
         config = self._server.front_config(label, https_port=_UPSTREAM_PORT)
         upstream = LoopbackOnly(
-            [sys.executable, "-m", "est_server.cli", "serve", "--config", config],
+            [sys.executable, "-m", "est_server.cli", "serve", "--config", str(config)],
             port=_UPSTREAM_PORT,
             directory=self._home,
             environment=environment,
