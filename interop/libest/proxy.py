@@ -59,8 +59,18 @@ class EstProxy:
             environment=environment,
             output=self._home / "est-server.txt",
         )
-        words = ["-c", certificate, "-k", key, "-s", "127.0.0.1", "-p", str(_UPSTREAM_PORT)]
-        command = [self._program, *words, "-l", str(_PORT), "-r", "estrealm", "-v", *options]
+        words: list[str | Path] = ["-c", certificate, "-k", key, "-s", "127.0.0.1"]
+        words += ["-p", str(_UPSTREAM_PORT)]
+        command: list[str | Path] = [
+            self._program,
+            *words,
+            "-l",
+            str(_PORT),
+            "-r",
+            "estrealm",
+            "-v",
+            *options,
+        ]
         output = self._home / "estproxy.txt"
         born = Credentials(self._device.short_birth_certificate, self._device.key)
         with upstream:
