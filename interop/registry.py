@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from interop.bouncycastle.peer import BouncyCastle
 from interop.client_peer import Bench, ClientPeer
 from interop.curl.peer import curl_tls12, curl_tls13
 from interop.libcoap.peer import libcoap_gnutls, libcoap_openssl
@@ -26,6 +27,7 @@ class Client:
     :param transport: ``HTTPS`` or ``CoAPS``.
     :param fronted: labels that it cannot put into the path of its requests.
     :param cannot: why not, for labels that ask for what it cannot do.
+    :param legacy: whether it needs Content-Transfer-Encoding in answers.
     :param enrolls_with_certificate: whether it can present a certificate at a first enrollment.
     """
 
@@ -35,9 +37,12 @@ class Client:
     fronted: frozenset[str] = frozenset()
     cannot: Mapping[str, str] = field(default_factory=dict)
     enrolls_with_certificate: bool = True
+    legacy: bool = False
 
 
 _BASIC_ONLY = "knows Basic, and no Digest"
+
+_NO_BODY = "fails on the answer {} if it has a body"
 
 _NO_HTTP = dict.fromkeys(
     ("basic", "digest", "digest-md5", "both"), "there is no HTTP authentication on CoAP"
@@ -56,6 +61,16 @@ CLIENTS = (
             "second": "knows no path segments",
         },
         enrolls_with_certificate=False,
+    ),
+    Client(
+        "bouncycastle",
+        BouncyCastle,
+        legacy=True,
+        cannot={
+            **dict.fromkeys(("basic", "digest", "digest-md5", "both"), _NO_BODY.format(401)),
+            "manual": _NO_BODY.format(202),
+            "keygen": "wants a Content-Transfer-Encoding in each part of the answer",
+        },
     ),
     Client(
         "libest-estclient",

@@ -16,6 +16,9 @@ _ROOT = Path(__file__).parents[1]
 _LABELS = Path(__file__).with_name("labels.toml")
 _READY = re.compile(r"ready https=127\.0\.0\.1:(\d+) coaps=127\.0\.0\.1:(\d+)\n")
 
+#: The key of :meth:`ServerUnderTest.legacy_front` among the fronts; no label is called so.
+_LEGACY = "*legacy*"
+
 #: Seconds to start and to stop.
 _PATIENCE = 20.0
 
@@ -146,6 +149,18 @@ class ServerUnderTest(Serving):
             front = Serving(config, self.directory / f"front-{label}-stderr.txt")
             self._fronts[label] = front.__enter__()
         return self._fronts[label]
+
+    def legacy_front(self) -> Serving:
+        """The same server for clients of RFC 7030 before RFC 8951, under all labels."""
+        if _LEGACY not in self._fronts:
+            text = self._toml.read_text()
+            for table in ["default", *re.findall(r"^\[(labels\.[\w-]+)\]", text, re.MULTILINE)]:
+                text += f"\n[{table}.legacy]\ncontent_transfer_encoding = true\n"
+            config = self.directory / "front-legacy.toml"
+            config.write_text(text)
+            front = Serving(config, self.directory / "front-legacy-stderr.txt")
+            self._fronts[_LEGACY] = front.__enter__()
+        return self._fronts[_LEGACY]
 
     def front_config(self, label: str, *, https_port: int = 0) -> Path:
         """The configuration of :meth:`front`."""

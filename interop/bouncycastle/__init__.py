@@ -1,0 +1,1 @@
+"""Bouncy Castle's EST client against the HTTPS server."""
