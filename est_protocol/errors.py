@@ -149,6 +149,7 @@ class RefusalReason(StrEnum):
     AUTHORITY_UNAVAILABLE = "authority-unavailable"
     TRY_LATER = "try-later"
     STORE_UNAVAILABLE = "store-unavailable"
+    RECORD_TAMPERED = "record-tampered"
     INTERNAL_ERROR = "internal-error"
 
 
@@ -156,6 +157,7 @@ _BAD_REQUEST = Status(400, (4, 0))
 _UNAUTHORIZED = Status(401, (4, 1))
 _FORBIDDEN = Status(403, (4, 3))
 _NOT_FOUND = Status(404, (4, 4))
+_SERVER_ERROR = Status(500, (5, 0))
 _UNAVAILABLE = Status(503, (5, 3))
 
 #: RFC 9148 section 4.5 pairs the codes; RFC 8075 section 7 supplies what it leaves out.
@@ -201,7 +203,8 @@ STATUS: dict[RefusalReason, Status] = {
     RefusalReason.AUTHORITY_UNAVAILABLE: _UNAVAILABLE,
     RefusalReason.TRY_LATER: _UNAVAILABLE,
     RefusalReason.STORE_UNAVAILABLE: _UNAVAILABLE,
-    RefusalReason.INTERNAL_ERROR: Status(500, (5, 0)),
+    RefusalReason.RECORD_TAMPERED: _SERVER_ERROR,
+    RefusalReason.INTERNAL_ERROR: _SERVER_ERROR,
 }
 
 

@@ -27,12 +27,14 @@ class AlarmKind(StrEnum):
     ``SECOND_ENROLLMENT``: the same with the key of the first, but by another client.
     ``OLD_CERTIFICATE``: a certificate that was renewed already came back.
     ``COMPROMISED_KEY``: somebody uses a key that was reported as compromised.
+    ``RECORD_TAMPERED``: a row of the store was written by somebody without the integrity key.
     """
 
     SECOND_KEY = "second-key"
     SECOND_ENROLLMENT = "second-enrollment"
     OLD_CERTIFICATE = "old-certificate"
     COMPROMISED_KEY = "compromised-key"
+    RECORD_TAMPERED = "record-tampered"
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,6 +36,7 @@ from est_server.config.settings import (
     Combination,
     HttpsSettings,
     KeyGenerationSettings,
+    StoreSettings,
 )
 from est_server.https import HttpsEndpoint, PlainHttpEndpoint, ProxyTrust
 from est_server.https.peers import NO_PROXIES
@@ -46,6 +47,7 @@ from est_server.pem_files import load_certificates
 from est_server.revocation.publisher import CrlPublisher
 from est_server.service import EnrollmentService, SystemClock
 from est_server.stores import opening
+from est_server.stores.integrity_key import IntegrityKey
 from est_server.stores.store import Store
 
 
@@ -146,8 +148,17 @@ def open_store(
         options=settings.bounds,
         sqlite=settings.sqlite,
         postgresql=settings.postgresql,
+        integrity_key=load_integrity_key(settings),
         serves=serves,
     )
+
+
+def load_integrity_key(settings: StoreSettings) -> IntegrityKey | None:
+    """The key that the store's rows are sealed with, if one is configured.
+
+    :raises ConfigurationError: the file is not usable.
+    """
+    return None if settings.integrity_key is None else IntegrityKey.read(settings.integrity_key)
 
 
 def _passphrase(variable: str | None) -> Passphrase | None:

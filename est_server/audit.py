@@ -36,6 +36,7 @@ _WORTH_RECORDING = frozenset(
         RefusalReason.KEY_NOT_ALLOWED,
         RefusalReason.KEY_COMPROMISED,
         RefusalReason.NOT_AUTHORIZED,
+        RefusalReason.RECORD_TAMPERED,
     }
 )
 

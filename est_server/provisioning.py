@@ -21,10 +21,12 @@ from est_protocol.keys import SigningKey, generate_key
 from est_server.authorities.creation import NewCa, create_ca, issue_server_certificate
 from est_server.authorities.signers.key import KeySigner
 from est_server.private_files import write_new
+from est_server.stores.integrity_key import IntegrityKey
 
 CONFIG_NAME = "est-server.toml"
 STORE_NAME = "est.sqlite"
 ROOT_NAME = "ca.pem"
+INTEGRITY_KEY_NAME = "integrity.key"
 
 #: The mandatory suite of RFC 9148 section 3 authenticates the server with ECDSA, whatever kind
 #: of key signed its certificate.
@@ -56,6 +58,8 @@ key = "ca/issuing.key"
 
 [store]
 path = "{store}"
+# Seals the rows: whoever writes the store without this key can add no device. Keep a copy.
+integrity_key = "{integrity_key}"
 
 # Birth certificates of these manufacturers are believed; add one with
 # est-server trust add-manufacturer CERT.pem --config est-server.toml
@@ -119,6 +123,7 @@ def provision(directory: Path, wishes: NewServer, *, now: datetime) -> x509.Cert
         _write_server(directory, "https", wishes.key_kind, (), ca, wishes, now)
         coaps_key = _COAPS_KEYS.get(wishes.key_kind, _COAPS_DEFAULT_KEY)
         _write_server(directory, "coaps", coaps_key, (ca.root,), ca, wishes, now)
+        IntegrityKey.generate().write(directory / INTEGRITY_KEY_NAME)
         write_new(directory / CONFIG_NAME, _configuration(wishes).encode())
     except BaseException:
         _empty(directory)
@@ -179,6 +184,7 @@ def _configuration(wishes: NewServer) -> str:
         https_port=wishes.https_port,
         coaps_port=wishes.coaps_port,
         store=STORE_NAME,
+        integrity_key=INTEGRITY_KEY_NAME,
     )
 
 

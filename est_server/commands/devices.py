@@ -7,7 +7,7 @@ import asyncio
 import sys
 
 from est_server.assembly import open_store
-from est_server.commands import import_list, life_cycle, sign_list
+from est_server.commands import import_list, life_cycle, seal, sign_list
 from est_server.commands.options import OneLineParser, add_command
 from est_server.config import ServerConfig, load_config
 from est_server.device_records import OWNER_ATTRIBUTE
@@ -19,6 +19,7 @@ def add_to(commands: argparse._SubParsersAction[OneLineParser]) -> None:
     subcommands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     import_list.add_to(subcommands)
     sign_list.add_to(subcommands)
+    seal.add_to(subcommands)
     add_command(
         subcommands,
         "list",

@@ -15,8 +15,16 @@ from est_server.commands.options import (
     listen_address,
     port_number,
 )
-from est_server.provisioning import CONFIG_NAME, ROOT_NAME, STORE_NAME, NewServer, provision
+from est_server.provisioning import (
+    CONFIG_NAME,
+    INTEGRITY_KEY_NAME,
+    ROOT_NAME,
+    STORE_NAME,
+    NewServer,
+    provision,
+)
 from est_server.service import SystemClock
+from est_server.stores.integrity_key import IntegrityKey
 from est_server.stores.sqlite import SqliteStore
 
 #: Kinds of key that TLS and X.509 software at large understands.
@@ -87,13 +95,14 @@ def _run(options: argparse.Namespace) -> int:
         key_kind=options.key_type,
     )
     root = provision(options.directory, wishes, now=datetime.now(UTC))
-    asyncio.run(_make_store(options.directory / STORE_NAME))
+    asyncio.run(_make_store(options.directory))
     _explain(options.directory, wishes, root.fingerprint(hashes.SHA256()).hex())
     return 0
 
 
-async def _make_store(path: Path) -> None:
-    async with SqliteStore.open(path, clock=SystemClock()):
+async def _make_store(directory: Path) -> None:
+    key = IntegrityKey.read(directory / INTEGRITY_KEY_NAME)
+    async with SqliteStore.open(directory / STORE_NAME, clock=SystemClock(), integrity_key=key):
         pass
 
 
@@ -106,6 +115,7 @@ A new EST server is in {directory}.
   {directory / ROOT_NAME} is the certificate that devices trust; its SHA-256 fingerprint is
   {fingerprint}
   {directory / "ca" / "root.key"} is not needed to serve: keep it offline.
+  {directory / INTEGRITY_KEY_NAME} seals the rows of the store: keep a copy elsewhere.
 
 Next:
   est-server devices import DEVICES.csv --allow-unsigned --config {config}

@@ -65,6 +65,11 @@ def unsafe_settings(config: ServerConfig, *, now: datetime) -> list[str]:
             "[devices] allow_unsigned is on: anybody's device list can be imported; for real "
             "devices, configure [[list_signers]] and turn it off"
         )
+    if config.store.integrity_key is None:
+        warnings.append(
+            "[store] integrity_key is missing: whoever can write the store can add devices; "
+            "make a key and seal the rows with: est-server devices seal"
+        )
     directory = config.trust.manufacturers
     if directory is not None and directory.stat().st_mode & 0o022:
         warnings.append(f"{directory} can be written by others, who could add a manufacturer")

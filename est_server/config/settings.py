@@ -298,6 +298,9 @@ class StoreSettings:
         ``est-enrollment[postgresql]``. Over a network ``sslmode=verify-full`` with the system's
         authorities is the default. A password does not belong here but where libpq looks for it:
         in the file ``passfile=...``, or in the environment variable ``PGPASSWORD``.
+    :param integrity_key: file with the key that seals the rows, which ``init`` and ``devices
+        seal`` make; all servers of one database have the same. Without it, whoever can write the
+        database can add devices.
     :param bounds: sizes and times.
     :param sqlite: sizes and times of the SQLite file.
     :param postgresql: times and counts of the connections to PostgreSQL.
@@ -305,6 +308,7 @@ class StoreSettings:
 
     path: Path | None = None
     url: PostgresqlAddress | None = None
+    integrity_key: Path | None = None
     bounds: StoreOptions = field(default_factory=StoreOptions)
     sqlite: SqliteOptions = field(default_factory=SqliteOptions)
     postgresql: PostgresqlOptions = field(default_factory=PostgresqlOptions)

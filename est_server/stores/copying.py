@@ -11,9 +11,11 @@ from est_protocol.errors import ConfigurationError, EstError
 from est_server.stores.opening import Location
 from est_server.stores.postgresql import PostgresqlOptions
 from est_server.stores.rules.values import Row
+from est_server.stores.seals import NO_SEALS, Seals
 from est_server.stores.sqlite import SqliteOptions
 from est_server.stores.sqlite.copying import open_copy as open_sqlite
 from est_server.stores.tables import Table, tables
+from est_server.stores.transaction import Transaction
 
 #: Rows between two reports.
 _REPORT_EVERY = 100_000
@@ -24,6 +26,11 @@ Progress = Callable[[str, int], None]
 
 class CopiedStore(Protocol):
     """One of the two stores, which nobody else may use meanwhile, inside one transaction."""
+
+    @property
+    def transaction(self) -> Transaction:
+        """For the rules."""
+        ...
 
     def count(self, table: Table) -> int:
         """How many rows there are."""
@@ -73,8 +80,8 @@ def copy_store(
     if source == target:
         raise ConfigurationError(f"{target} is the store itself")
     with (
-        _opened(source, sqlite, postgresql) as old,
-        _opened(target, sqlite, postgresql) as new,
+        open_alone(source, sqlite, postgresql) as old,
+        open_alone(target, sqlite, postgresql) as new,
     ):
         every = tables()
         for table in every:
@@ -85,15 +92,23 @@ def copy_store(
     return counts
 
 
-def _opened(
-    location: Location, sqlite: SqliteOptions, postgresql: PostgresqlOptions
+def open_alone(
+    location: Location,
+    sqlite: SqliteOptions,
+    postgresql: PostgresqlOptions,
+    seals: Seals = NO_SEALS,
 ) -> AbstractContextManager[CopiedStore]:
+    """Open a store that nobody else has open, inside one transaction.
+
+    :param seals: what its rows are sealed with.
+    :raises ConfigurationError: it cannot be opened, or is in use.
+    """
     if isinstance(location, Path):
-        return open_sqlite(location, sqlite)
+        return open_sqlite(location, sqlite, seals)
     # Its libraries are needed by nobody else.
     from est_server.stores.postgresql.copying import open_copy as open_postgresql
 
-    return open_postgresql(location, postgresql)
+    return open_postgresql(location, postgresql, seals)
 
 
 def _copy_table(old: CopiedStore, new: CopiedStore, table: Table, progress: Progress) -> int:

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager, nullcontext
 from pathlib import Path
 
 from est_server.interfaces import Clock
+from est_server.stores.integrity_key import IntegrityKey
 from est_server.stores.options import StoreOptions
 from est_server.stores.postgresql import PostgresqlAddress, PostgresqlOptions
 from est_server.stores.sqlite import SqliteOptions, SqliteStore, stable_owner
@@ -24,6 +25,7 @@ async def open_store(
     options: StoreOptions | None = None,
     sqlite: SqliteOptions | None = None,
     postgresql: PostgresqlOptions | None = None,
+    integrity_key: IntegrityKey | None = None,
     serves: bool = False,
 ) -> AsyncIterator[Store]:
     """Open the store at ``location``, making its tables if they are not there.
@@ -32,6 +34,7 @@ async def open_store(
     :param options: bounds of any store.
     :param sqlite: bounds of a file.
     :param postgresql: bounds of the connections to PostgreSQL.
+    :param integrity_key: seals the rows; see the stores' ``open``.
     :param serves: whether devices are served with it. One server of a file has an identity in
         the ledger that a restart keeps, so that what a crash left unfinished can be retried at
         once; elsewhere it can be after the lease.
@@ -42,12 +45,17 @@ async def open_store(
         from est_server.stores.postgresql.store import PostgresqlStore
 
         async with PostgresqlStore.open(
-            location, options=options, postgresql=postgresql
+            location, options=options, postgresql=postgresql, integrity_key=integrity_key
         ) as database:
             yield database
         return
     with stable_owner(location) if serves else nullcontext() as owner:
         async with SqliteStore.open(
-            location, clock=clock, options=options, sqlite=sqlite, owner=owner
+            location,
+            clock=clock,
+            options=options,
+            sqlite=sqlite,
+            owner=owner,
+            integrity_key=integrity_key,
         ) as file:
             yield file

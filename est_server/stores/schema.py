@@ -259,6 +259,25 @@ CREATE TABLE compromised_keys (
 ) STRICT, WITHOUT ROWID
 """
 
+#: Which key the rows are sealed with; no row as long as none is.
+_SEALING = """
+CREATE TABLE sealing (
+    id              INTEGER PRIMARY KEY CHECK (id = 1),
+    key_fingerprint BLOB NOT NULL,
+    sealed_at       INTEGER NOT NULL
+) STRICT
+"""
+
+#: Number 0 is for devices that came with no list, so ``list`` refers to nothing.
+_LIST_SEALS = """
+CREATE TABLE list_seals (
+    list    INTEGER PRIMARY KEY,
+    devices INTEGER NOT NULL,
+    total   BLOB NOT NULL,
+    mac     BLOB NOT NULL
+) STRICT
+"""
+
 MIGRATIONS: tuple[Migration, ...] = (
     Migration(
         "devices, issuances and claims",
@@ -328,6 +347,18 @@ MIGRATIONS: tuple[Migration, ...] = (
             "CREATE INDEX history_of_device ON device_history (udid)",
             _COMPROMISED_KEYS,
             "CREATE INDEX compromised_of_device ON compromised_keys (device)",
+        ),
+    ),
+    Migration(
+        "seals of devices and lists",
+        (
+            "ALTER TABLE devices ADD COLUMN history INTEGER NOT NULL DEFAULT 0",
+            "ALTER TABLE devices ADD COLUMN mac BLOB",
+            """UPDATE devices SET history =
+                   (SELECT max(id) FROM device_history h WHERE h.udid = devices.udid)
+               WHERE udid IN (SELECT udid FROM device_history)""",
+            _SEALING,
+            _LIST_SEALS,
         ),
     ),
 )

@@ -1,12 +1,11 @@
-"""What the rules ask of a database: one transaction, in which SQL runs and gives rows.
-
-:class:`sqlite3.Connection` is one as it stands.
-"""
+"""What the rules ask of a database: one transaction, in which SQL runs and gives rows."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
+
+from est_server.stores.seals import Seals
 
 #: A value in a row: text, octets, a whole number or nothing.
 Value = str | bytes | int | None
@@ -33,6 +32,11 @@ class Cursor(Protocol):
 
 class Transaction(Protocol):
     """A transaction that somebody else began and will end; see :mod:`est_server.stores.rules`."""
+
+    @property
+    def seals(self) -> Seals:
+        """What its rows are sealed with, and checked by."""
+        ...
 
     def execute(self, sql: str, parameters: Sequence[Value] = ..., /) -> Cursor:
         """Run one statement, with one value for each ``?``."""

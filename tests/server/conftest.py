@@ -21,7 +21,7 @@ from est_server.stores.postgresql.database import prepare
 from est_server.stores.postgresql.store import PostgresqlStore
 from est_server.stores.sqlite import SqliteStore
 from est_server.user_credentials import SecretRegistry
-from tests.server.ledger_values import FakeClock
+from tests.server.ledger_values import INTEGRITY_KEY, FakeClock
 from tests.server.postgresql_server import PostgresqlServer, empty, running_server
 
 
@@ -70,7 +70,9 @@ def sqlite_store(tmp_path: Path) -> OpenStore:
     """A file of this test's own."""
 
     def open_store(clock: Clock, *, owner: str | None = None) -> AbstractAsyncContextManager[Store]:
-        return SqliteStore.open(tmp_path / "store.db", clock=clock, owner=owner)
+        return SqliteStore.open(
+            tmp_path / "store.db", clock=clock, owner=owner, integrity_key=INTEGRITY_KEY
+        )
 
     return open_store
 
@@ -80,7 +82,9 @@ def postgresql_store(postgresql_database: PostgresqlAddress) -> OpenStore:
     """A database of this test's own."""
 
     def open_store(clock: Clock, *, owner: str | None = None) -> AbstractAsyncContextManager[Store]:
-        return PostgresqlStore.open(postgresql_database, clock=clock, owner=owner)
+        return PostgresqlStore.open(
+            postgresql_database, clock=clock, owner=owner, integrity_key=INTEGRITY_KEY
+        )
 
     return open_store
 

@@ -15,7 +15,11 @@ from est_server.device_records import ListDescription, ListedDevice
 from est_server.ledger_records import EnrollmentIntent, Refusal
 from est_server.life_cycle import DeviceOrder, LifeCycleStep
 from est_server.revocations import RevocationReason
+from est_server.stores.integrity_key import IntegrityKey
 from tests.pki import PRESENT, make_ca, make_key, make_leaf
+
+#: The key that the rows of the tests' stores are sealed with.
+INTEGRITY_KEY = IntegrityKey(bytes(range(32)))
 
 
 @dataclass

@@ -18,6 +18,7 @@ from est_protocol.errors import ConfigurationError, EstError
 from est_server.cli import main
 from est_server.ledger_records import IssuanceTicket
 from est_server.stores.copying import copy_store
+from est_server.stores.integrity_key import IntegrityKey
 from est_server.stores.opening import Location, open_store
 from est_server.stores.postgresql import PostgresqlAddress, PostgresqlOptions
 from est_server.stores.postgresql.database import prepare
@@ -214,14 +215,15 @@ async def test_the_command(
     )
     config = tmp_path / "est" / "est-server.toml"
     store_file = next((tmp_path / "est").glob("*.sqlite"))
-    async with open_store(store_file, clock=clock) as store:
+    key = IntegrityKey.read(tmp_path / "est" / "integrity.key")
+    async with open_store(store_file, clock=clock, integrity_key=key) as store:
         await store.add_devices([listed(1)], now=clock.now())
     capsys.readouterr()
     arguments = ["store", "copy", "--config", str(config), "--to"]
     assert main([*arguments, postgresql_database.url]) == 0
     said = capsys.readouterr()
     assert "devices: 1\n" in said.err
-    assert said.out == f"copied 1 rows from {store_file} to {postgresql_database}\n"
+    assert said.out == f"copied 3 rows from {store_file} to {postgresql_database}\n"
     assert main([*arguments, postgresql_database.url]) == 2
     assert "holds something already" in capsys.readouterr().err
     assert main([*arguments, "mysql://est:hunter2@localhost/est"]) == 2

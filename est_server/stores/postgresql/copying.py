@@ -11,10 +11,17 @@ from est_protocol.errors import ConfigurationError, EstError
 from est_server.stores.postgresql.address import PostgresqlAddress
 from est_server.stores.postgresql.database import prepare
 from est_server.stores.postgresql.options import PostgresqlOptions
-from est_server.stores.postgresql.session import Connector, PostgresqlSession, describe
+from est_server.stores.postgresql.session import (
+    USE_LOCK,
+    Connector,
+    PostgresqlSession,
+    describe,
+)
 from est_server.stores.postgresql.watchdog import Watchdog
 from est_server.stores.rules.values import Row
+from est_server.stores.seals import NO_SEALS, Seals
 from est_server.stores.tables import Table
+from est_server.stores.transaction import Transaction
 
 _TYPES = {"TEXT": "text", "BLOB": "bytea", "INTEGER": "int8"}
 
@@ -27,6 +34,11 @@ class PostgresqlCopy:
 
     def __init__(self, db: PostgresqlSession) -> None:
         self._db = db
+
+    @property
+    def transaction(self) -> Transaction:
+        """For the rules."""
+        return self._db
 
     def count(self, table: Table) -> int:
         """How many rows there are."""
@@ -78,7 +90,9 @@ class PostgresqlCopy:
 
 
 @contextmanager
-def open_copy(address: PostgresqlAddress, options: PostgresqlOptions) -> Iterator[PostgresqlCopy]:
+def open_copy(
+    address: PostgresqlAddress, options: PostgresqlOptions, seals: Seals = NO_SEALS
+) -> Iterator[PostgresqlCopy]:
     """Open a database for copying; its tables are made if they are not there.
 
     :raises ConfigurationError: it is no store, or a server has it open.
@@ -88,7 +102,7 @@ def open_copy(address: PostgresqlAddress, options: PostgresqlOptions) -> Iterato
     with closing(Watchdog(options.answer_timeout.total_seconds())) as watchdog:
         connector = Connector(address, options, watchdog, exclusive=True)
         try:
-            session = PostgresqlSession(connector.writing, watchdog)
+            session = PostgresqlSession(connector.writing, watchdog, seals)
         except psycopg.Error as error:
             raise ConfigurationError(f"{address}: {describe(error)}") from error
         with closing(session) as db:
@@ -96,5 +110,7 @@ def open_copy(address: PostgresqlAddress, options: PostgresqlOptions) -> Iterato
                 db.begin()
                 db.take_longer(options.bulk_timeout)
                 yield PostgresqlCopy(db)
+                # Else it is held until the database notices that the connection is gone.
+                db.execute("SELECT pg_advisory_unlock(?, ?)", USE_LOCK)
             except psycopg.Error as error:
                 raise EstError(f"{address}: {describe(error)}") from error

@@ -14,6 +14,7 @@ from est_server.stores.postgresql.options import PostgresqlOptions
 from est_server.stores.postgresql.session import Connector, PostgresqlSession, describe
 from est_server.stores.postgresql.watchdog import Watchdog
 from est_server.stores.schema import MIGRATIONS, Dialect, Migration
+from est_server.stores.seals import NO_SEALS, Seals
 
 #: Marks the tables as this program's: the comment of the table ``migrations``.
 IDENTITY = "est-server store"
@@ -42,12 +43,12 @@ def prepare(
 
 @contextmanager
 def one_session(
-    address: PostgresqlAddress, options: PostgresqlOptions
+    address: PostgresqlAddress, options: PostgresqlOptions, seals: Seals = NO_SEALS
 ) -> Iterator[PostgresqlSession]:
     """A session for writing that nothing else uses, for as long as the context lasts."""
     with closing(Watchdog(options.answer_timeout.total_seconds())) as watchdog:
         connector = Connector(address, options, watchdog)
-        with closing(PostgresqlSession(connector.writing, watchdog)) as db:
+        with closing(PostgresqlSession(connector.writing, watchdog, seals)) as db:
             yield db
 
 

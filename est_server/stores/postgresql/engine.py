@@ -17,6 +17,7 @@ from est_server.stores.postgresql.options import PostgresqlOptions
 from est_server.stores.postgresql.readers import Readers
 from est_server.stores.postgresql.session import Connector, PostgresqlSession, describe
 from est_server.stores.postgresql.watchdog import Watchdog
+from est_server.stores.seals import NO_SEALS, Seals
 from est_server.stores.transaction import Transaction
 
 T = TypeVar("T")
@@ -29,14 +30,18 @@ class PostgresqlEngine:
 
     :param address: the database.
     :param options: bounds and times.
+    :param seals: what its rows are sealed with.
     """
 
-    def __init__(self, address: PostgresqlAddress, options: PostgresqlOptions) -> None:
+    def __init__(
+        self, address: PostgresqlAddress, options: PostgresqlOptions, seals: Seals = NO_SEALS
+    ) -> None:
+        self._seals = seals
         self._options = options
         self._watchdog = Watchdog(options.answer_timeout.total_seconds())
         self._connector = Connector(address, options, self._watchdog)
         self._readers = Readers(
-            lambda: PostgresqlSession(self._connector.reading, self._watchdog),
+            lambda: PostgresqlSession(self._connector.reading, self._watchdog, seals),
             size=options.readers,
             max_waiting=options.max_waiting_reads,
         )
@@ -53,7 +58,7 @@ class PostgresqlEngine:
 
     def writer(self, current: Session | None) -> Session:
         """A session that finds a new connection by itself."""
-        return current or PostgresqlSession(self._connector.writing, self._watchdog)
+        return current or self._writing()
 
     async def read(self, query: Callable[[Transaction], T]) -> T:
         """Run a query that only reads, in a thread."""
@@ -72,12 +77,15 @@ class PostgresqlEngine:
     ) -> ListImport:
         """Add a whole list over a connection of its own."""
         try:
-            with closing(PostgresqlSession(self._connector.writing, self._watchdog)) as db:
+            with closing(self._writing()) as db:
                 return list_import.import_rows(
                     db, rows, describe, now, reported=reported, time_out=self._options.bulk_timeout
                 )
         except psycopg.Error as error:
             raise unavailable(self.describe(error)) from error
+
+    def _writing(self) -> PostgresqlSession:
+        return PostgresqlSession(self._connector.writing, self._watchdog, self._seals)
 
     async def close(self) -> None:
         """Close the connections of reads."""

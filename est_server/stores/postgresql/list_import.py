@@ -20,6 +20,7 @@ from est_server.device_records import (
 )
 from est_server.stores.postgresql.session import PostgresqlSession
 from est_server.stores.rules import lists
+from est_server.stores.rules.sealed_devices import NewDevices
 from est_server.stores.rules.values import NEW_DEVICE_COLUMNS, to_column
 
 #: COPY fails at the first row that an index refuses, so the rows go where there is none first.
@@ -67,10 +68,15 @@ UPDATE staged SET outcome = judged.outcome FROM (
 ) judged WHERE judged.line = staged.line
 """
 
-_TAKE_OVER = f"""
-INSERT INTO devices ({NEW_DEVICE_COLUMNS})
-SELECT udid, spki_sha256, attributes, ?, ?, ? FROM staged WHERE outcome = 'added' ORDER BY udid
+#: The rows come to where the key is before they are added.
+_ADDED = """
+DECLARE added NO SCROLL CURSOR FOR
+SELECT udid, spki_sha256, attributes FROM staged WHERE outcome = 'added' ORDER BY udid
 """
+_FETCHED = 2000
+_FETCH = f"FETCH {_FETCHED} FROM added"
+_ADD = f"COPY devices ({NEW_DEVICE_COLUMNS}) FROM STDIN (FORMAT BINARY)".encode()
+_ADDED_TYPES = ["text", "bytea", "text", "text", "int8", "int8", "bytea"]
 
 
 def import_rows(
@@ -101,8 +107,9 @@ def import_rows(
     db.begin()
     number = lists.record(db, description, now)
     db.execute(_JUDGE)
-    added = db.execute(_TAKE_OVER, (DeviceState.LISTED.value, to_column(now), number)).rowcount
-    lists.count_devices(db, number, added)
+    added = NewDevices(db.seals, number, now)
+    count = _add(db, added)
+    lists.count_devices(db, number, count, added.total)
     db.commit()
     return _report(db, copied - staged, duplicates, reported)
 
@@ -116,6 +123,20 @@ def _copy(db: PostgresqlSession, rows: Iterable[ListRow]) -> int:
             with db.answering():
                 copy.write_row(row)
             count += 1
+    return count
+
+
+def _add(db: PostgresqlSession, added: NewDevices) -> int:
+    same = (DeviceState.LISTED.value, to_column(added.now), added.number)
+    count = 0
+    db.execute(_ADDED)
+    while rows := db.execute(_FETCH).fetchall():
+        with db.connection.cursor() as cursor, cursor.copy(_ADD) as copy:
+            copy.set_types(_ADDED_TYPES)
+            for row in rows:
+                with db.answering():
+                    copy.write_row((*row, *same, added.seal(*row)))
+        count += len(rows)
     return count
 
 

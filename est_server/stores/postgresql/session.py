@@ -18,6 +18,7 @@ from psycopg.rows import TupleRow
 from est_server.stores.postgresql.address import PostgresqlAddress
 from est_server.stores.postgresql.options import PostgresqlOptions
 from est_server.stores.postgresql.watchdog import Watchdog
+from est_server.stores.seals import NO_SEALS, Seals
 from est_server.stores.transaction import Value
 
 #: One lock for all writers of a database; the first number is "ESTS".
@@ -153,9 +154,16 @@ class PostgresqlSession:
 
     :param connect: makes a connection; called again by :meth:`begin` if it was lost since.
     :param watchdog: cuts it when the database does not answer.
+    :param seals: what its rows are sealed with.
     """
 
-    def __init__(self, connect: Callable[[], Connection[TupleRow]], watchdog: Watchdog) -> None:
+    def __init__(
+        self,
+        connect: Callable[[], Connection[TupleRow]],
+        watchdog: Watchdog,
+        seals: Seals = NO_SEALS,
+    ) -> None:
+        self.seals = seals
         self._connect = connect
         self._watchdog = watchdog
         self._patience = watchdog.patience

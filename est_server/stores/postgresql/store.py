@@ -7,13 +7,19 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import datetime
 
+import psycopg
+
+from est_protocol.errors import ConfigurationError
 from est_server.interfaces import Clock
+from est_server.stores.integrity_key import IntegrityKey
 from est_server.stores.options import StoreOptions
 from est_server.stores.postgresql import database
 from est_server.stores.postgresql.address import PostgresqlAddress
 from est_server.stores.postgresql.engine import PostgresqlEngine
 from est_server.stores.postgresql.options import PostgresqlOptions
-from est_server.stores.postgresql.session import PostgresqlSession
+from est_server.stores.postgresql.session import PostgresqlSession, describe
+from est_server.stores.sealing import require_key
+from est_server.stores.seals import Seals
 from est_server.stores.store import Store
 from est_server.stores.transaction import Transaction
 
@@ -31,6 +37,7 @@ class PostgresqlStore(Store):
         options: StoreOptions | None = None,
         postgresql: PostgresqlOptions | None = None,
         owner: str | None = None,
+        integrity_key: IntegrityKey | None = None,
     ) -> AsyncIterator[PostgresqlStore]:
         """Open the store, making its tables if they are not there.
 
@@ -42,14 +49,17 @@ class PostgresqlStore(Store):
         :param options: bounds of any store.
         :param postgresql: bounds of the connections.
         :param owner: see :class:`~est_server.stores.store.Store`.
-        :raises ConfigurationError: the database cannot be reached, is too old, or holds tables of
-            another program or of a newer version of this one.
+        :param integrity_key: seals the rows; all servers of the database have the same. Without
+            it, whoever writes the database can add devices.
+        :raises ConfigurationError: the database cannot be reached, is too old, holds tables of
+            another program or of a newer version of this one, or is not sealed with this key.
         """
         postgresql = postgresql or PostgresqlOptions()
         address.warn_of_weakness()
-        await asyncio.to_thread(database.prepare, address, postgresql)
+        seals = Seals(integrity_key)
+        await asyncio.to_thread(_prepare, address, postgresql, seals)
         store = cls(
-            PostgresqlEngine(address, postgresql),
+            PostgresqlEngine(address, postgresql, seals),
             moment=_moment if clock is None else lambda _: clock.now(),
             options=options or StoreOptions(),
             owner=owner,
@@ -58,6 +68,17 @@ class PostgresqlStore(Store):
             yield store
         finally:
             await store.close()
+
+
+def _prepare(address: PostgresqlAddress, options: PostgresqlOptions, seals: Seals) -> None:
+    database.prepare(address, options)
+    try:
+        with database.one_session(address, options, seals) as db:
+            db.begin()
+            require_key(db, db.moment)
+            db.commit()
+    except psycopg.Error as error:
+        raise ConfigurationError(f"cannot open the store {address}: {describe(error)}") from error
 
 
 def _moment(db: Transaction) -> datetime:

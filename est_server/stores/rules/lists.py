@@ -7,7 +7,9 @@ from typing import NoReturn
 
 from est_protocol.errors import ConfigurationError
 from est_server.device_records import ImportedList, ListDescription
+from est_server.stores.rules import tallies
 from est_server.stores.rules.values import Row, from_column, to_column
+from est_server.stores.seals import tampered
 from est_server.stores.transaction import Transaction
 
 _COLUMNS = "number, list_id, sha256, signer, signed_at, imported_at, devices"
@@ -16,7 +18,7 @@ _COLUMNS = "number, list_id, sha256, signer, signed_at, imported_at, devices"
 def every(db: Transaction) -> list[ImportedList]:
     """All lists, the first first."""
     rows = db.execute(f"SELECT {_COLUMNS} FROM lists ORDER BY number").fetchall()
-    return [_imported_list(row) for row in rows]
+    return [_checked(db, _imported_list(row)) for row in rows]
 
 
 def record(db: Transaction, description: ListDescription, now: datetime) -> int:
@@ -41,12 +43,28 @@ def record(db: Transaction, description: ListDescription, now: datetime) -> int:
         (description.list_id, description.sha256, signer, signed_at, to_column(now)),
     ).fetchone()
     assert number is not None
+    tallies.put(db, number[0], tallies.Tally())
     return int(number[0])
 
 
-def count_devices(db: Transaction, number: int, added: int) -> None:
-    """Note how many devices more came with a list."""
+def count_devices(db: Transaction, number: int, added: int, total: int) -> None:
+    """Note how many devices more came with a list.
+
+    :param total: what they add up to; see :mod:`est_server.stores.rules.tallies`.
+    :raises RequestRefused: ``RECORD_TAMPERED``: the list's record is not what was written.
+    """
+    tallies.add(db, number, added, total)
     db.execute("UPDATE lists SET devices = devices + ? WHERE number = ?", (added, number))
+
+
+def _checked(db: Transaction, imported: ImportedList) -> ImportedList:
+    if db.seals.is_keyed:
+        sealed = tallies.find(db, imported.number).devices
+        if sealed != imported.devices:
+            raise tampered(
+                f"list {imported.number} counts {imported.devices} devices, its seal {sealed}"
+            )
+    return imported
 
 
 def _refuse(description: ListDescription, recorded_id: str) -> NoReturn:

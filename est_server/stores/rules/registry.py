@@ -7,11 +7,11 @@ from dataclasses import replace
 from datetime import datetime
 
 from est_server.device_records import AddOutcome, Device, DeviceState, ListedDevice
+from est_server.stores.rules import tallies
+from est_server.stores.rules.sealed_devices import SEALED_COLUMNS, NewDevices, opened, seal
 from est_server.stores.rules.values import (
-    DEVICE_COLUMNS,
     NEW_DEVICE_COLUMNS,
     attributes_column,
-    device,
     is_storable,
     to_column,
 )
@@ -23,36 +23,40 @@ _ENROLLMENT_ACTOR = "enrollment"
 def find_by_key(db: Transaction, spki_sha256: bytes) -> Device | None:
     """The device whose listed key has this hash."""
     row = db.execute(
-        f"SELECT {DEVICE_COLUMNS} FROM devices WHERE spki_sha256 = ?", (spki_sha256,)
+        f"SELECT {SEALED_COLUMNS} FROM devices WHERE spki_sha256 = ?", (spki_sha256,)
     ).fetchone()
-    return None if row is None else device(row)
+    return None if row is None else opened(db, row)
 
 
 def find_by_udid(db: Transaction, udid: str) -> Device | None:
     """The device with this identifier."""
     if not is_storable(udid):
         return None
-    row = db.execute(f"SELECT {DEVICE_COLUMNS} FROM devices WHERE udid = ?", (udid,)).fetchone()
-    return None if row is None else device(row)
+    row = db.execute(f"SELECT {SEALED_COLUMNS} FROM devices WHERE udid = ?", (udid,)).fetchone()
+    return None if row is None else opened(db, row)
 
 
 def page(db: Transaction, after: str, size: int) -> list[Device]:
     """The next ``size`` devices in order of UDID."""
     rows = db.execute(
-        f"SELECT {DEVICE_COLUMNS} FROM devices WHERE udid > ? ORDER BY udid LIMIT ?",
+        f"SELECT {SEALED_COLUMNS} FROM devices WHERE udid > ? ORDER BY udid LIMIT ?",
         (after, size),
     ).fetchall()
-    return [device(row) for row in rows]
+    return [opened(db, row) for row in rows]
 
 
 def add_devices(
     db: Transaction, devices: Sequence[ListedDevice], now: datetime
 ) -> list[AddOutcome]:
     """See :meth:`est_server.interfaces.DeviceRegistry.add_devices`."""
-    return [_add(db, listed, now) for listed in devices]
+    added = NewDevices(db.seals, None, now)
+    outcomes = [_add(db, listed, added) for listed in devices]
+    if added.devices:
+        tallies.add(db, None, added.devices, added.total)
+    return outcomes
 
 
-def _add(db: Transaction, listed: ListedDevice, now: datetime) -> AddOutcome:
+def _add(db: Transaction, listed: ListedDevice, added: NewDevices) -> AddOutcome:
     by_udid = find_by_udid(db, listed.udid)
     if by_udid is not None:
         if by_udid.listed.spki_sha256 != listed.spki_sha256:
@@ -62,14 +66,16 @@ def _add(db: Transaction, listed: ListedDevice, now: datetime) -> AddOutcome:
         return AddOutcome.UNCHANGED
     if find_by_key(db, listed.spki_sha256) is not None:
         return AddOutcome.CONFLICT_KEY
+    attributes = attributes_column(listed.attributes)
     db.execute(
-        f"INSERT INTO devices ({NEW_DEVICE_COLUMNS}) VALUES (?, ?, ?, ?, ?, NULL)",
+        f"INSERT INTO devices ({NEW_DEVICE_COLUMNS}) VALUES (?, ?, ?, ?, ?, NULL, ?)",
         (
             listed.udid,
             listed.spki_sha256,
-            attributes_column(listed.attributes),
+            attributes,
             DeviceState.LISTED.value,
-            to_column(now),
+            to_column(added.now),
+            added.seal(listed.udid, listed.spki_sha256, attributes),
         ),
     )
     return AddOutcome.ADDED
@@ -84,14 +90,10 @@ def change(
 
     :param step: what was done, empty for its first certificate.
     """
-    db.execute(
-        "UPDATE devices SET state = ?, owner = ?, changed_at = ? WHERE udid = ?",
-        (after.state.value, after.owner, to_column(after.changed_at), after.udid),
-    )
-    db.execute(
+    (history,) = db.execute(
         "INSERT INTO device_history "
         "(udid, step, from_state, to_state, owner, actor, reason, changed_at) "
-        "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?) RETURNING id",
         (
             after.udid,
             step,
@@ -101,6 +103,18 @@ def change(
             actor,
             reason,
             to_column(after.changed_at),
+        ),
+    ).fetchone()
+    db.execute(
+        "UPDATE devices SET state = ?, owner = ?, changed_at = ?, history = ?, mac = ? "
+        "WHERE udid = ?",
+        (
+            after.state.value,
+            after.owner,
+            to_column(after.changed_at),
+            history,
+            seal(db.seals, after, history),
+            after.udid,
         ),
     )
 

@@ -51,10 +51,10 @@ def attributes_column(attributes: Mapping[str, str]) -> str:
 
 
 #: What a device begins with.
-NEW_DEVICE_COLUMNS = "udid, spki_sha256, attributes, state, changed_at, list"
+NEW_DEVICE_COLUMNS = "udid, spki_sha256, attributes, state, changed_at, list, mac"
 
 #: What :func:`device` expects.
-DEVICE_COLUMNS = f"{NEW_DEVICE_COLUMNS}, owner"
+DEVICE_COLUMNS = "udid, spki_sha256, attributes, state, changed_at, list, owner"
 
 
 def device(row: Row) -> Device:

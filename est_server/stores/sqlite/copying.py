@@ -9,10 +9,12 @@ from pathlib import Path
 
 from est_protocol.errors import ConfigurationError, EstError
 from est_server.stores.rules.values import Row
+from est_server.stores.seals import NO_SEALS, Seals
 from est_server.stores.sqlite import database
 from est_server.stores.sqlite.database import SqliteOptions
 from est_server.stores.sqlite.owner import stable_owner
 from est_server.stores.tables import Table
+from est_server.stores.transaction import Transaction
 
 
 class SqliteCopy:
@@ -20,6 +22,11 @@ class SqliteCopy:
 
     def __init__(self, db: database.Connection) -> None:
         self._db = db
+
+    @property
+    def transaction(self) -> Transaction:
+        """For the rules."""
+        return self._db
 
     def count(self, table: Table) -> int:
         """How many rows there are."""
@@ -54,7 +61,7 @@ class SqliteCopy:
 
 
 @contextmanager
-def open_copy(path: Path, options: SqliteOptions) -> Iterator[SqliteCopy]:
+def open_copy(path: Path, options: SqliteOptions, seals: Seals = NO_SEALS) -> Iterator[SqliteCopy]:
     """Open a file for copying; made if it is not there.
 
     :raises ConfigurationError: it is no store, or a server has it open.
@@ -64,7 +71,7 @@ def open_copy(path: Path, options: SqliteOptions) -> Iterator[SqliteCopy]:
         if owner is None:
             raise ConfigurationError(f"a server has {path} open; stop it first")
         database.prepare(path, options)
-        with closing(database.connect(path, options)) as db:
+        with closing(database.connect(path, options, seals=seals)) as db:
             try:
                 db.begin()
                 yield SqliteCopy(db)

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from est_protocol.errors import ConfigurationError
 from est_server.stores.schema import MIGRATIONS, Dialect, Migration
+from est_server.stores.seals import NO_SEALS, Seals
 
 #: "ESTS": marks the file as this program's (SQLite file format section 1.3.12).
 APPLICATION_ID = 0x45535453
@@ -73,15 +74,21 @@ def prepare(
 class Connection(sqlite3.Connection):
     """A connection whose transactions are begun by hand."""
 
+    seals: Seals = NO_SEALS
+
     def begin(self) -> None:
         """Begin a transaction that may write: the only one, over all processes."""
         self.execute("BEGIN IMMEDIATE")
 
 
-def connect(path: Path, options: SqliteOptions, *, read_only: bool = False) -> Connection:
+def connect(
+    path: Path, options: SqliteOptions, *, seals: Seals = NO_SEALS, read_only: bool = False
+) -> Connection:
     """A connection to the existing file at ``path``.
 
     The caller keeps it to one thread at a time.
+
+    :param seals: what its rows are sealed with.
     """
     # mode=rw: a file that vanished must be an error, not a new and empty ledger. A reader must
     # be able to make the WAL index too, so it is not opened read-only but told not to write.
@@ -92,6 +99,7 @@ def connect(path: Path, options: SqliteOptions, *, read_only: bool = False) -> C
         check_same_thread=False,
         factory=Connection,
     )
+    db.seals = seals
     try:
         timeout = options.read_timeout if read_only else options.busy_timeout
         db.execute(f"PRAGMA busy_timeout = {int(timeout / timedelta(milliseconds=1))}")

@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from est_server.device_records import ListDescription, ListImport, ListRow
 from est_server.stores.engine import Session, unavailable
+from est_server.stores.seals import NO_SEALS, Seals
 from est_server.stores.sqlite import database, list_import
 from est_server.stores.sqlite.database import SqliteOptions
 from est_server.stores.transaction import Transaction
@@ -25,13 +26,15 @@ class SqliteEngine:
 
     :param path: the file.
     :param options: its bounds.
+    :param seals: what its rows are sealed with.
     """
 
-    def __init__(self, path: Path, options: SqliteOptions) -> None:
+    def __init__(self, path: Path, options: SqliteOptions, seals: Seals = NO_SEALS) -> None:
+        self._seals = seals
         self._path = path
         self._options = options
         self._inode = -1
-        self._reader: sqlite3.Connection | None = None
+        self._reader: database.Connection | None = None
 
     def is_outage(self, error: Exception) -> bool:
         """Whether the file, the disk or a lock failed."""
@@ -55,7 +58,7 @@ class SqliteEngine:
             return current
         if current is not None:
             current.close()
-        session = database.connect(self._path, self._options)
+        session = self._connect()
         self._inode = inode
         return session
 
@@ -65,7 +68,7 @@ class SqliteEngine:
         # handing it to a thread and back takes 85 to 100 us (measured).
         try:
             if self._reader is None:
-                self._reader = database.connect(self._path, self._options, read_only=True)
+                self._reader = self._connect(read_only=True)
             return query(self._reader)
         except sqlite3.Error as error:
             await self.close()
@@ -85,10 +88,13 @@ class SqliteEngine:
         million.
         """
         try:
-            with closing(database.connect(self._path, self._options)) as db:
+            with closing(self._connect()) as db:
                 return list_import.import_rows(db, rows, describe, now, reported=reported)
         except sqlite3.Error as error:
             raise unavailable(str(error)) from error
+
+    def _connect(self, *, read_only: bool = False) -> database.Connection:
+        return database.connect(self._path, self._options, seals=self._seals, read_only=read_only)
 
     async def close(self) -> None:
         """Close the connection of reads."""

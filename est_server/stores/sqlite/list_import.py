@@ -22,6 +22,7 @@ from est_server.device_records import (
     RowConflict,
 )
 from est_server.stores.rules import lists
+from est_server.stores.rules.sealed_devices import NewDevices
 from est_server.stores.rules.values import NEW_DEVICE_COLUMNS, to_column
 from est_server.stores.sqlite.database import Connection
 
@@ -108,11 +109,13 @@ def import_rows(
     db.execute("COMMIT")
     db.begin()
     number = lists.record(db, description, now)
-    if _add_all(db, staged, number, now):
+    added = NewDevices(db.seals, number, now)
+    if _add_all(db, staged, added):
         result = ListImport(added=staged, unchanged=0, conflicting=0, conflicts=())
     else:
-        result = _add_what_fits(db, number, now, reported)
-    lists.count_devices(db, number, result.added)
+        added = NewDevices(db.seals, number, now)
+        result = _add_what_fits(db, added, reported)
+    lists.count_devices(db, number, result.added, added.total)
     db.commit()
     return result
 
@@ -128,7 +131,7 @@ def _stage(db: Connection, rows: Iterable[ListRow]) -> int:
     return count + len(batch)
 
 
-def _add_all(db: Connection, staged: int, number: int, now: datetime) -> bool:
+def _add_all(db: Connection, staged: int, added: NewDevices) -> bool:
     """Add all rows, or nothing if one of them does not fit."""
     if db.execute(_KNOWN, (_PROBE,)).fetchone()[0]:
         return False
@@ -137,7 +140,7 @@ def _add_all(db: Connection, staged: int, number: int, now: datetime) -> bool:
     try:
         if rebuild:
             db.execute("DROP INDEX device_keys")
-        _insert(db, "staged", "true", number, now)
+        _insert(db, "staged", "true", added)
         if rebuild:
             db.execute(_INDEX)
     except sqlite3.IntegrityError:
@@ -155,20 +158,22 @@ def _has_devices(db: Connection, count: int) -> bool:
     return row is not None
 
 
-def _insert(db: Connection, table: str, condition: str, number: int, now: datetime) -> int:
+def _insert(db: Connection, table: str, condition: str, added: NewDevices) -> int:
+    db.create_function("seal", 3, added.seal)
     return db.execute(
         f"INSERT INTO main.devices ({NEW_DEVICE_COLUMNS}) "
-        f"SELECT udid, spki_sha256, attributes, ?, ?, ? FROM {table} WHERE {condition} "
+        f"SELECT udid, spki_sha256, attributes, ?, ?, ?, seal(udid, spki_sha256, attributes) "
+        f"FROM {table} WHERE {condition} "
         "ORDER BY udid",
-        (DeviceState.LISTED.value, to_column(now), number),
+        (DeviceState.LISTED.value, to_column(added.now), added.number),
     ).rowcount
 
 
-def _add_what_fits(db: Connection, number: int, now: datetime, reported: int) -> ListImport:
+def _add_what_fits(db: Connection, added: NewDevices, reported: int) -> ListImport:
     db.execute(_JUDGED)
     db.execute(_DISTINCT)
     db.execute(_JUDGE)
-    _insert(db, "judged", "outcome = 'added'", number, now)
+    _insert(db, "judged", "outcome = 'added'", added)
     return _report(db, reported)
 
 

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
+from datetime import datetime
 from pathlib import Path
 
 from est_server.interfaces import Clock
+from est_server.stores.integrity_key import IntegrityKey
 from est_server.stores.options import StoreOptions
+from est_server.stores.sealing import require_key
+from est_server.stores.seals import Seals
 from est_server.stores.sqlite import database
 from est_server.stores.sqlite.database import SqliteOptions
 from est_server.stores.sqlite.engine import SqliteEngine
@@ -28,6 +32,7 @@ class SqliteStore(Store):
         options: StoreOptions | None = None,
         sqlite: SqliteOptions | None = None,
         owner: str | None = None,
+        integrity_key: IntegrityKey | None = None,
     ) -> AsyncIterator[SqliteStore]:
         """Open the store, making the file (mode 0600) if it is not there.
 
@@ -37,13 +42,15 @@ class SqliteStore(Store):
         :param options: bounds of any store.
         :param sqlite: bounds of the file.
         :param owner: see :class:`~est_server.stores.store.Store`.
+        :param integrity_key: seals the rows; without it, whoever writes the file can add devices.
         :raises ConfigurationError: the file is not this program's, is newer than this program,
-            is damaged, can be read by others, or cannot be made.
+            is damaged, can be read by others, cannot be made, or is not sealed with this key.
         """
         sqlite = sqlite or SqliteOptions()
-        await asyncio.to_thread(database.prepare, path, sqlite)
+        seals = Seals(integrity_key)
+        await asyncio.to_thread(_prepare, path, sqlite, seals, clock.now())
         store = cls(
-            SqliteEngine(path, sqlite),
+            SqliteEngine(path, sqlite, seals),
             moment=lambda _: clock.now(),
             options=options or StoreOptions(),
             owner=owner,
@@ -52,3 +59,11 @@ class SqliteStore(Store):
             yield store
         finally:
             await store.close()
+
+
+def _prepare(path: Path, options: SqliteOptions, seals: Seals, now: datetime) -> None:
+    database.prepare(path, options)
+    with closing(database.connect(path, options, seals=seals)) as db:
+        db.begin()
+        require_key(db, now)
+        db.commit()

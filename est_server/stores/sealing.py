@@ -1,0 +1,141 @@
+"""With which key the rows of a store are sealed, and how those that are not become so."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+
+from est_protocol.errors import ConfigurationError
+from est_server.stores.rules import tallies
+from est_server.stores.rules.sealed_devices import SEALED_COLUMNS, fault
+from est_server.stores.rules.tallies import Tally
+from est_server.stores.rules.values import Row, to_column
+from est_server.stores.seals import Seals, add_up, device_rest, tampered
+from est_server.stores.transaction import Transaction
+
+#: Rows that are sealed by one statement.
+_PAGE = 500
+
+#: Told how many devices have been sealed.
+Progress = Callable[[int], None]
+
+
+def require_key(db: Transaction, now: datetime) -> None:
+    """Check that the store is sealed with the key at hand, or by nobody if there is none.
+
+    An empty store is the key's from now on.
+
+    :raises ConfigurationError: it is sealed with another key, or rows are not sealed.
+    """
+    key = db.seals.key
+    row = db.execute("SELECT key_fingerprint FROM sealing").fetchone()
+    if row is not None and key is None:
+        raise ConfigurationError(
+            "the store is sealed, but no integrity key is configured ([store] integrity_key)"
+        )
+    if row is not None and key is not None and row[0] != key.fingerprint:
+        raise ConfigurationError("the store is sealed with another integrity key")
+    if row is not None or key is None:
+        return
+    if not _is_empty(db):
+        raise ConfigurationError(
+            "the store has rows that are not sealed; if they are what they should be, seal them "
+            "with: est-server devices seal"
+        )
+    tallies.put(db, tallies.NO_LIST, Tally())
+    _take_over(db, now)
+
+
+def seal_store(
+    db: Transaction, previous: Seals, now: datetime, *, progress: Progress = lambda _: None
+) -> int:
+    """Seal every row with the key at hand; how many devices there are.
+
+    :param previous: what rows are sealed with so far; without a key, rows that are not sealed are
+        taken for what they should be.
+    :raises ConfigurationError: they are not.
+    :raises RequestRefused: ``RECORD_TAMPERED``: a row is not what a server with the previous key
+        wrote.
+    """
+    row = db.execute("SELECT key_fingerprint FROM sealing").fetchone()
+    known = None if previous.key is None else previous.key.fingerprint
+    if (None if row is None else row[0]) != known:
+        raise ConfigurationError(
+            "the store is not sealed" if row is None else "the store is sealed with another key"
+        )
+    found: dict[int, Tally] = {}
+    after, count = "", 0
+    while rows := _page(db, after):
+        _seal_devices(db, previous, rows, found)
+        after, count = rows[-1][0], count + len(rows)
+        progress(count)
+    lists = db.execute("SELECT number FROM lists").fetchall()
+    for number in (tallies.NO_LIST, *(number for (number,) in lists)):
+        found.setdefault(number, Tally())
+    if previous.is_keyed:
+        _require_complete(db, previous, found)
+    db.execute("DELETE FROM list_seals")
+    for number, tally in found.items():
+        tallies.put(db, number, tally)
+    _take_over(db, now)
+    return count
+
+
+def _require_complete(db: Transaction, previous: Seals, found: dict[int, Tally]) -> None:
+    """Require that each list has as many devices as its seal says.
+
+    Which they are is known already: each of them had a seal under the previous key.
+    """
+    for number, tally in found.items():
+        sealed, there = tallies.find(db, number, previous).devices, tally.devices
+        if sealed != there:
+            raise tampered(f"list {number} has {there} devices, its seal says {sealed}")
+
+
+def _is_empty(db: Transaction) -> bool:
+    return not any(
+        db.execute(f"SELECT 1 FROM {table} LIMIT 1").fetchone() for table in ("devices", "lists")
+    )
+
+
+def _take_over(db: Transaction, now: datetime) -> None:
+    assert db.seals.key is not None
+    db.execute(
+        "INSERT INTO sealing (id, key_fingerprint, sealed_at) VALUES (1, ?, ?) "
+        "ON CONFLICT (id) DO UPDATE SET key_fingerprint = excluded.key_fingerprint, "
+        "sealed_at = excluded.sealed_at",
+        (db.seals.key.fingerprint, to_column(now)),
+    )
+
+
+def _page(db: Transaction, after: str) -> list[Row]:
+    return db.execute(
+        f"SELECT {SEALED_COLUMNS} FROM devices WHERE udid > ? ORDER BY udid LIMIT ?",
+        (after, _PAGE),
+    ).fetchall()
+
+
+def _seal_devices(
+    db: Transaction, previous: Seals, rows: list[Row], found: dict[int, Tally]
+) -> None:
+    seals = db.seals
+    values: list[str | bytes | None] = []
+    for row in rows:
+        udid, spki, attributes, state, changed_at, list_number, owner, history, _, latest = row
+        finding = fault(previous, row)
+        if finding is None and history != (latest or 0):
+            finding = "its history does not go with it"
+        if finding is not None:
+            raise tampered(f"device {udid}: {finding}", device=udid)
+        rest = device_rest(list_number, state, owner, changed_at, history)
+        values += (udid, seals.device(udid, spki, attributes, rest))
+        number = list_number or tallies.NO_LIST
+        tally = found.get(number, Tally())
+        total = add_up((tally.total, seals.member(udid, spki)))
+        found[number] = Tally(tally.devices + 1, total)
+    places = ", ".join(["(?, ?)"] * len(rows))
+    db.execute(
+        f"UPDATE devices SET mac = sealed.column2 FROM (VALUES {places}) AS sealed "
+        "WHERE devices.udid = sealed.column1",
+        values,
+    )
