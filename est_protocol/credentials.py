@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cached_property
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -52,7 +53,8 @@ class VerificationFailure:
         return self.code == self.EXPIRED
 
 
-@dataclass(frozen=True, slots=True)
+# Without slots: the hashes are asked for time and again on the way of one request, and kept.
+@dataclass(frozen=True)
 class PeerCredentials:
     """The peer of one established (D)TLS channel.
 
@@ -97,12 +99,12 @@ class PeerCredentials:
         """Whether the chain verified against an anchor without any failure."""
         return self.anchor_set is not None and not self.failures
 
-    @property
+    @cached_property
     def key_sha256(self) -> bytes | None:
         """SHA-256 (32 octets) of the SubjectPublicKeyInfo that the peer proved to hold."""
         return spki_sha256(self.chain[0].public_key()) if self.chain else None
 
-    @property
+    @cached_property
     def certificate_sha256(self) -> bytes | None:
         """SHA-256 (32 octets) over the DER of the peer's own certificate."""
         return self.chain[0].fingerprint(hashes.SHA256()) if self.chain else None

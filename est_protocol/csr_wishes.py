@@ -85,7 +85,7 @@ class CsrWishes:
 
     def __bool__(self) -> bool:
         """Whether anything is wished for."""
-        return replace(self, problems=()) != CsrWishes()
+        return (self if not self.problems else replace(self, problems=())) != _NOTHING
 
     def without_names(self) -> CsrWishes:
         """The same, but for subject and subjectAltName.
@@ -95,6 +95,9 @@ class CsrWishes:
         """
         kept = tuple(e for e in self.extensions if e.oid != SUBJECT_ALT_NAME)
         return replace(self, subject=(), extensions=kept)
+
+
+_NOTHING = CsrWishes()
 
 
 def read(message: CsrAttributes) -> CsrWishes:

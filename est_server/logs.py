@@ -133,6 +133,8 @@ def _timestamp(record: logging.LogRecord) -> str:
 
 
 def _printable(text: str) -> str:
+    if text.isprintable():
+        return text
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
