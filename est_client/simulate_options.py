@@ -196,6 +196,17 @@ def _add_server(group: argparse._ArgumentGroup) -> None:
         action="store_true",
         help="let a server started for the run send its root certificate in DTLS handshakes",
     )
+    group.add_argument(
+        "--server-time",
+        type=float,
+        default=0.0,
+        metavar="SECONDS",
+        help="that a worker of a server started for the run takes for a request, with its share "
+        "of the handshake (default: 0, no simulated time)",
+    )
+    group.add_argument(
+        "--server-workers", type=int, default=1, metavar="N", help="of them (default: 1)"
+    )
 
 
 def _add_output(group: argparse._ArgumentGroup) -> None:
@@ -205,7 +216,8 @@ def _add_output(group: argparse._ArgumentGroup) -> None:
         default=[],
         metavar="NAME=VALUE,VALUE",
         help="run every combination: ack-timeout, block-size, cell, cipher, devices, identity, "
-        "latency, loss, mcu, mtu, profile, seed, send-root, transport; may be repeated",
+        "latency, loss, mcu, mtu, profile, seed, send-root, server-time, server-workers, "
+        "transport; may be repeated",
     )
     group.add_argument("--json", metavar="FILE", help="where everything goes as JSON")
     group.add_argument("--csv", metavar="FILE", help="where every device goes as CSV")

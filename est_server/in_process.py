@@ -6,7 +6,9 @@ configuration and its store are made for the run, in a directory of the caller's
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+import heapq
 import sqlite3
 import time
 from collections import Counter
@@ -21,7 +23,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from est_protocol.credentials import PeerCredentials
-from est_protocol.errors import RequestRefused
+from est_protocol.errors import ConfigurationError, RequestRefused
 from est_protocol.messages import EstRequest, EstResponse, Transport
 from est_protocol.operations import Operation
 from est_protocol.secure_channel.tcp import StreamListenerFactory
@@ -61,6 +63,9 @@ class InProcessOptions:
     :param mtu: octets of the largest DTLS datagram that it sends.
     :param block_size_exponent: SZX of the largest CoAP block that it sends.
     :param send_root: whether DTLS handshakes carry the root certificate too.
+    :param workers: processors.
+    :param work_time: simulated seconds that one of them takes for a request, with its share of
+        the handshake.
     """
 
     manufacturers: Sequence[x509.Certificate] = ()
@@ -72,6 +77,33 @@ class InProcessOptions:
     mtu: int | None = None
     block_size_exponent: int | None = None
     send_root: bool = False
+    workers: int = 1
+    work_time: float = 0.0
+
+
+class Workers:
+    """The processors of a server, which take simulated time for each request, in its turn.
+
+    :param count: how many there are.
+    :param seconds: that one of them takes for a request.
+    :param clock: the simulated seconds.
+    """
+
+    def __init__(self, count: int, seconds: float, clock: Callable[[], float]) -> None:
+        if count < 1 or seconds < 0:
+            raise ConfigurationError("a server has workers, and they take no negative time")
+        self._seconds = seconds
+        self._clock = clock
+        self._free_at = [0.0] * count
+
+    async def work(self) -> None:
+        """Wait for a worker, and for its work."""
+        if not self._seconds:
+            return
+        now = self._clock()
+        done = max(now, heapq.heappop(self._free_at)) + self._seconds
+        heapq.heappush(self._free_at, done)
+        await asyncio.sleep(done - now)
 
 
 class ServerView:
@@ -80,18 +112,23 @@ class ServerView:
     def __init__(
         self,
         service: EnrollmentService,
+        workers: Workers,
         clock: Callable[[], float],
         standing_still: Callable[[], AbstractContextManager[None]],
     ) -> None:
         self._service = service
+        self._workers = workers
         self._clock = clock
         self._standing_still = standing_still
+        self._answering: set[asyncio.Task[EstResponse]] = set()
         self._coaps: CoapsServer | None = None
         self._https: HttpsServer | None = None
         #: Answers by operation and what became of it: ``answered`` or a reason for refusal.
         self.answers: Counter[tuple[str, str]] = Counter()
-        #: Seconds of real time from request to answer, the store's flush included.
+        #: Seconds of real time that each request took, the store's flush included.
         self.latencies: list[float] = []
+        #: Simulated seconds from each request to its answer, waiting for a worker included.
+        self.waits: list[float] = []
         #: Requests that are being worked on, now and at most.
         self.working = self.most_working = 0
         #: Moment, sessions, requests being worked on; one entry per request.
@@ -121,21 +158,42 @@ class ServerView:
         return self._service.legacy_forms(label)
 
     async def respond(self, request: EstRequest, peer: PeerCredentials) -> EstResponse:
-        """Answer a request; no simulated time passes while the store writes."""
-        began = time.perf_counter()
+        """Answer a request.
+
+        A client that vanishes, which may cancel this, does not let simulated time go on while
+        the store still writes.
+        """
+        task = asyncio.create_task(self._answer(request, peer))
+        self._answering.add(task)
+        task.add_done_callback(self._answered)
+        return await asyncio.shield(task)
+
+    def _answered(self, task: asyncio.Task[EstResponse]) -> None:
+        self._answering.discard(task)
+        if not task.cancelled():
+            # A refusal is counted, whether or not somebody still waits for it.
+            task.exception()
+
+    async def _answer(self, request: EstRequest, peer: PeerCredentials) -> EstResponse:
+        arrived = self._clock()
         self.working += 1
         self.most_working = max(self.most_working, self.working)
-        self.history.append((self._clock(), self.sessions, self.working))
+        self.history.append((arrived, self.sessions, self.working))
         outcome = "answered"
         try:
+            await self._workers.work()
+            began = time.perf_counter()
             with self._standing_still():
-                return await self._service.respond(request, peer)
+                try:
+                    return await self._service.respond(request, peer)
+                finally:
+                    self.latencies.append(time.perf_counter() - began)
         except RequestRefused as refused:
             outcome = refused.reason.value
             raise
         finally:
             self.working -= 1
-            self.latencies.append(time.perf_counter() - began)
+            self.waits.append(self._clock() - arrived)
             self.answers[request.operation.value, outcome] += 1
 
     async def record_refusal(
@@ -210,7 +268,12 @@ async def serve_in_process(
         await _import(config, listed, options.secrets, now())
     async with AsyncExitStack() as stack:
         parts = await stack.enter_async_context(open_service(config, clock=_Clock(now)))
-        view = ServerView(parts.service, clock, standing_still)
+        view = ServerView(
+            parts.service,
+            Workers(options.workers, options.work_time, clock),
+            clock,
+            standing_still,
+        )
         coaps, https = await _serve(stack, parts, view, open_datagrams, open_listener)
         view.watch(coaps, https)
         yield InProcessServer(root, view, directory / STORE_NAME)

@@ -21,7 +21,11 @@ ROOT = Path(__file__).parent.parent
 PACKAGES = ("est_protocol", "est_server", "est_client")
 
 #: Distributions that are not called as what is imported.
-DISTRIBUTIONS = {"OpenSSL": "pyOpenSSL", "service_identity": "service-identity"}
+DISTRIBUTIONS = {
+    "OpenSSL": "pyOpenSSL",
+    "service_identity": "service-identity",
+    "pkcs11": "python-pkcs11",
+}
 #: aiohttp takes and gives their objects.
 PARTS_OF_AIOHTTP = {"multidict", "yarl"}
 #: Known to type checkers alone, and imported for them alone.
@@ -83,7 +87,7 @@ def test_every_dependency_is_explained() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     page = (ROOT / "docs" / "explanation" / "dependencies.md").read_text().lower()
     extras = project["optional-dependencies"]
-    named = [*extras["server"], *extras["postgresql"], *extras["simulate"]]
+    named = [*extras["server"], *extras["postgresql"], *extras["simulate"], *extras["pkcs11"]]
     for requirement in [*project["dependencies"], *named]:
         name = re.split(r"[<>=\[]", requirement)[0].lower()
         assert f"[{name}](" in page, name
@@ -93,6 +97,7 @@ def test_every_import_of_a_library_is_a_declared_dependency() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
     requirements = project["dependencies"] + extras["postgresql"] + extras["simulate"]
+    requirements += extras["pkcs11"]
     declared = {re.split(r"[<>=\[]", requirement)[0] for requirement in requirements}
     imported = {
         name.split(".")[0]

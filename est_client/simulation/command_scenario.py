@@ -56,6 +56,8 @@ OPTIONS: dict[str, Callable[[str], Any]] = {
     "profile": str,
     "seed": _whole,
     "send-root": _yes_or_no,
+    "server-time": _real,
+    "server-workers": _whole,
     "transport": str,
 }
 
@@ -90,6 +92,8 @@ def scenario_of(options: argparse.Namespace) -> Scenario:
         cell=options.cell,
         maximum_sessions=options.max_sessions,
         send_root=options.send_root,
+        server_workers=options.server_workers,
+        server_time=options.server_time,
     )
 
 

@@ -33,6 +33,7 @@ from est_client.simulation.traffic import Meter
 from est_client.simulation.virtual_time import VirtualLoop
 from est_protocol.coap.parameters import TransmissionParameters
 from est_protocol.coap.session import block_exponent
+from est_protocol.errors import ConfigurationError
 from est_protocol.keys import SigningKey, spki_sha256
 from est_protocol.messages import Transport
 
@@ -44,6 +45,7 @@ def simulate(
     scenario: Scenario,
     *,
     server: ServerFactory | None = None,
+    make_key: Callable[[], SigningKey] | None = None,
     watch: Watcher = lambda _device, _now: None,
 ) -> FleetResult:
     """Run a fleet against a server of its own, in virtual time.
@@ -53,10 +55,15 @@ def simulate(
     code needs for them. Not to be called while an event loop runs.
 
     :param server: starts the server; ours by default.
+    :param make_key: makes the keys that devices leave the factory with, in a token for instance
+        (:mod:`est_client.simulation.token`), for bare keys over HTTPS; by default they follow
+        from the seed.
     :param watch: told of every device whose outcome changes.
     :raises ConfigurationError: the scenario makes no sense, there is no server to start, or this
         system's OpenSSL clock cannot be set.
     """
+    if make_key is not None:
+        _require_signatures_only(scenario)
     started = time.perf_counter()
     factory = server or server_factory()
     epoch = datetime.now(UTC).replace(microsecond=0)
@@ -68,10 +75,23 @@ def simulate(
         loop = runner.get_loop()
         assert isinstance(loop, VirtualLoop)
         with openssl_clock(lambda: epoch.timestamp() + loop.time()):
-            run = _VirtualRun(scenario, epoch, loop, watch)
+            run = _VirtualRun(scenario, epoch, loop, make_key, watch)
             result = runner.run(run.run(factory, Path(directory)))
     result.real_seconds = time.perf_counter() - started
     return result
+
+
+def _require_signatures_only(scenario: Scenario) -> None:
+    """A key that is made elsewhere may be one that signs, but does not authenticate a channel."""
+    if (
+        scenario.transport is not Transport.HTTPS
+        or scenario.identity is not IdentityModel.BARE_KEY
+        or scenario.renewals
+    ):
+        raise ConfigurationError(
+            "keys of a token are for first enrollments with bare keys over HTTPS: OpenSSL cannot "
+            "authenticate a channel with them"
+        )
 
 
 def _memory() -> str | None:
@@ -149,6 +169,7 @@ class Fleet:
     :param far_end: what their links lead to.
     :param now: the date and time.
     :param watch: told of every device whose outcome changes.
+    :param make_key: makes the keys that devices leave the factory with.
     """
 
     def __init__(
@@ -158,6 +179,7 @@ class Fleet:
         *,
         now: Callable[[], datetime],
         watch: Watcher,
+        make_key: Callable[[], SigningKey] | None = None,
     ) -> None:
         self.scenario = scenario
         self._far_end = far_end
@@ -165,7 +187,7 @@ class Fleet:
         self._watch = watch
         self._loop = asyncio.get_running_loop()
         self._origin = self._loop.time()
-        self.factory = Factory(scenario.seed, scenario.identity, now())
+        self.factory = Factory(scenario.seed, scenario.identity, now(), make_key)
         self.identities = list(self.factory.devices(scenario.devices))
 
     async def live(self, target: Target) -> list[SimulatedDevice]:
@@ -252,11 +274,17 @@ class _VirtualRun:
     """One run in virtual time against a server that is started for it."""
 
     def __init__(
-        self, scenario: Scenario, epoch: datetime, loop: VirtualLoop, watch: Watcher
+        self,
+        scenario: Scenario,
+        epoch: datetime,
+        loop: VirtualLoop,
+        make_key: Callable[[], SigningKey] | None,
+        watch: Watcher,
     ) -> None:
         self._scenario = scenario
         self._epoch = epoch
         self._loop = loop
+        self._make_key = make_key
         self._watch = watch
 
     def _now(self) -> datetime:
@@ -265,7 +293,9 @@ class _VirtualRun:
     async def run(self, factory: ServerFactory, directory: Path) -> FleetResult:
         """Start the server, let the fleet live, and sum up."""
         internet = Internet()
-        fleet = Fleet(self._scenario, internet, now=self._now, watch=self._watch)
+        fleet = Fleet(
+            self._scenario, internet, now=self._now, watch=self._watch, make_key=self._make_key
+        )
         listed = [
             (device.udid, spki_sha256(device.credentials.key.public_key()))
             for device in fleet.identities
@@ -295,6 +325,8 @@ class _VirtualRun:
             "ack_timeout": scenario.effective_ack_timeout,
             "handshake_timeout": scenario.profile.patience,
             "send_root": scenario.send_root,
+            "workers": scenario.server_workers,
+            "work_time": scenario.server_time,
             "secrets": {d.udid: d.secret for d in fleet.identities if d.secret is not None},
         }
         if scenario.identity is IdentityModel.BIRTH_CERTIFICATE:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 
 from cryptography import x509
@@ -13,7 +13,7 @@ from cryptography.x509.oid import NameOID
 
 from est_client.simulation.device import FactoryIdentity
 from est_client.simulation.scenario import IdentityModel
-from est_protocol.keys import spki_sha256
+from est_protocol.keys import SigningKey, spki_sha256
 from est_protocol.secure_channel.context import LocalCredentials
 
 _ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
@@ -32,12 +32,21 @@ class Factory:
     :param seed: the same one makes the same fleet.
     :param model: what a device is given.
     :param now: the date and time; birth certificates are a year old.
+    :param make_key: makes the devices' keys; by default they follow from the seed.
+    :raises ConfigurationError: a key that is made elsewhere is to have a birth certificate.
     """
 
-    def __init__(self, seed: int, model: IdentityModel, now: datetime) -> None:
+    def __init__(
+        self,
+        seed: int,
+        model: IdentityModel,
+        now: datetime,
+        make_key: Callable[[], SigningKey] | None = None,
+    ) -> None:
         self._seed = seed
         self._model = model
         self._now = now
+        self._make_key = make_key
         self._ca_key = derived_key(seed, "manufacturer")
         #: The manufacturer's CA, which birth certificates chain to.
         self.manufacturer = self._manufacturer()
@@ -48,6 +57,9 @@ class Factory:
             yield self._device(number)
 
     def _device(self, number: int) -> FactoryIdentity:
+        if self._make_key is not None:
+            made = self._make_key()
+            return FactoryIdentity(spki_sha256(made.public_key()).hex(), LocalCredentials(made, ()))
         key = derived_key(self._seed, "device", number)
         udid = spki_sha256(key.public_key()).hex()
         if self._model is IdentityModel.BIRTH_CERTIFICATE:

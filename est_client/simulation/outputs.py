@@ -88,12 +88,18 @@ def _run(result: FleetResult) -> dict[str, Any]:
         "phases": {phase.value: _phase(traffic) for phase, traffic in result.phases.items()},
         "not arrived": {fate.value: count for fate, count in result.not_arrived.items()},
         "failures": dict(result.failures),
+        "setbacks": dict(result.setbacks),
         "server": None
         if server is None
         else {
             "answers": {f"{name} {word}": n for (name, word), n in sorted(server.answers.items())},
             "most sessions": server.most_sessions,
             "most requests at a time": server.most_working,
+            "simulated latency s": {
+                f"p{q * 100:g}": quantile_of(sorted(server.waits), q)
+                for q in PERCENTILES
+                if server.waits
+            },
             "latency ms": {
                 f"p{q * 100:g}": 1e3 * quantile_of(sorted(server.latencies), q)
                 for q in PERCENTILES
@@ -205,6 +211,8 @@ def _head(result: FleetResult) -> Iterator[str]:
     yield f"enrolled         {figures['enrolled']} ({figures['success']:.1%})"
     for failure, count in result.failures.most_common(5):
         yield f"  without        {count}: {failure}"
+    for failure, count in result.setbacks.most_common(3):
+        yield f"  set back         {count}: {failure}"
     times = "  ".join(f"p{q * 100:g} {seconds(result.time_to_certificate(q))}" for q in PERCENTILES)
     yield f"to certificate   {times}"
 
@@ -268,6 +276,12 @@ def _server_lines(result: FleetResult) -> Iterator[str]:
             f"at a time at most, latency p50 {1e3 * quantile_of(ordered, 0.5):.1f} ms, "
             f"p99 {1e3 * quantile_of(ordered, 0.99):.1f} ms of real time"
         )
+        waits = sorted(server.waits)
+        if waits[-1]:
+            yield (
+                f"                 answers after p50 {seconds(quantile_of(waits, 0.5))}, "
+                f"p99 {seconds(quantile_of(waits, 0.99))} of simulated time"
+            )
 
 
 def seconds(value: float) -> str:

@@ -62,7 +62,8 @@ class ServerResult:
     """What the server saw.
 
     :param answers: by operation and what became of it.
-    :param latencies: seconds of real time from request to answer, for every request.
+    :param latencies: seconds of real time that each request took.
+    :param waits: simulated seconds from each request to its answer.
     :param most_working: requests at a time, at most.
     :param most_sessions: sessions at a time, at most, as seen at requests.
     :param history: moment, sessions and requests at a time, for every request.
@@ -70,6 +71,7 @@ class ServerResult:
 
     answers: Mapping[tuple[str, str], int]
     latencies: Sequence[float]
+    waits: Sequence[float]
     most_working: int
     most_sessions: int
     history: Sequence[tuple[float, int, int]]
@@ -137,6 +139,11 @@ class FleetResult:
         )
 
     @property
+    def setbacks(self) -> Counter[str]:
+        """Why attempts failed, those of devices that got there in the end too."""
+        return Counter(failure for device in self.devices for failure in device.failures)
+
+    @property
     def not_arrived(self) -> Counter[Fate]:
         """Why datagrams did not arrive, and how many."""
         total: Counter[Fate] = Counter()
@@ -170,6 +177,7 @@ def collect(
         view = ServerResult(
             dict(seen.answers),
             seen.latencies,
+            seen.waits,
             seen.most_working,
             max((sessions for _, sessions, _ in seen.history), default=0),
             seen.history,

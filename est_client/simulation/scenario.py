@@ -69,6 +69,8 @@ class Scenario:
     :param maximum_sessions: at a time, of a server that is started for the run; ``None``: its
         default.
     :param send_root: whether that server sends its root certificate in DTLS handshakes.
+    :param server_workers: processors of that server.
+    :param server_time: that one of them takes for a request, with its share of the handshake.
     """
 
     devices: int = 10
@@ -98,6 +100,8 @@ class Scenario:
     cell: int = 1
     maximum_sessions: int | None = None
     send_root: bool = False
+    server_workers: int = 1
+    server_time: float = 0.0
 
     def __post_init__(self) -> None:
         if not 1 <= self.devices <= _MOST_DEVICES:

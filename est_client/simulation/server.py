@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Protocol, cast
 
 from cryptography import x509
 
@@ -27,6 +27,7 @@ class ServerView(Protocol):
 
     answers: Counter[tuple[str, str]]
     latencies: list[float]
+    waits: list[float]
     most_working: int
     history: list[tuple[float, int, int]]
 
@@ -42,7 +43,7 @@ class StartedServer(Protocol):
     root: x509.Certificate
     host: str
     ports: Mapping[Transport, int]
-    view: Any
+    view: ServerView
 
     def certificates_per_device(self) -> Mapping[str, int]:
         """How many certificates its ledger holds for each device, by UDID."""

@@ -107,3 +107,16 @@ def test_a_slow_answer_does_not_make_a_connection_stale() -> None:
     # The flights of one handshake, whatever was repeated of them.
     assert result.devices[0].attempts == 1
     assert result.phases[Phase.CLOSE].up.datagrams == 1
+
+
+def test_a_slow_server_makes_a_queue() -> None:
+    """Twenty devices come within a second; one worker takes a second for each request."""
+    result = simulate(Scenario(devices=20, server_time=1.0))
+    server = result.server
+    assert server is not None
+    assert result.success == 1.0
+    assert server.most_working > 10
+    assert max(server.waits) > 15
+    assert result.simulated_seconds == pytest.approx(sum(server.answers.values()), abs=10)
+    quick = simulate(Scenario(devices=20, server_time=1.0, server_workers=10))
+    assert quick.time_to_certificate(1.0) < result.time_to_certificate(1.0) / 3

@@ -208,6 +208,9 @@ def _failures(result: FleetResult) -> Iterator[str]:
     if result.failures:
         rows = [(why, str(count)) for why, count in result.failures.most_common()]
         yield "<h2>Why devices have no certificate</h2>" + _table(("reason", "devices"), rows)
+    if result.setbacks:
+        rows = [(why, str(count)) for why, count in result.setbacks.most_common(20)]
+        yield "<h2>Why attempts failed</h2>" + _table(("reason", "attempts"), rows)
     if result.not_arrived:
         rows = [(fate.value, str(count)) for fate, count in result.not_arrived.most_common()]
         yield "<h2>Datagrams that did not arrive</h2>" + _table(("reason", "datagrams"), rows)
@@ -227,6 +230,13 @@ def _server(result: FleetResult) -> Iterator[str]:
             f"{', '.join(halves)}; {server.most_working} requests and {server.most_sessions} "
             "sessions at a time at most.</p>"
         )
+        waits = sorted(server.waits)
+        halves = [outputs.seconds(quantile_of(waits, q)) for q in (0.5, 0.99, 1.0)]
+        if waits[-1]:
+            yield (
+                '<p class="dim">In simulated time, waiting for a worker included: '
+                f"p50 {halves[0]}, p99 {halves[1]}, the longest {halves[2]}.</p>"
+            )
 
 
 def _setting(result: FleetResult) -> Iterator[str]:

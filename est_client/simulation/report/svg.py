@@ -9,7 +9,7 @@ from html import escape
 from est_client.simulation.report.scales import Scale
 
 _WIDTH, _HEIGHT = 640, 320
-_LEFT, _RIGHT, _TOP, _BOTTOM = 64, 16, 12, 46
+_LEFT, _RIGHT, _TOP, _BOTTOM = 64, 28, 12, 46
 #: Colours that people with colour blindness tell apart (Okabe and Ito).
 COLOURS = (
     "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6bb1", "#7f7f7f",
