@@ -20,7 +20,7 @@ examples:
     est-client simulate --devices 50 --seed 7 --url coaps://est.example --ca-cert ca.pem
 
 exit status of this command: 1 means that a device has no certificate, or got it later than
---within-seconds allows.
+--require-within allows.
 
 """
 
@@ -52,7 +52,7 @@ def _add_fleet(group: argparse._ArgumentGroup) -> None:
         help="at-once, poisson or even (default: at-once)",
     )
     group.add_argument(
-        "--within",
+        "--arrive-within",
         type=float,
         default=60.0,
         metavar="SECONDS",
@@ -225,7 +225,7 @@ def _add_output(group: argparse._ArgumentGroup) -> None:
         "--report", metavar="DIR", help="where a page with plots goes, with JSON and CSV beside it"
     )
     group.add_argument(
-        "--within-seconds",
+        "--require-within",
         type=float,
         metavar="SECONDS",
         help="in which every device has to have its certificate",

@@ -54,7 +54,7 @@ def simulate_fleets(options: argparse.Namespace) -> int:
     if axes:
         print(outputs.comparison_table(results, labels))
     _write(options, results, labels)
-    return 0 if all(_is_success(result, options.within_seconds) for result in results) else 1
+    return 0 if all(_is_success(result, options.require_within) for result in results) else 1
 
 
 def _run(scenario: Scenario, title: str, options: argparse.Namespace) -> FleetResult:

@@ -77,7 +77,7 @@ def scenario_of(options: argparse.Namespace) -> Scenario:
         profile=_profile(options),
         transport=_one_of(Transport, options.transport, "transport"),
         identity=_one_of(IdentityModel, options.identity, "identity"),
-        arrivals=Arrivals(_one_of(Pattern, options.arrivals, "pattern"), options.within),
+        arrivals=Arrivals(_one_of(Pattern, options.arrivals, "pattern"), options.arrive_within),
         microcontroller=microcontroller_named(options.mcu),
         flash=FlashParameters(last_write=_one_of(LastWrite, options.last_write, "fate of a write")),
         block_size=options.block_size,

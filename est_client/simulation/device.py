@@ -275,9 +275,9 @@ class SimulatedDevice:
                         wait=Waiting(now=self._now),
                     )
             except EstError as error:
-                self._note_failure(describe(error))
                 if not _may_pass(error):
                     raise
+                self._note_failure(describe(error))
                 await asyncio.sleep(pause * (1 + self._random.random()))
                 pause = min(pause * 2, _LONGEST_PAUSE)
 

@@ -12,6 +12,7 @@ ELF and its dynamic section are described in the System V ABI, chapters 4 and 5.
 from __future__ import annotations
 
 import ctypes
+import mmap
 import struct
 import sys
 from collections.abc import Callable, Iterator
@@ -23,10 +24,9 @@ from cryptography.hazmat.bindings import _rust
 
 from est_protocol.errors import ConfigurationError
 
-_READ_WRITE, _READ = 3, 1
+_READ, _WRITE = 1, 2
 _PT_DYNAMIC = 2
 _PLTRELSZ, _STRTAB, _SYMTAB, _RELA, _RELASZ, _JMPREL = 2, 5, 6, 7, 8, 23
-_PAGE = 4096
 
 _GETTIMEOFDAY = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_int64), ctypes.c_void_p)
 _TIME = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.POINTER(ctypes.c_int64))
@@ -117,13 +117,24 @@ def _dynamic_section(elf: bytes) -> dict[int, int]:
 
 
 def _exchange(address: int, function: int) -> int:
-    """Write one entry of the import table, which is read-only once a library is loaded."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    page = ctypes.c_void_p(address & ~(_PAGE - 1))
-    if libc.mprotect(page, ctypes.c_size_t(_PAGE), _READ_WRITE):
+    """Write one entry of the import table, which usually is read-only once a library is loaded."""
+    protect = ctypes.CDLL(None, use_errno=True).mprotect
+    page = ctypes.c_void_p(address & ~(mmap.PAGESIZE - 1))
+    size = ctypes.c_size_t(mmap.PAGESIZE)
+    before = _READ | (_WRITE if _is_writable(address) else 0)
+    if protect(page, size, _READ | _WRITE):
         raise ConfigurationError("virtual time: the system keeps the import table read-only")
     entry = ctypes.c_void_p.from_address(address)
     previous, entry.value = entry.value, function
-    libc.mprotect(page, ctypes.c_size_t(_PAGE), _READ)
+    protect(page, size, before)
     assert previous is not None
     return previous
+
+
+def _is_writable(address: int) -> bool:
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        place, permissions = line.split(maxsplit=2)[:2]
+        begin, end = (int(part, 16) for part in place.split("-"))
+        if begin <= address < end:
+            return "w" in permissions
+    raise ConfigurationError("virtual time: the import table is not where it should be")

@@ -225,10 +225,6 @@ class StreamEnd(asyncio.Transport):
             self._writing_paused = False
             self._protocol.resume_writing()
 
-    def get_extra_info(self, name: str, default: Any = None) -> Any:
-        """See :class:`asyncio.BaseTransport`; there is no socket."""
-        return super().get_extra_info(name, default)
-
 
 class _Refusal:
     """Nobody listens: every segment is answered with a reset."""

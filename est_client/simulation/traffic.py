@@ -101,11 +101,6 @@ class Meter:
         self._awaits_answer = False
         self._flights: dict[Direction, set[bytes]] = {direction: set() for direction in Direction}
 
-    @property
-    def phase(self) -> Phase:
-        """What the device is doing."""
-        return self._phase
-
     def enter(self, phase: Phase, now: float) -> None:
         """Count for ``phase`` from now on."""
         self.pause(now)

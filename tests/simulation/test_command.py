@@ -13,6 +13,7 @@ import pytest
 
 from est_client.cli import main
 from est_client.simulation import Loss, Scenario, outputs, profile_named, simulate, write_report
+from est_client.simulation.command_scenario import OPTIONS
 from est_client.simulation.compare import Axis
 from est_protocol.errors import ConfigurationError
 from est_server.cli import main as server_command
@@ -31,8 +32,8 @@ def test_a_run_prints_its_table(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_a_fleet_that_is_too_slow_is_a_failure(capsys: pytest.CaptureFixture[str]) -> None:
     slow = [*EXAMPLE, "--latency", "1"]
-    assert main([*slow, "--within-seconds", "60"]) == 0
-    assert main([*slow, "--within-seconds", "1"]) == 1
+    assert main([*slow, "--require-within", "60"]) == 0
+    assert main([*slow, "--require-within", "1"]) == 1
     assert main([*slow, "--loss", "1", "--give-up", "100"]) == 1
 
 
@@ -174,3 +175,12 @@ async def test_a_server_elsewhere_is_used_in_real_time(
         arguments += ["--url", f"{transport}://{address}", "--give-up", "30"]
         assert await asyncio.to_thread(main, arguments) == 0
     assert "enrolled         3 (100.0%)" in capsys.readouterr().out
+
+
+def test_the_help_names_every_setting_that_can_be_compared(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit):
+        main(["simulate", "--help"])
+    words = set(capsys.readouterr().out.replace(",", " ").replace(";", " ").split())
+    assert set(OPTIONS) <= words

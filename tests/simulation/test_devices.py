@@ -1,6 +1,7 @@
 """What a device is made of: processor, energy, flash, arrivals, identities, NAT."""
 
 import asyncio
+from dataclasses import replace
 from random import Random
 
 import pytest
@@ -10,7 +11,7 @@ from est_client.simulation.energy import Radio
 from est_client.simulation.flash import Flash, FlashParameters, LastWrite
 from est_client.simulation.fleet import simulate
 from est_client.simulation.identities import Factory
-from est_client.simulation.link import Fate
+from est_client.simulation.link import Fate, Outage
 from est_client.simulation.microcontroller import (
     MICROCONTROLLERS,
     Processor,
@@ -103,16 +104,17 @@ def test_a_fleet_has_the_same_keys_for_the_same_seed() -> None:
 
 
 def test_a_rebound_device_begins_anew_and_gets_its_certificate() -> None:
-    """The server's answers go to an address that is nobody's, until the device gives up."""
-    profile = PROFILES["ethernet"].with_latency(0.5)
-    link = type(profile.link)(
-        profile.link.up, profile.link.down, profile.link.frames, nat_timeout=0.9
-    )
-    rebinding = type(profile)("rebinding", "", link, profile.radio, patience=20.0)
-    result = simulate(Scenario(devices=2, profile=rebinding, gives_up_after=2000))
-    assert result.not_arrived[Fate.NAT] == 0
-    # Each flight takes a second there and back, which is longer than the mapping lives.
-    assert result.success == 0.0
+    """An outage in the middle of the handshake lasts longer than the address translator's memory:
+    what the device says then comes from nobody, and what the server says goes nowhere."""
+    ethernet = PROFILES["ethernet"].with_latency(0.5)
+    link = replace(ethernet.link, nat_timeout=5.0, outages=(Outage(begin=2.2, length=8.0),))
+    profile = replace(ethernet, link=link, patience=20.0)
+    result = simulate(Scenario(devices=10, profile=profile))
+    assert result.success == 1.0, result.failures
+    assert result.not_arrived[Fate.OUTAGE] > 10
+    assert result.not_arrived[Fate.NAT] > 0
+    assert sum(device.attempts for device in result.devices) > 10
+    assert {device.certificates for device in result.devices} == {1}
 
 
 def test_every_profile_and_microcontroller_says_where_its_numbers_are_from() -> None:

@@ -120,3 +120,14 @@ def test_a_slow_server_makes_a_queue() -> None:
     assert result.simulated_seconds == pytest.approx(sum(server.answers.values()), abs=10)
     quick = simulate(Scenario(devices=20, server_time=1.0, server_workers=10))
     assert quick.time_to_certificate(1.0) < result.time_to_certificate(1.0) / 3
+
+
+def test_after_a_factory_reset_the_claim_says_who_may_enroll_again() -> None:
+    """With the key that the claim was taken with, the device gets its certificate once more."""
+    same = simulate(Scenario(devices=1, factory_reset=True))
+    require_one_certificate_each(same)
+    renewed = simulate(Scenario(devices=1, factory_reset=True, renewals=1))
+    (device,) = renewed.devices
+    assert device.outcome is Outcome.FAILED
+    assert len(device.failures) == 1
+    assert "first enrollment already" in device.failures[0]
