@@ -15,7 +15,7 @@ from cryptography import x509
 from est_client.bootstrap import CaFingerprint
 from est_client.connection import Connector, EstConnection
 from est_client.connectors import connector_for
-from est_client.csr_contents import CsrContents, contents_as_wished
+from est_client.csr_contents import CsrContents, contents_as_wished, names_to_ask_for
 from est_client.exchange import Exchange
 from est_client.generated_key import accept_generated, protection_by
 from est_client.issued import accept_issued
@@ -235,6 +235,7 @@ class EstClient:
         key: SigningKey | None = None,
         subject: x509.Name | None = None,
         subject_alt_names: tuple[x509.GeneralName, ...] = (),
+        change_names: bool = False,
         follow_csr_attributes: bool | CsrWishes = False,
         values: Mapping[str, str] | None = None,
         wait: float = 0.0,
@@ -244,6 +245,8 @@ class EstClient:
         :param key: the key to certify; the identity's by default.
         :param subject: the name to ask for; the UDID of ``key`` as common name by default.
         :param subject_alt_names: subjectAltName entries to ask for.
+        :param change_names: ask for these two by ChangeSubjectName (RFC 6402 section 2.8), beside
+            the names of the certificate that the client authenticates with.
         :param follow_csr_attributes: make the CSR as the server asks for it at /csrattrs, or as
             these wishes of it say: names that it gives are used, those that it leaves open are
             filled in from ``values``, ``subject`` and ``subject_alt_names``.
@@ -264,16 +267,17 @@ class EstClient:
                 raise ConfigurationError("there is no key to certify")
             key = self.identity.key
         name = udid_name(key.public_key()) if subject is None else subject
-        contents = CsrContents(name, subject_alt_names)
         wishes = await self._followed(follow_csr_attributes)
-        if wishes is not None:
+        given = self._secrets.values(values)
+        if change_names:
+            change = names_to_ask_for(subject, subject_alt_names)
+            contents = self._repeated_names(key, change, wishes, given)
+        elif wishes is not None:
             contents = contents_as_wished(
-                wishes,
-                key,
-                subject=name,
-                subject_alt_names=subject_alt_names,
-                values=self._secrets.values(values),
+                wishes, key, subject=name, subject_alt_names=subject_alt_names, values=given
             )
+        else:
+            contents = CsrContents(name, subject_alt_names)
         path = await self._enroll(Operation.SIMPLEENROLL, key, contents, wait)
         return path[0]
 
@@ -307,21 +311,11 @@ class EstClient:
         """
         if self.identity is None or not self.identity.chain:
             raise ConfigurationError("there is no certificate to renew")
-        current = self.identity.chain[0]
         key = key or self.identity.key
-        name, names = current.subject, _subject_alt_names(current)
-        contents = CsrContents(name, names)
         wishes = await self._followed(follow_csr_attributes)
-        if wishes is not None:
-            contents = contents_as_wished(
-                wishes.without_names(),
-                key,
-                subject=name,
-                subject_alt_names=names,
-                values=values,
-            )
-        if subject is not None or subject_alt_names:
-            contents = replace(contents, change=ChangeSubjectName(subject, subject_alt_names))
+        changes = subject is not None or bool(subject_alt_names)
+        change = ChangeSubjectName(subject, subject_alt_names) if changes else None
+        contents = self._repeated_names(key, change, wishes, values)
         path = await self._enroll(Operation.SIMPLEREENROLL, key, contents, wait)
         self.identity = LocalCredentials(key, path)
         return path[0]
@@ -407,6 +401,25 @@ class EstClient:
         if isinstance(follow, CsrWishes):
             return follow
         return await self.csrattrs() if follow else None
+
+    def _repeated_names(
+        self,
+        key: SigningKey,
+        change: ChangeSubjectName | None,
+        wishes: CsrWishes | None,
+        values: Mapping[str, str] | None,
+    ) -> CsrContents:
+        """What goes into a CSR that repeats the names of the current certificate."""
+        if self.identity is None or not self.identity.chain:
+            raise ConfigurationError("there is no certificate whose names could be changed")
+        current = self.identity.chain[0]
+        name, names = current.subject, _subject_alt_names(current)
+        contents = CsrContents(name, names)
+        if wishes is not None:
+            contents = contents_as_wished(
+                wishes.without_names(), key, subject=name, subject_alt_names=names, values=values
+            )
+        return replace(contents, change=change)
 
     async def _enroll(
         self,

@@ -85,7 +85,8 @@ async def conformance(options: argparse.Namespace) -> int:
     if options.cert is not None and options.key is None:
         raise ConfigurationError("--cert FILE needs --key FILE")
     identity = identity_of(options) if options.key else None
-    return await check_server(location, trust, identity, options)
+    shared = None if options.decrypt_key is None else shared_key_in(options.decrypt_key)
+    return await check_server(location, trust, identity, options, shared_key=shared)
 
 
 def simulate(options: argparse.Namespace) -> int:
@@ -130,6 +131,7 @@ async def enroll(options: argparse.Namespace) -> None:
             key=key,
             subject=subject,
             subject_alt_names=names,
+            change_names=options.change_names,
             follow_csr_attributes=wishes or False,
             values=values,
             wait=options.wait,

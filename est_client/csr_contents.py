@@ -111,6 +111,18 @@ def contents_as_wished(
     )
 
 
+def names_to_ask_for(
+    subject: x509.Name | None, subject_alt_names: tuple[x509.GeneralName, ...]
+) -> ChangeSubjectName:
+    """The wish for other names than those of the certificate.
+
+    :raises ConfigurationError: there are none.
+    """
+    if subject is None and not subject_alt_names:
+        raise ConfigurationError("there is no new name to ask for by ChangeSubjectName")
+    return ChangeSubjectName(subject, subject_alt_names or None)
+
+
 def kind_wished(wishes: CsrWishes | None) -> str | None:
     """What kind of key to make so that it is as the server asks; ``None``: it does not care."""
     if wishes is None or wishes.key is None:

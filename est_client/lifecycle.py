@@ -17,7 +17,7 @@ from datetime import UTC, datetime, timedelta
 from cryptography import x509
 
 from est_client.client import EstClient
-from est_client.csr_contents import kind_wished
+from est_client.csr_contents import kind_wished, names_to_ask_for
 from est_client.interfaces import KeyStore
 from est_client.pending_request import PendingRequest
 from est_client.self_signed import udid_name
@@ -58,6 +58,7 @@ async def enroll_device(
     birth: LocalCredentials | None = None,
     subject: x509.Name | None = None,
     subject_alt_names: tuple[x509.GeneralName, ...] = (),
+    change_names: bool = False,
     follow_csr_attributes: bool = False,
     values: Mapping[str, str] | None = None,
     kind: str | None = None,
@@ -73,6 +74,7 @@ async def enroll_device(
     :param subject: the name to ask for; by default that of a request that is pending, or the
         UDID.
     :param subject_alt_names: subjectAltName entries to ask for; likewise.
+    :param change_names: as for :meth:`~est_client.client.EstClient.simpleenroll`; likewise.
     :param follow_csr_attributes: make key and CSR as the server asks for them at /csrattrs; the
         key only where it is a fresh one.
     :param values: texts for attributes that the server asks for, by short name or OID.
@@ -90,22 +92,27 @@ async def enroll_device(
     pending = await store.pending_request()
 
     async def ask(key: SigningKey, wishes: CsrWishes | None) -> x509.Certificate:
-        name, alt_names = subject, subject_alt_names
+        name, alt_names, changes = subject, subject_alt_names, change_names
         if name is None and not alt_names and _is_for(pending, Operation.SIMPLEENROLL, key):
             assert pending is not None
             name, alt_names = pending.csr.subject, pending.csr.subject_alt_names
-        name = udid_name(key.public_key()) if name is None else name
+            if change := pending.csr.change_subject_name:
+                changes = True
+                name, alt_names = change.subject, change.subject_alt_names or ()
+        if name is None and not changes:
+            name = udid_name(key.public_key())
 
         async def once() -> x509.Certificate:
             return await client.simpleenroll(
                 key=key,
                 subject=name,
                 subject_alt_names=alt_names,
+                change_names=changes,
                 follow_csr_attributes=wishes or False,
                 values=values,
             )
 
-        asked = pkcs10.build(key, name, subject_alt_names=alt_names)
+        asked = _remembered(key, name, alt_names, changes=changes)
         return await _until_decided(once, Operation.SIMPLEENROLL, asked, store, _waiting(wait))
 
     if fresh_key or birth is not None:
@@ -117,6 +124,21 @@ async def enroll_device(
     await store.replace_identity(key, chain)
     client.identity = LocalCredentials(key, chain)
     return certificate
+
+
+def _remembered(
+    key: SigningKey,
+    name: x509.Name | None,
+    alt_names: tuple[x509.GeneralName, ...],
+    *,
+    changes: bool,
+) -> pkcs10.CertificationRequest:
+    """What is kept of a request, to go on with it: its key, and the names that are asked for."""
+    if not changes:
+        assert name is not None
+        return pkcs10.build(key, name, subject_alt_names=alt_names)
+    change = names_to_ask_for(name, alt_names)
+    return pkcs10.build(key, udid_name(key.public_key()), change=change)
 
 
 async def renew_device(

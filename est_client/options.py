@@ -163,6 +163,12 @@ def _add_enroll(commands: _Commands[argparse.ArgumentParser]) -> None:
     _add_request(parser, "CN= and the UDID of the key, its SHA-256")
     _add_following(parser)
     _add_alt_names(parser)
+    parser.add_argument(
+        "--change-names",
+        action="store_true",
+        help="ask for --subject and --alt-name by ChangeSubjectName (RFC 6402 section 2.8), "
+        "beside the names of --cert, which the request then repeats",
+    )
     _add_out(parser, "the certificate")
 
 
@@ -291,6 +297,11 @@ def _add_conformance(commands: _Commands[argparse.ArgumentParser]) -> None:
         default=500,
         metavar="N",
         help="connections to the server in all (default: 500)",
+    )
+    group.add_argument(
+        "--decrypt-key",
+        metavar="FILE",
+        help="a key shared with the server, as for serverkeygen, to have generated keys encrypted",
     )
     group.add_argument("--json", metavar="FILE", help="where the report goes as JSON")
     group.add_argument("--junit", metavar="FILE", help="where the report goes as JUnit XML")

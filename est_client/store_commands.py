@@ -66,6 +66,7 @@ async def enroll_in_store(options: argparse.Namespace) -> None:
                 birth=birth,
                 subject=subject_of(options.subject),
                 subject_alt_names=alt_names_of(options.alt_name),
+                change_names=options.change_names,
                 follow_csr_attributes=options.follow_csrattrs,
                 values=values_of(options.value),
                 kind=options.key_type,

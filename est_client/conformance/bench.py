@@ -28,6 +28,7 @@ from est_protocol.errors import (
     EstError,
     MessageError,
 )
+from est_protocol.key_recipients import SymmetricKey
 from est_protocol.keys import SigningKey, generate_key, spki_der
 from est_protocol.labels import path_segment
 from est_protocol.media_types import ContentFormat
@@ -72,6 +73,7 @@ class Bench:
     :param anchors: what its chain must end at.
     :param identity: the device's key and chain, the chain empty for a bare key; ``None`` for no
         device: then only what anybody may do is checked.
+    :param shared_key: a key that the server shares, to have generated keys encrypted with.
     :param limits: the bounds.
     :param now: the current time, timezone-aware.
     """
@@ -82,12 +84,14 @@ class Bench:
         anchors: TrustAnchors,
         *,
         identity: LocalCredentials | None = None,
+        shared_key: SymmetricKey | None = None,
         limits: BenchLimits | None = None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self.location = location
         self.anchors = anchors
         self.identity = identity
+        self.shared_key = shared_key
         self.limits = limits or BenchLimits()
         self.now = now
         #: Every answer of the run.

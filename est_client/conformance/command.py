@@ -19,6 +19,7 @@ from est_client.durable_files import write_durably
 from est_client.location import ServerLocation
 from est_client.trust import TrustDatabase
 from est_protocol.errors import ConfigurationError
+from est_protocol.key_recipients import SymmetricKey
 from est_protocol.messages import Transport
 from est_protocol.secure_channel.context import LocalCredentials, TrustAnchors
 
@@ -33,9 +34,12 @@ async def check_server(
     trust: TrustDatabase | CaFingerprint,
     identity: LocalCredentials | None,
     options: argparse.Namespace,
+    *,
+    shared_key: SymmetricKey | None = None,
 ) -> int:
     """Run what ``options`` ask for, print the table and write the reports.
 
+    :param shared_key: see :class:`~est_client.conformance.bench.Bench`.
     :return: the exit status: 1 if a MUST failed, else 0.
     :raises PeerNotTrusted: the server is not trusted; nothing was sent.
     :raises ChannelError: there is no server.
@@ -46,7 +50,7 @@ async def check_server(
     patience = _PATIENCE if options.timeout is None else options.timeout
     limits = BenchLimits(options.max_connections, options.time_limit, patience)
     anchors = await _anchors(location, trust, identity, patience)
-    bench = Bench(location, anchors, identity=identity, limits=limits)
+    bench = Bench(location, anchors, identity=identity, shared_key=shared_key, limits=limits)
     started = bench.now()
     results = await run(bench, _chosen(location.transport, options.rows), on_result=_progress)
     print(report.table(results))

@@ -7,6 +7,7 @@ with the generated key.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import cast
 
 from cryptography.hazmat.primitives.serialization import load_der_private_key
@@ -25,14 +26,26 @@ from est_protocol.secure_channel.context import LocalCredentials
 
 HTTPS, COAPS = Transport.HTTPS, Transport.COAPS
 
+#: Takes the key out of an answer; raises Failed or MessageError if it came otherwise.
+Unpack = Callable[[GeneratedKeyResponse], SigningKey]
+
 #: Codes that say that there is no such operation.
 _ABSENT = (404, 405, 501)
 
 
-async def _generate(bench: Bench, csr: CsrMaker = linked, *, name: str | None = None) -> Reply:
+async def generate(
+    bench: Bench,
+    csr: CsrMaker = linked,
+    *,
+    name: str | None = None,
+    kind: str = "ec-p256",
+    unpack: Unpack | None = None,
+) -> Reply:
     """Ask for a key with the certificate of the run, and go on with what comes.
 
     :param name: the path segment on CoAPS, where it is not /skg.
+    :param kind: the kind of key to ask for, which is a hint.
+    :param unpack: takes the key out of the answer; by default it has to be in the clear.
     :raises NotApplicable: the server generates no keys.
     """
 
@@ -45,52 +58,56 @@ async def _generate(bench: Bench, csr: CsrMaker = linked, *, name: str | None = 
 
     holder = await bench.renewable()
     asked = renewal(holder)
-    wish = Wish(Operation.SERVERKEYGEN, holder, generate_key(), asked.subject, asked.names)
+    wish = Wish(Operation.SERVERKEYGEN, holder, generate_key(kind), asked.subject, asked.names)
     reply = await bench.submit(csr, send, wish=wish)
     if reply.code in _ABSENT:
         raise NotApplicable(f"the server generates no keys: {reply}")
     if reply.accepted:
-        delivered = _delivered(reply)
-        bench.operational = LocalCredentials(_key(delivered), delivered.certificates[:1])
+        answer = delivered(reply)
+        bench.operational = LocalCredentials((unpack or _key)(answer), answer.certificates[:1])
     return reply
 
 
 async def _granted(bench: Bench, csr: CsrMaker = linked, *, name: str | None = None) -> Reply:
-    reply = await _generate(bench, csr, name=name)
+    reply = await generate(bench, csr, name=name)
     if not reply.accepted:
         raise NotApplicable(f"the server generates no key for this device: {reply}")
     return reply
 
 
-def _delivered(reply: Reply) -> GeneratedKeyResponse:
+def delivered(reply: Reply) -> GeneratedKeyResponse:
+    """The key and the certificate in an answer, on either transport.
+
+    :raises MessageError: it does not decode.
+    """
     if reply.transport is HTTPS:
         return key_delivery.from_multipart_mixed(reply.media_type, reply.body)
     return key_delivery.from_multipart_core(reply.body)
 
 
-def _key(delivered: GeneratedKeyResponse) -> SigningKey:
+def _key(answer: GeneratedKeyResponse) -> SigningKey:
     """The key, which nobody asked to have encrypted.
 
     :raises Failed: it is encrypted all the same, or no PKCS#8.
     """
-    require(not delivered.protected, "the key is encrypted although nobody asked for that")
+    require(not answer.protected, "the key is encrypted although nobody asked for that")
     try:
-        return cast(SigningKey, load_der_private_key(delivered.key, None))
+        return cast(SigningKey, load_der_private_key(answer.key, None))
     except (ValueError, TypeError) as error:
         raise Failed(f"the key is no PKCS#8: {error}") from error
 
 
 async def _require_signature_ignored(bench: Bench) -> str:
     await _granted(bench)
-    reply = await _generate(bench, tampered)
+    reply = await generate(bench, tampered)
     require(reply.accepted, f"a CSR whose signature is off by one bit: {reply}")
     return f"a CSR whose signature is off by one bit: {reply}"
 
 
 def _require_pair(reply: Reply) -> str:
-    delivered = _delivered(reply)
-    key = _key(delivered)
-    certified = delivered.certificates[0].public_key()
+    answer = delivered(reply)
+    key = _key(answer)
+    certified = answer.certificates[0].public_key()
     same = spki_der(key.public_key()) == spki_der(certified)
     require(same, "the certificate is for another key than the one that came with it")
     return f"PKCS#8 with {type(key).__name__.lstrip('_')}, and its certificate"

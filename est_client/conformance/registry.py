@@ -9,6 +9,7 @@ from est_client.conformance import (
     coap_rows,
     csrattrs_rows,
     discovery_rows,
+    encrypted_key_rows,
     enroll_rows,
     generated_key_rows,
     http_rows,
@@ -37,6 +38,7 @@ _ORDER = [
         block_rows,
         reenroll_rows,
         generated_key_rows,
+        encrypted_key_rows,
         status_rows,
     )
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -13,13 +14,14 @@ from aiohttp import web
 
 from est_client.conformance import Bench, BenchLimits, Outcome, Result, all_rows, report, run
 from est_client.location import ServerLocation
+from est_protocol.key_recipients import SymmetricKey
 from est_protocol.messages import Transport
 from est_protocol.secure_channel.context import LocalCredentials
 from est_server.coaps.server import CoapsEndpoint
 from est_server.coaps.server import serve as serve_coaps
 from est_server.https import HttpsEndpoint, est_application
 from est_server.https import serve as serve_https
-from tests.behaviour.world import KEYS, LABEL, Device, World
+from tests.behaviour.world import KEYS, LABEL, SEALED_KEYS, Device, World
 
 #: Recommendations that our server does not follow, each a decision.
 NOT_FOLLOWED = {
@@ -30,6 +32,12 @@ GENERATED_KEY_ROWS = {
     Transport.HTTPS: ("SKG-04", "SKG-06", "SKG-08"),
     Transport.COAPS: ("CF-08", "CF-11", "CF-13", "CF-16"),
 }
+#: Of a device that shares a key with the server; for signatures only, then for key agreement.
+ENCRYPTED_KEY_ROWS = {
+    Transport.HTTPS: ("SKG-13", "SKG-14", "SKG-15", "SKG-18"),
+    Transport.COAPS: ("SKG-13", "SKG-14", "SKG-15", "CF-14", "CF-15"),
+}
+SHARED = SymmetricKey(b"kek 7", bytes(range(32)))
 BAD = (Outcome.FAIL, Outcome.ERROR)
 
 
@@ -54,6 +62,7 @@ async def results_of(
     transport: Transport = Transport.HTTPS,
     *,
     label: str | None = None,
+    shared_key: SymmetricKey | None = None,
     limits: BenchLimits | None = None,
 ) -> dict[str, Result]:
     async with serving(world, transport) as url:
@@ -62,6 +71,7 @@ async def results_of(
             location.with_label(label) if label else location,
             world.client_anchors,
             identity=LocalCredentials(device.key, device.chain) if device else None,
+            shared_key=shared_key,
             limits=limits or BenchLimits(seconds=50, patience=5),
         )
         results = await run(bench, all_rows(transport))
@@ -116,6 +126,32 @@ async def test_where_keys_are_generated(world: World, transport: Transport) -> N
     results = await results_of(world, device, transport, label=KEYS)
     assert set(bad(results)) <= NOT_FOLLOWED, bad(results)
     rows = GENERATED_KEY_ROWS[transport]
+    assert {id: results[id].outcome for id in rows} == dict.fromkeys(rows, Outcome.PASS)
+
+
+@pytest.mark.parametrize("transport", Transport)
+@pytest.mark.parametrize("label", [KEYS, SEALED_KEYS])
+async def test_where_keys_are_encrypted(world: World, transport: Transport, label: str) -> None:
+    device = await world.list_device("a", born=True)
+    world.known_keys.symmetric[SHARED.identifier, device.udid] = SHARED.key
+    results = await results_of(world, device, transport, label=label, shared_key=SHARED)
+    assert set(bad(results)) <= NOT_FOLLOWED, bad(results)
+    rows = (*ENCRYPTED_KEY_ROWS[transport], "SKG-19")
+    assert {id: results[id].outcome for id in rows} == dict.fromkeys(rows, Outcome.PASS)
+
+
+@pytest.mark.parametrize("transport", Transport)
+async def test_where_certificates_are_for_key_agreement(world: World, transport: Transport) -> None:
+    usual = world.service._labels[KEYS]
+    usages = frozenset({"digital_signature", "key_agreement", "key_encipherment"})
+    profile = replace(usual.profile, key_usages=usages)
+    world.service._labels[KEYS] = replace(usual, profile=profile)
+    device = await world.list_device("a", born=True)
+    results = await results_of(world, device, transport, label=KEYS)
+    assert set(bad(results)) <= NOT_FOLLOWED, bad(results)
+    rows = {*ENCRYPTED_KEY_ROWS[transport], "SKG-17"} - {"SKG-15"}
+    if transport is Transport.HTTPS:
+        rows.add("SKG-16")
     assert {id: results[id].outcome for id in rows} == dict.fromkeys(rows, Outcome.PASS)
 
 

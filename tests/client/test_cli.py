@@ -31,7 +31,7 @@ from est_protocol.keys import key_kind, spki_sha256
 from est_protocol.messages import EstRequest, EstResponse, Pending, Transport
 from est_protocol.secure_channel.policy import TlsVersion
 from tests.client.memory import MemoryConnection, MemoryServer
-from tests.pki import CLIENT_AUTH, make_ca, make_key, make_leaf, make_server
+from tests.pki import CLIENT_AUTH, make_ca, make_key, make_leaf, make_name, make_server
 
 ROOT = make_ca("root")
 CA = make_ca("issuing", ROOT)
@@ -183,6 +183,24 @@ def test_reenroll_repeats_the_names(run: Run) -> None:
     [(connection, csr)] = run.server.enrollments
     assert connection.client.certificate == old
     assert csr.subject_alt_names == (x509.DNSName("pump7.example"),)
+
+
+@pytest.mark.conformance("SE-08")
+def test_enroll_asks_for_another_name_than_the_certificates(run: Run) -> None:
+    run.put_identity()
+    arguments = ("--key", "device.key", "--cert", "device.pem", "--new-key", "new.key")
+    wish = ("--change-names", "--subject", "CN=pump 8", "--alt-name", "dns:pump8.example")
+    assert run("enroll", *arguments, *wish) == 0
+    [(_, csr)] = run.server.enrollments
+    [old, _] = run.certificates("device.pem")
+    assert csr.subject == old.subject
+    assert csr.wanted_names == (make_name("pump 8"), (x509.DNSName("pump8.example"),))
+
+
+def test_enroll_has_no_other_name_to_ask_for(run: Run) -> None:
+    run.put_identity()
+    assert run("enroll", "--key", "device.key", "--cert", "device.pem", "--change-names") == 2
+    assert not run.server.enrollments
 
 
 def test_reenroll_for_a_new_key(run: Run) -> None:

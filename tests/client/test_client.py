@@ -18,6 +18,8 @@ from est_client.retry import RetryPolicy
 from est_client.self_signed import udid_name
 from est_client.trust import TrustDatabase
 from est_protocol.credentials import AnchorSet
+from est_protocol.csr_attributes import NameAttributeTemplate
+from est_protocol.csr_wishes import CsrWishes
 from est_protocol.errors import (
     CertificateRejected,
     ChannelClosed,
@@ -727,3 +729,39 @@ async def test_a_renewal_asks_for_another_name_beside_the_current_ones() -> None
     assert {(csr.subject, csr.subject_alt_names) for csr in csrs} == {(make_name("pump"), names)}
     wanted = [(new, names), (make_name("pump"), new_names), (make_name("pump"), names)]
     assert [csr.wanted_names for csr in csrs] == wanted
+
+
+@pytest.mark.conformance("SE-08")
+@pytest.mark.parametrize(
+    "follow", [False, CsrWishes(subject=((NameAttributeTemplate("2.5.4.3", None),),))]
+)
+async def test_a_first_enrollment_asks_for_another_name_than_the_birth_certificates(
+    follow: bool | CsrWishes,
+) -> None:
+    names = (x509.DNSName("born.example"),)
+    birth = make_leaf(make_ca("manufacturer"), "born", usage=CLIENT_AUTH, names=names)
+    server = MemoryServer(CA, make_server(CA))
+    new, new_names = make_name("new"), (x509.DNSName("new.example"),)
+    async with EstClient(server, trust=TRUST, identity=birth) as client:
+        await client.simpleenroll(
+            key=make_key("fresh"),
+            subject=new,
+            subject_alt_names=new_names,
+            change_names=True,
+            follow_csr_attributes=follow,
+        )
+    [(_, csr)] = server.enrollments
+    assert csr.proves_possession()
+    assert (csr.subject, csr.subject_alt_names) == (make_name("born"), names)
+    assert csr.wanted_names == (new, new_names)
+
+
+async def test_names_are_changed_from_those_of_a_certificate_to_others() -> None:
+    server = MemoryServer(CA, make_server(CA))
+    birth = make_leaf(make_ca("manufacturer"), "born", usage=CLIENT_AUTH)
+    bare = LocalCredentials(make_key("bare"), ())
+    for identity, subject in ((birth, None), (bare, make_name("new"))):
+        async with EstClient(server, trust=TRUST, identity=identity) as client:
+            with pytest.raises(ConfigurationError):
+                await client.simpleenroll(subject=subject, change_names=True)
+    assert not server.enrollments

@@ -219,6 +219,31 @@ async def test_a_pending_request_goes_on_after_a_restart(
     assert await FileKeyStore(tmp_path).pending_request() is None
 
 
+@pytest.mark.conformance("STAT-02", "SE-08")
+async def test_a_pending_request_for_another_name_goes_on_after_a_restart(
+    server: MemoryServer, tmp_path: Path
+) -> None:
+    clock = Clock()
+    birth = make_leaf(make_ca("manufacturer"), "device", usage=CLIENT_AUTH)
+    server.handlers = [later]
+    async with EstClient(server, trust=TRUST) as client:
+        with pytest.raises(StillPending):
+            await enroll_device(
+                client,
+                FileKeyStore(tmp_path),
+                birth=birth,
+                subject=make_name("pump"),
+                change_names=True,
+                wait=clock.waiting(),
+            )
+        clock.time += timedelta(seconds=60)
+        store = FileKeyStore(tmp_path)
+        await enroll_device(client, store, birth=birth, wait=clock.waiting())
+    csrs = [csr for _, csr in server.enrollments]
+    assert [csr.subject for csr in csrs] == [make_name("device")] * 2
+    assert [csr.wanted_names for csr in csrs] == [(make_name("pump"), ())] * 2
+
+
 @pytest.mark.conformance("STAT-02")
 async def test_who_has_the_time_waits_what_is_left(server: MemoryServer, tmp_path: Path) -> None:
     clock = Clock()

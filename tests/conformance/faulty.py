@@ -12,15 +12,16 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding, pkcs7
 
-from est_protocol import base64_body, certs_only
+from est_protocol import base64_body, certs_only, key_delivery, multipart_mixed
 from est_protocol.credentials import AnchorSet, PeerCredentials
 from est_protocol.csr_attributes import EXTENSION_REQUEST, CsrAttribute, CsrAttributes
-from est_protocol.errors import MessageError
+from est_protocol.errors import MessageError, RequestRefused
 from est_protocol.pkcs10 import CertificationRequest
 from est_protocol.secure_channel.context import TrustAnchors
 from est_protocol.secure_channel.stream import PEER_CREDENTIALS
 from est_server.https import HttpsEndpoint
 from est_server.https import serve as serve_https
+from tests.conformance.faulty_keys import FaultyKeys
 from tests.pki import make_ca, make_key, make_server
 
 ROOT = make_ca("conformance root")
@@ -64,6 +65,8 @@ class FaultyServer:
             return self._cacerts(http)
         if path == "csrattrs" and self.fault.startswith("csrattrs"):
             return self._csrattrs()
+        if path == "serverkeygen" and self.fault.startswith("keys"):
+            return await self._serverkeygen(await http.read(), peer)
         if path not in ("simpleenroll", "simplereenroll"):
             raise Refusal(404)
         if http.method == "GET" and self.fault == "enrolls on GET":
@@ -141,6 +144,19 @@ class FaultyServer:
         issued = self._issue(csr)
         bag = [issued, CA.certificate] if self.fault == "answers with the chain" else [issued]
         return self._respond(certs_only.encode(bag))
+
+    async def _serverkeygen(self, body: bytes, peer: PeerCredentials) -> web.Response:
+        if not peer.is_verified:
+            raise Refusal(403)
+        try:
+            answer = await FaultyKeys(CA, self.fault).answer(base64_body.decode(body), peer)
+        except (MessageError, RequestRefused) as error:
+            raise Refusal(400, str(error)) from error
+        media_type, octets = key_delivery.to_multipart_mixed(answer)
+        if self.fault == "keys in three parts":
+            parts = multipart_mixed.decode(media_type, octets)
+            media_type, octets = multipart_mixed.encode([*parts, parts[1]])
+        return web.Response(body=octets, headers={"Content-Type": str(media_type)})
 
     def _require_linked(self, csr: CertificationRequest, peer: PeerCredentials) -> None:
         text, binding = csr.challenges.challenge_password, peer.channel_binding

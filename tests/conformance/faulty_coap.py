@@ -24,6 +24,7 @@ from est_protocol.secure_channel.udp import udp_transport
 from est_server.coaps.site import EstSite
 from tests.client.memory import issue
 from tests.conformance.faulty import CA, ROOT
+from tests.conformance.faulty_keys import FaultyKeys
 from tests.pki import make_server
 
 
@@ -37,7 +38,8 @@ class GrantingService:
 
     def operations(self, label: str | None) -> tuple[Operation, ...]:
         """What is served."""
-        return (Operation.CACERTS, Operation.SIMPLEENROLL, Operation.SIMPLEREENROLL)
+        keys = (Operation.SERVERKEYGEN,) if self._fault.startswith("keys") else ()
+        return (Operation.CACERTS, Operation.SIMPLEENROLL, Operation.SIMPLEREENROLL, *keys)
 
     async def respond(self, request: EstRequest, peer: PeerCredentials) -> EstResponse:
         """Answer as an EST server would."""
@@ -46,6 +48,8 @@ class GrantingService:
         if request.operation is Operation.CACERTS:
             return CertificatesResponse((CA.certificate, ROOT.certificate))
         try:
+            if request.operation is Operation.SERVERKEYGEN:
+                return await FaultyKeys(CA, self._fault).answer(request.body, peer)
             return CertificatesResponse((issue(CA, CertificationRequest.decode(request.body)),))
         except MessageError as error:
             raise RequestRefused(RefusalReason.MALFORMED_CSR, str(error)) from error
@@ -76,6 +80,8 @@ class FaultySite(EstSite):
             request.bad_option = None
         if self._fault == "ignores Accept":
             request.opt.accept = None
+        if self._fault == "keys at one place" and path[-1] == "skc":
+            request.opt.uri_path = (*path[:-1], "skg")
         answer = await super().respond(request)
         if self._fault == "forgets messages and blocks":
             block1 = request.opt.block1
@@ -98,6 +104,12 @@ class FaultySite(EstSite):
             answer.opt.block1 = None
         if self._fault == "answers in base64" and path[-1] == "crts" and answer.payload:
             answer.payload = b"MII" + answer.payload[3:]
+        if (
+            self._fault == "keys in no multipart"
+            and path[-1] == "skg"
+            and answer.code.is_successful()
+        ):
+            answer.opt.content_format = 284
         if self._fault == "answers 287 unasked" and path[-1] == "crts":
             answer.opt.content_format = 287
         return answer

@@ -8,10 +8,12 @@ import pytest
 from est_client.conformance import Bench, BenchLimits, Outcome, Result, all_rows, run
 from est_client.location import ServerLocation
 from est_protocol.credentials import AnchorSet
+from est_protocol.key_recipients import SymmetricKey
 from est_protocol.messages import Transport
 from est_protocol.secure_channel.context import LocalCredentials, TrustAnchors
 from tests.conformance.faulty import DEVICE_KEY, ROOT, serving
 from tests.conformance.faulty_coap import serving_coaps
+from tests.conformance.faulty_keys import SHARED
 
 FAULTS = [
     ("serves reserved labels", "HTTP-05"),
@@ -67,6 +69,32 @@ COAP_FAULTS = [
     ("calls gaps bad", "BW-09"),
     ("changes its mind", "BW-12"),
 ]
+#: Rows about generated keys: the fault, the row, and the server that does it right.
+KEY_FAULTS = [
+    ("keys for signed requests", "SKG-04", "keys"),
+    ("keys in three parts", "SKG-06", "keys"),
+    ("keys of another certificate", "SKG-08", "keys"),
+    ("keys rather in the clear", "SKG-13", "keys"),
+    ("keys signed by nobody", "SKG-14", "keys"),
+    ("keys never encrypted", "SKG-14", "keys"),
+    ("keys numbered wrongly", "SKG-15", "keys"),
+    ("keys numbered wrongly", "SKG-16", "keys"),
+    ("keys labelled wrongly", "SKG-18", "keys"),
+    ("keys for signatures encrypted", "SKG-19", "keys for signatures"),
+]
+COAP_KEY_FAULTS = [
+    ("keys rather in the clear", "SKG-13", "keys"),
+    ("keys never encrypted", "SKG-14", "keys"),
+    ("keys for signatures encrypted", "SKG-19", "keys for signatures"),
+    ("keys in no multipart", "CF-08", "keys"),
+    ("keys at one place", "CF-11", "keys"),
+    ("keys of another certificate", "CF-13", "keys"),
+    ("keys in the clear only", "CF-14", "keys"),
+    ("keys never encrypted", "CF-15", "keys"),
+    ("keys for signed requests", "CF-16", "keys"),
+]
+#: Without a key that is shared, for the certificate's.
+KEY_AGREEMENT_FAULTS = [("keys numbered wrongly", "SKG-17"), ("keys signed by nobody", "SKG-14")]
 #: Rows about all answers of a run, with the rows that have such answers given.
 AFTERWARDS = [
     ("says Content-Transfer-Encoding", "HTTP-13", "CA-01"),
@@ -77,7 +105,10 @@ AFTERWARDS = [
 
 
 async def outcomes(
-    fault: str, *ids: str, transport: Transport = Transport.HTTPS
+    fault: str,
+    *ids: str,
+    transport: Transport = Transport.HTTPS,
+    shared_key: SymmetricKey | None = SHARED,
 ) -> dict[str, Result]:
     serve = serving if transport is Transport.HTTPS else serving_coaps
     async with serve(fault) as url:
@@ -85,6 +116,7 @@ async def outcomes(
             ServerLocation.parse(url),
             TrustAnchors({AnchorSet.EXPLICIT: (ROOT.certificate,)}),
             identity=LocalCredentials(DEVICE_KEY, ()),
+            shared_key=shared_key,
             limits=BenchLimits(seconds=30, patience=5),
         )
         rows = [row for row in all_rows(transport) if row.id in ids]
@@ -105,6 +137,28 @@ async def test_row_about_coap_fails_for_its_fault_alone(fault: str, row: str) ->
     right = (await outcomes("", row, transport=Transport.COAPS))[row]
     assert right.outcome is Outcome.PASS, right.evidence
     wrong = (await outcomes(fault, row, transport=Transport.COAPS))[row]
+    assert wrong.outcome is Outcome.FAIL, wrong.evidence
+
+
+@pytest.mark.parametrize(
+    ("transport", "fault", "row", "good"),
+    [(Transport.HTTPS, *case) for case in KEY_FAULTS]
+    + [(Transport.COAPS, *case) for case in COAP_KEY_FAULTS],
+)
+async def test_row_about_generated_keys_fails_for_its_fault_alone(
+    transport: Transport, fault: str, row: str, good: str
+) -> None:
+    right = (await outcomes(good, row, transport=transport))[row]
+    assert right.outcome is Outcome.PASS, right.evidence
+    wrong = (await outcomes(fault, row, transport=transport))[row]
+    assert wrong.outcome is Outcome.FAIL, wrong.evidence
+
+
+@pytest.mark.parametrize(("fault", "row"), KEY_AGREEMENT_FAULTS)
+async def test_row_about_key_agreement_fails_for_its_fault_alone(fault: str, row: str) -> None:
+    right = (await outcomes("keys", row, shared_key=None))[row]
+    assert right.outcome is Outcome.PASS, right.evidence
+    wrong = (await outcomes(fault, row, shared_key=None))[row]
     assert wrong.outcome is Outcome.FAIL, wrong.evidence
 
 
