@@ -143,6 +143,8 @@ class RefusalReason(StrEnum):
     UNKNOWN_DEVICE = "unknown-device"
     DEVICE_NOT_ACTIVE = "device-not-active"
     ALREADY_CLAIMED = "already-claimed"
+    QUOTA_EXCEEDED = "quota-exceeded"
+    APPROVAL_DENIED = "approval-denied"
     IDENTITY_MISMATCH = "identity-mismatch"
     NOT_AUTHORIZED = "not-authorized"
     AUTHORIZER_UNAVAILABLE = "authorizer-unavailable"
@@ -158,6 +160,7 @@ _UNAUTHORIZED = Status(401, (4, 1))
 _FORBIDDEN = Status(403, (4, 3))
 _NOT_FOUND = Status(404, (4, 4))
 _SERVER_ERROR = Status(500, (5, 0))
+_TOO_MANY = Status(429, (4, 29))
 _UNAVAILABLE = Status(503, (5, 3))
 
 #: RFC 9148 section 4.5 pairs the codes; RFC 8075 section 7 supplies what it leaves out.
@@ -187,7 +190,7 @@ STATUS: dict[RefusalReason, Status] = {
     # 401 exactly if it carries one; CoAP's 4.01 promises nothing.
     RefusalReason.AUTHENTICATION_REQUIRED: Status(403, (4, 1)),
     RefusalReason.CREDENTIALS_WRONG: _FORBIDDEN,
-    RefusalReason.TOO_MANY_ATTEMPTS: Status(429, (4, 29)),
+    RefusalReason.TOO_MANY_ATTEMPTS: _TOO_MANY,
     RefusalReason.SECRET_USED_UP: _FORBIDDEN,
     RefusalReason.CERTIFICATE_NOT_TRUSTED: _FORBIDDEN,
     RefusalReason.CERTIFICATE_EXPIRED: _FORBIDDEN,
@@ -197,6 +200,9 @@ STATUS: dict[RefusalReason, Status] = {
     RefusalReason.UNKNOWN_DEVICE: _FORBIDDEN,
     RefusalReason.DEVICE_NOT_ACTIVE: _FORBIDDEN,
     RefusalReason.ALREADY_CLAIMED: _FORBIDDEN,
+    # Where it makes sense to come again, 429; see RequestRefused.status.
+    RefusalReason.QUOTA_EXCEEDED: _FORBIDDEN,
+    RefusalReason.APPROVAL_DENIED: _FORBIDDEN,
     RefusalReason.IDENTITY_MISMATCH: _FORBIDDEN,
     RefusalReason.NOT_AUTHORIZED: _FORBIDDEN,
     RefusalReason.AUTHORIZER_UNAVAILABLE: _UNAVAILABLE,
@@ -242,6 +248,8 @@ class RequestRefused(EstError):
     @property
     def status(self) -> Status:
         """The HTTP and CoAP status of this refusal."""
+        if self.reason is RefusalReason.QUOTA_EXCEEDED and self.retry_after is not None:
+            return _TOO_MANY
         status = STATUS[self.reason]
         return status._replace(http=_UNAUTHORIZED.http) if self.challenges else status
 

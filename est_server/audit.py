@@ -32,6 +32,8 @@ _WORTH_RECORDING = frozenset(
         RefusalReason.UNKNOWN_DEVICE,
         RefusalReason.DEVICE_NOT_ACTIVE,
         RefusalReason.ALREADY_CLAIMED,
+        RefusalReason.QUOTA_EXCEEDED,
+        RefusalReason.APPROVAL_DENIED,
         RefusalReason.IDENTITY_MISMATCH,
         RefusalReason.KEY_NOT_ALLOWED,
         RefusalReason.KEY_COMPROMISED,

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import importlib
 import inspect
+from collections.abc import Callable, Sequence
 
 from est_protocol.errors import ConfigurationError
+from est_server.approvals import ApprovalTerms
 from est_server.authorization.combinators import all_of, first_of
 from est_server.authorization.device_list import DeviceListAuthorizer
+from est_server.authorization.manual_approval import KeyHolders, ManualApproval
 from est_server.config.settings import Combination, LabelSettings
 from est_server.interfaces import Authorizer, DeviceRegistry
 from est_server.label_users import HTTP_USER, ONE_TIME_SECRET, LabelUsers
+from est_server.quotas import DeviceQuotas
 
 DEVICE_LIST = "device-list"
+APPROVAL = "approval"
 
 
 def make_authorizer(
@@ -29,10 +34,41 @@ def make_authorizer(
             f'none is named, and there is no default; ["{DEVICE_LIST}"] grants to the devices of '
             "imported lists"
         )
-    named = [_make_one(name, settings, registry, users) for name in settings.authorizers]
-    if len(named) == 1:
-        return named[0]
-    return (all_of if settings.combination is Combination.ALL_OF else first_of)(*named)
+    _require_heeded(settings)
+    if settings.combination is Combination.FIRST_OF:
+        return _combined(first_of, settings.authorizers, settings, registry, users)
+    others = [name for name in settings.authorizers if name != APPROVAL]
+    if not others:
+        return _make_one(APPROVAL, settings, registry, users)
+    together = _combined(all_of, others, settings, registry, users)
+    if APPROVAL not in settings.authorizers:
+        return together
+    return ManualApproval(together, settings.approval)
+
+
+def _require_heeded(settings: LabelSettings) -> None:
+    """Check that no bound was set that nobody heeds.
+
+    :raises ConfigurationError: one was.
+    """
+    heeding = {
+        "quotas": (DEVICE_LIST, settings.quotas != DeviceQuotas()),
+        "approval": (APPROVAL, settings.approval != ApprovalTerms()),
+    }
+    for table, (name, is_set) in heeding.items():
+        if is_set and name not in settings.authorizers:
+            raise ConfigurationError(f"{table} is set, but {name} is not among them")
+
+
+def _combined(
+    combine: Callable[..., Authorizer],
+    names: Sequence[str],
+    settings: LabelSettings,
+    registry: DeviceRegistry,
+    users: LabelUsers,
+) -> Authorizer:
+    made = [_make_one(name, settings, registry, users) for name in names]
+    return combine(*made) if len(made) > 1 else made[0]
 
 
 def _make_one(
@@ -46,7 +82,10 @@ def _make_one(
             bare_keys=proof.bare_keys,
             expired_birth_certificates=proof.expired_birth_certificates,
             owners=settings.allowed_owners,
+            quotas=settings.quotas,
         )
+    if name == APPROVAL:
+        return ManualApproval(KeyHolders(registry), settings.approval)
     if name == ONE_TIME_SECRET:
         return users.secrets_authorizer()
     if name == HTTP_USER:
@@ -54,7 +93,8 @@ def _make_one(
     if ":" in name:
         return _import(name)
     raise ConfigurationError(
-        f"no authorizer {name!r}: neither {DEVICE_LIST}, {ONE_TIME_SECRET}, {HTTP_USER} nor "
+        f"no authorizer {name!r}: neither {DEVICE_LIST}, {ONE_TIME_SECRET}, {HTTP_USER}, "
+        f"{APPROVAL} nor "
         "module:function"
     )
 

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 from est_protocol.errors import ConfigurationError, EstError
 from est_server.commands import (
+    approvals,
     ca,
     certificates,
     devices,
@@ -37,7 +38,19 @@ def make_parser() -> OneLineParser:
     )
     add_debug(parser)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for module in (init, serve, explain, ca, devices, certificates, secrets, store, trust, ra):
+    for module in (
+        init,
+        serve,
+        explain,
+        ca,
+        devices,
+        certificates,
+        approvals,
+        secrets,
+        store,
+        trust,
+        ra,
+    ):
         module.add_to(commands)
     return parser
 

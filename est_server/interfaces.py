@@ -30,6 +30,7 @@ from est_protocol.keys import PublicKey
 from est_protocol.messages import EstRequest, EstResponse, Pending, Transport
 from est_protocol.operations import Operation
 from est_protocol.pkcs10 import CertificationRequest
+from est_server.approvals import ApprovalTerms
 from est_server.device_records import (
     AddOutcome,
     Device,
@@ -50,6 +51,7 @@ from est_server.ledger_records import (
 from est_server.legacy_forms import NO_LEGACY_FORMS, LegacyForms
 from est_server.life_cycle import DeviceChange, DeviceOrder, HistoryEntry
 from est_server.profiles import CertificateProfile
+from est_server.quotas import Quota
 from est_server.registration import RegistrationAuthority, RegistrationAuthorityPolicy
 from est_server.revocations import RevocationReason
 from est_server.user_credentials import CredentialsVerifier, HttpAuthentication, VerifiedUser
@@ -148,6 +150,8 @@ class IssuanceGrant:
     :param key_sha256: if set, only a CSR for the key with this SPKI hash may be answered.
     :param reasons: why it was granted, in words for the audit trail.
     :param secret: number of the one-time secret that a first enrollment uses up one use of.
+    :param quotas: what a first enrollment counts against.
+    :param approval: a first enrollment waits for an operator's approval, on these terms.
     """
 
     device: str
@@ -157,6 +161,8 @@ class IssuanceGrant:
     key_sha256: bytes | None = None
     reasons: tuple[str, ...] = ()
     secret: int | None = None
+    quotas: tuple[Quota, ...] = ()
+    approval: ApprovalTerms | None = None
 
 
 class Authorizer(Protocol):
@@ -256,7 +262,7 @@ class EnrollmentLedger(Protocol):
     ``STORE_UNAVAILABLE`` while the store cannot be reached.
     """
 
-    async def begin(self, intent: EnrollmentIntent) -> IssuanceTicket | IssuedCertificate:
+    async def begin(self, intent: EnrollmentIntent) -> IssuanceTicket | IssuedCertificate | Pending:
         """Record the intent and take what it needs, in one transaction. In this order:
 
         1. A device that the registry lists must be in a state that may enroll, and the device
@@ -284,11 +290,17 @@ class EnrollmentLedger(Protocol):
            request gets supersedes it: still one claim, one active certificate.
         6. Another issuance for (device, label) is being worked on: refused with ``TRY_LATER``.
         7. Where the claim is taken, ``secret`` must be there, not expired, and have a use left,
-           which is taken with it; else refused with ``SECRET_USED_UP``.
+           which is taken with it; else refused with ``SECRET_USED_UP``. Every one of ``quotas``
+           must have one left, which is taken with it too; else refused with ``QUOTA_EXCEEDED``.
+        8. Where the claim is taken and ``approval`` is needed, an operator must have approved the
+           same request, and the approval is used up with it; else refused with
+           ``APPROVAL_DENIED``. Where nobody has decided the answer is
+           :class:`~est_protocol.messages.Pending`, the request is in the queue, and nothing else
+           is recorded or taken.
         """
         ...
 
-    async def preview(self, intent: EnrollmentIntent) -> IssuedCertificate | None:
+    async def preview(self, intent: EnrollmentIntent) -> IssuedCertificate | Pending | None:
         """What ``begin`` would answer at this moment, with the same refusals; nothing is taken
         and nothing recorded.
 
@@ -312,7 +324,8 @@ class EnrollmentLedger(Protocol):
         ...
 
     async def abandon(self, ticket: IssuanceTicket, *, reason: str, now: datetime) -> None:
-        """Record that nothing was issued, and give back what the intent took: claim, secret.
+        """Record that nothing was issued, and give back what the intent took: claim, secret,
+        quotas, approval.
 
         Without effect on a ticket that was completed, abandoned or taken over.
         """
@@ -394,6 +407,7 @@ class LedgerAdministration(Protocol):
     ) -> bool:
         """Let a device make a first enrollment under ``label`` again; whether it had a claim.
 
+        What the claim counted against quotas is given back.
         An attempt that is under way is abandoned. The certificate that the device has stays
         active until the next one supersedes it.
         """

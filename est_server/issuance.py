@@ -80,6 +80,8 @@ class Issuance:
                 begun = await self._ledger.begin(decision.intent)
                 if isinstance(begun, IssuedCertificate):
                     return _repeated(decision, begun)
+                if isinstance(begun, Pending):
+                    return Outcome("pending", None, begun)
                 made = await self._make(decision, begun)
                 if isinstance(made, Pending):
                     return Outcome("pending", None, made)

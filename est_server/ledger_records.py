@@ -10,6 +10,8 @@ from cryptography import x509
 
 from est_protocol.messages import Transport
 from est_protocol.operations import Operation
+from est_server.approvals import ApprovalTerms
+from est_server.quotas import Quota
 
 
 class CertificateState(StrEnum):
@@ -66,6 +68,8 @@ class EnrollmentIntent:
     :param lost_since: for ``SERVERKEYGEN``, how long ago an answer to the same request may have
         been given for this one to be its retry; see :meth:`EnrollmentLedger.begin`.
     :param secret: number of the one-time secret that it uses up one use of.
+    :param quotas: what it counts against.
+    :param approval: what holds while it waits for an operator's approval; ``None``: it needs none.
     :param client_certificate: SHA-256 of the certificate that the client presented, whoever
         issued it; ``None`` if there was none.
     :param client_keys: SPKI hashes of the keys that the client, and the device behind it, proved
@@ -85,6 +89,8 @@ class EnrollmentIntent:
     requested_at: datetime
     lost_since: datetime | None = None
     secret: int | None = None
+    quotas: tuple[Quota, ...] = ()
+    approval: ApprovalTerms | None = None
     client_certificate: bytes | None = None
     client_keys: frozenset[bytes] = frozenset()
     owners: frozenset[str] | None = None

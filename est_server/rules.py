@@ -379,6 +379,8 @@ def intent_of(
         reasons=(*grant.reasons, *([f"through {authority.name}"] if authority else ())),
         requested_at=exchange.received_at,
         secret=None if renewed else grant.secret,
+        quotas=() if renewed else grant.quotas,
+        approval=None if renewed else grant.approval,
         lost_since=_lost_since(exchange),
         client_certificate=exchange.peer.certificate_sha256,
         client_keys=frozenset(key for key in (known, exchange.peer.key_sha256) if key is not None),

@@ -193,7 +193,10 @@ class EnrollmentService:
             if isinstance(decision, Pending):
                 return Preview(pending=decision)
             try:
-                return Preview(decision, repeats=await self._ledger.preview(decision.intent))
+                begun = await self._ledger.preview(decision.intent)
+                if isinstance(begun, Pending):
+                    return Preview(decision, pending=begun)
+                return Preview(decision, repeats=begun)
             except RequestRefused as refused:
                 refused.device = refused.device or decision.grant.device
                 return Preview(decision, refused=refused)

@@ -8,6 +8,7 @@ from datetime import timedelta
 from est_protocol.errors import ConfigurationError, RefusalReason, RequestRefused
 from est_protocol.messages import Pending
 from est_server.interfaces import Authorizer, ClientIdentity, EnrollmentRequest, IssuanceGrant
+from est_server.quotas import merged as merged_quotas
 
 #: Refusals from the least to the most telling; what is not named here tells more than these.
 _LEAST_TELLING = (
@@ -23,7 +24,8 @@ def all_of(*authorizers: Authorizer) -> Authorizer:
 
     They are asked in order; the first that refuses, or says "not yet", has spoken for all. They
     must grant to the same device. The names are those of the first, the validity is the shortest,
-    and a key that one of them insists on is insisted on.
+    a key that one of them insists on is insisted on, what one of them counts is counted, and the
+    approval that one of them wants is wanted, on the terms of the first that does.
 
     :raises ConfigurationError: there are none.
     """
@@ -100,6 +102,8 @@ def _merge(one: IssuanceGrant, other: IssuanceGrant) -> IssuanceGrant:
     return replace(
         one,
         secret=secrets.pop() if secrets else None,
+        quotas=merged_quotas(one.quotas + other.quotas),
+        approval=one.approval or other.approval,
         validity=_shortest(one.validity, other.validity),
         key_sha256=keys.pop() if keys else None,
         reasons=one.reasons + other.reasons,

@@ -8,6 +8,8 @@ that one is refused and shows the theft.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from est_protocol.credentials import AnchorSet, PeerCredentials
 from est_protocol.errors import RefusalReason, RequestRefused
 from est_protocol.operations import Operation
@@ -15,6 +17,7 @@ from est_server.authorization.names import grant_for_device
 from est_server.device_records import Device
 from est_server.interfaces import ClientIdentity, DeviceRegistry, EnrollmentRequest, IssuanceGrant
 from est_server.profiles import OperationalKey
+from est_server.quotas import DeviceQuotas, Quota
 
 
 class DeviceListAuthorizer:
@@ -40,6 +43,7 @@ class DeviceListAuthorizer:
         expired (RFC 9148 section 3 allows it, since devices can lie in store for years).
     :param owners: whose devices are granted anything; ``None`` for everybody's. Which labels a
         device may use is also in its list, see :meth:`~est_server.device_records.Device.may_use`.
+    :param quotas: how many devices of an owner, or of a list, may make their first enrollment.
     """
 
     def __init__(
@@ -50,12 +54,15 @@ class DeviceListAuthorizer:
         bare_keys: bool = True,
         expired_birth_certificates: bool = False,
         owners: frozenset[str] | None = None,
+        quotas: DeviceQuotas | None = None,
     ) -> None:
         self._registry = registry
         self._birth_certificates = birth_certificates
         self._bare_keys = bare_keys
         self._expired_birth_certificates = expired_birth_certificates
         self._owners = owners
+        self._quotas = quotas or DeviceQuotas()
+        self._list_ids: dict[int, str] = {}
 
     async def __call__(
         self, request: EnrollmentRequest, client: ClientIdentity, /
@@ -85,12 +92,18 @@ class DeviceListAuthorizer:
     async def _first_enrollment(
         self, request: EnrollmentRequest, client: ClientIdentity
     ) -> IssuanceGrant:
-        credentials = client.credentials
         device = await self._find(request, client)
         if device is None:
             raise _why_unknown(client, request)
         self._require_usable(request, device)
         await self._require_key_is_not_anothers(request, device)
+        grant = self._grant_to(device, request, client)
+        return replace(grant, quotas=await self._quotas_of(device, request.label))
+
+    def _grant_to(
+        self, device: Device, request: EnrollmentRequest, client: ClientIdentity
+    ) -> IssuanceGrant:
+        credentials = client.credentials
         if client.issued is not None:
             return self._grant(request, device, OperationalKey.ANY, "operational certificate")
         if self._has_birth_certificate(credentials):
@@ -103,6 +116,17 @@ class DeviceListAuthorizer:
                 device=device.udid,
             )
         return self._grant(request, device, OperationalKey.LISTED, "listed key")
+
+    async def _quotas_of(self, device: Device, label: str | None) -> tuple[Quota, ...]:
+        list_id = None
+        if self._quotas.lists and device.list_number is not None:
+            list_id = self._list_ids.get(device.list_number)
+            if list_id is None:
+                # What a list is called never changes, but there may be a new one.
+                lists = await self._registry.lists()
+                self._list_ids = {known.number: known.description.list_id for known in lists}
+                list_id = self._list_ids[device.list_number]
+        return self._quotas.of_device(label, device.owner, list_id)
 
     async def _find(self, request: EnrollmentRequest, client: ClientIdentity) -> Device | None:
         """Where there is a client certificate, it alone says who the client is; a CSR for a key

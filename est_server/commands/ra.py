@@ -23,7 +23,7 @@ from est_server.authorities.local import LocalAuthority
 from est_server.commands.options import OneLineParser, add_command
 from est_server.config import ServerConfig, load_config
 from est_server.interfaces import IssuanceOrder
-from est_server.ledger_records import EnrollmentIntent, IssuedCertificate
+from est_server.ledger_records import EnrollmentIntent, IssuanceTicket, IssuedCertificate
 from est_server.private_files import write_new
 from est_server.profiles import CertificateProfile
 from est_server.rules import order_id
@@ -167,6 +167,7 @@ async def _issue_once(
             raise
         if isinstance(begun, IssuedCertificate):
             return begun.certificate
+        assert isinstance(begun, IssuanceTicket), "nothing about this intent needs approval"
         try:
             certificate = await authority.issue(order)
         except BaseException as error:

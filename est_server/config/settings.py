@@ -17,6 +17,7 @@ from est_protocol.errors import ConfigurationError
 from est_protocol.http_authentication import DigestAlgorithm
 from est_protocol.secure_channel.policy import DtlsPolicy, TlsPolicy
 from est_server.alarms import AlarmLimits
+from est_server.approvals import ApprovalTerms
 from est_server.coaps.limits import CoapsLimits
 from est_server.config.csr_attributes import CsrAttributesSettings
 from est_server.config.proxy import ProxySettings
@@ -26,6 +27,7 @@ from est_server.devices.list_format import ListLimits
 from est_server.https import HttpsLimits, PlainHttpLimits
 from est_server.legacy_forms import NO_LEGACY_FORMS, LegacyForms
 from est_server.profiles import CertificateProfile
+from est_server.quotas import DeviceQuotas
 from est_server.revocation.publisher import CrlSchedule
 from est_server.stores.opening import Location
 from est_server.stores.options import StoreOptions
@@ -143,7 +145,9 @@ class LabelSettings:
     :param authorizers: who decides; there is no default, and a label without one keeps the
         server from starting. ``device-list`` grants to the devices of imported lists;
         ``one-time-secret`` grants for the secrets of ``est-server secrets``; ``http-user`` grants
-        to the users in ``http_users``;
+        to the users in ``http_users``; ``approval`` has an operator look at each first enrollment:
+        with ``all-of`` at those that the others grant, alone or with ``first-of`` at those of
+        anybody who proves to hold a key;
         ``package.module:function`` is an ``async def`` of your own, in an installed package.
     :param combination: what several authorizers decide together: ``all-of`` them have to grant,
         or the ``first-of`` them that grants decides.
@@ -161,6 +165,8 @@ class LabelSettings:
     :param owners: whose devices may have certificates of this label; without it, everybody's.
         A device's owner is its attribute ``owner`` in the list, or who it was transferred to.
     :param device_list: what ``device-list`` takes for proof.
+    :param quotas: how many devices ``device-list`` grants to.
+    :param approval: what holds for requests that wait for ``approval``.
     :param csr_attributes: what CSRs should have in them.
     :param server_key_generation: keys that the server makes; without this table, none.
     :param registration_authorities: who may enroll on behalf of devices; without this table,
@@ -179,6 +185,8 @@ class LabelSettings:
     unlisted_devices: bool = False
     owners: tuple[str, ...] | None = None
     device_list: DeviceListSettings = field(default_factory=DeviceListSettings)
+    quotas: DeviceQuotas = field(default_factory=DeviceQuotas)
+    approval: ApprovalTerms = field(default_factory=ApprovalTerms)
     csr_attributes: CsrAttributesSettings = field(default_factory=CsrAttributesSettings)
     legacy: LegacyForms = NO_LEGACY_FORMS
     profile: CertificateProfile = field(default_factory=CertificateProfile)

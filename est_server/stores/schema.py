@@ -278,6 +278,53 @@ CREATE TABLE list_seals (
 ) STRICT
 """
 
+#: A ``length`` of 0 is for what is counted without a window.
+_QUOTA_COUNTS = """
+CREATE TABLE quota_counts (
+    name   TEXT NOT NULL,
+    length INTEGER NOT NULL,
+    start  INTEGER NOT NULL,
+    taken  INTEGER NOT NULL CHECK (taken >= 0),
+    PRIMARY KEY (name, length, start)
+) STRICT, WITHOUT ROWID
+"""
+
+#: Who took what is counted, as long as it can be given back.
+_QUOTA_USES = """
+CREATE TABLE quota_uses (
+    issuance INTEGER NOT NULL REFERENCES issuances (number),
+    name     TEXT NOT NULL,
+    length   INTEGER NOT NULL,
+    start    INTEGER NOT NULL,
+    PRIMARY KEY (issuance, name, length)
+) STRICT, WITHOUT ROWID
+"""
+
+_APPROVALS = """
+CREATE TABLE approvals (
+    number      INTEGER PRIMARY KEY AUTOINCREMENT,
+    request_key BLOB NOT NULL CHECK (length(request_key) = 32),
+    operation   TEXT NOT NULL,
+    device      TEXT NOT NULL,
+    label       TEXT NOT NULL,
+    spki_sha256 BLOB,
+    client_key  BLOB,
+    transport   TEXT NOT NULL,
+    peer        TEXT NOT NULL,
+    reasons     TEXT NOT NULL,
+    asked_at    INTEGER NOT NULL,
+    lifetime    INTEGER NOT NULL,
+    expires_at  INTEGER NOT NULL,
+    state       TEXT NOT NULL CHECK (state IN ('waiting', 'approved', 'denied', 'used')),
+    actor       TEXT,
+    reason      TEXT,
+    decided_at  INTEGER,
+    issuance    INTEGER REFERENCES issuances (number),
+    CHECK ((state = 'waiting') = (decided_at IS NULL)),
+    CHECK ((state = 'used') = (issuance IS NOT NULL))
+) STRICT
+"""
+
 MIGRATIONS: tuple[Migration, ...] = (
     Migration(
         "devices, issuances and claims",
@@ -359,6 +406,20 @@ MIGRATIONS: tuple[Migration, ...] = (
                WHERE udid IN (SELECT udid FROM device_history)""",
             _SEALING,
             _LIST_SEALS,
+        ),
+    ),
+    Migration(
+        "quotas and approvals",
+        (
+            _QUOTA_COUNTS,
+            _QUOTA_USES,
+            "CREATE INDEX uses_of_quota ON quota_uses (name, length, start)",
+            _APPROVALS,
+            """CREATE UNIQUE INDEX one_open_approval ON approvals (request_key)
+               WHERE state <> 'used'""",
+            "CREATE INDEX approvals_by_end ON approvals (expires_at) WHERE state <> 'used'",
+            "CREATE INDEX waiting_approvals ON approvals (number) WHERE state = 'waiting'",
+            "CREATE INDEX approvals_by_use ON approvals (issuance) WHERE state = 'used'",
         ),
     ),
 )

@@ -11,6 +11,8 @@ from typing import NoReturn
 from cryptography import x509
 
 from est_protocol.errors import RequestRefused
+from est_protocol.messages import Pending
+from est_server.approvals import Approval
 from est_server.device_records import (
     AddOutcome,
     Device,
@@ -39,6 +41,7 @@ from est_server.stores.group_writer import GroupWriter
 from est_server.stores.options import StoreOptions
 from est_server.stores.rules import (
     administration,
+    approvals,
     ledger,
     life_cycle,
     lists,
@@ -62,7 +65,7 @@ class _Undone(Exception):
     :param begun: what it came to.
     """
 
-    def __init__(self, begun: IssuanceTicket | IssuedCertificate) -> None:
+    def __init__(self, begun: IssuanceTicket | IssuedCertificate | Pending) -> None:
         super().__init__("this was a preview")
         self.begun = begun
 
@@ -75,6 +78,7 @@ class Store:
     Implements :class:`~est_server.interfaces.DeviceRegistry`,
     :class:`~est_server.interfaces.EnrollmentLedger`,
     :class:`~est_server.interfaces.LedgerAdministration`,
+    :class:`~est_server.approvals.ApprovalQueue`,
     :class:`~est_server.revocations.RevocationRegistry` and
     :class:`~est_server.user_credentials.SecretRegistry`.
 
@@ -162,11 +166,11 @@ class Store:
 
     # The ledger
 
-    async def begin(self, intent: EnrollmentIntent) -> IssuanceTicket | IssuedCertificate:
+    async def begin(self, intent: EnrollmentIntent) -> IssuanceTicket | IssuedCertificate | Pending:
         """Take the right to issue; see :class:`~est_server.interfaces.EnrollmentLedger`."""
         taken: list[int] = []
 
-        def write(db: Transaction) -> IssuanceTicket | IssuedCertificate:
+        def write(db: Transaction) -> IssuanceTicket | IssuedCertificate | Pending:
             result = ledger.begin(db, intent, self._worker, self._moment(db))
             if isinstance(result, IssuanceTicket):
                 # Here and not when the caller learns of it: the next write of the same group
@@ -186,7 +190,7 @@ class Store:
             self._worker.held.difference_update(taken)
             raise
 
-    async def preview(self, intent: EnrollmentIntent) -> IssuedCertificate | None:
+    async def preview(self, intent: EnrollmentIntent) -> IssuedCertificate | Pending | None:
         """What ``begin`` would answer; see :class:`~est_server.interfaces.EnrollmentLedger`."""
 
         def attempt(db: Transaction) -> NoReturn:
@@ -197,7 +201,7 @@ class Store:
         try:
             await self._writer.submit(attempt)
         except _Undone as undone:
-            return undone.begun if isinstance(undone.begun, IssuedCertificate) else None
+            return None if isinstance(undone.begun, IssuanceTicket) else undone.begun
 
     async def complete(
         self, ticket: IssuanceTicket, certificate: x509.Certificate, *, now: datetime
@@ -311,6 +315,31 @@ class Store:
         return await self._writer.submit(
             lambda db: administration.release_claim(
                 db, device, label, actor=actor, reason=reason, now=now, kept=kept
+            )
+        )
+
+    # Approvals
+
+    async def approvals(self, *, decided: bool = False) -> AsyncIterator[Approval]:
+        """The requests that wait; see :class:`~est_server.approvals.ApprovalQueue`."""
+        after = 0
+        while page := await self._read_approvals(decided, after):
+            for approval in page:
+                yield approval
+            after = page[-1].number
+
+    async def _read_approvals(self, decided: bool, after: int) -> list[Approval]:
+        return await self._engine.read(
+            lambda db: approvals.page(db, decided=decided, after=after, now=self._moment(db))
+        )
+
+    async def decide_approval(
+        self, number: int, *, approve: bool, actor: str, reason: str, now: datetime
+    ) -> Approval:
+        """Approve or deny a request; see :class:`~est_server.approvals.ApprovalQueue`."""
+        return await self._writer.submit(
+            lambda db: administration.decide_approval(
+                db, number, approve=approve, actor=actor, reason=reason, now=now
             )
         )
 

@@ -9,6 +9,7 @@ from typing import Protocol
 
 import pytest
 
+from est_server.approvals import ApprovalQueue
 from est_server.interfaces import (
     Clock,
     DeviceRegistry,
@@ -26,6 +27,7 @@ from tests.server.postgresql_server import PostgresqlServer, empty, running_serv
 
 
 class Store(
+    ApprovalQueue,
     DeviceRegistry,
     EnrollmentLedger,
     LedgerAdministration,

@@ -60,6 +60,7 @@ async def _enroll_some(store: Store, clock: SystemClock, random: Random) -> None
                 begun = await store.complete(begun, certificate(key), now=clock.now())
         except RequestRefused:
             continue
+        assert isinstance(begun, IssuedCertificate)
         issued[device, label] = begun
         print("answered", device, begun.sha256.hex(), flush=True)
 

@@ -272,6 +272,7 @@ class LedgerMachine(RuleBasedStateMachine):
             assert begun.sha256 == expected.issued.sha256
             return multiple()
         assert expected is None
+        assert isinstance(begun, IssuanceTicket)
         attempt = Attempt(begun, process, now + LEASE)
         self.model.open[attempt.place] = attempt
         if intent.predecessor is None:

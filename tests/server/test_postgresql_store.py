@@ -15,7 +15,7 @@ import psycopg
 import pytest
 
 from est_protocol.errors import ConfigurationError, RefusalReason, RequestRefused
-from est_server.ledger_records import EnrollmentIntent, IssuanceTicket
+from est_server.ledger_records import EnrollmentIntent, IssuanceTicket, IssuedCertificate
 from est_server.stores.postgresql import PostgresqlAddress, PostgresqlOptions
 from est_server.stores.postgresql.database import prepare
 from est_server.stores.postgresql.session import WRITE_LOCK, PostgresqlSession
@@ -268,7 +268,7 @@ async def test_a_connection_that_is_cut_between_commit_and_answer_is_never_succe
             assert caught.value.reason is RefusalReason.STORE_UNAVAILABLE
         # It was recorded, so the retry gets this very certificate.
         again = await store.begin(first_enrollment())
-        assert not isinstance(again, IssuanceTicket)
+        assert isinstance(again, IssuedCertificate)
         assert again.certificate == leaf
     assert query(
         postgresql_database, "SELECT status, count(*) FROM issuances GROUP BY 1 ORDER BY 1"
@@ -388,8 +388,9 @@ async def enrolled(store: PostgresqlStore, intent: EnrollmentIntent) -> bytes:
     """As the service does it; the hash of the certificate."""
     now = datetime.now(UTC)
     begun = await store.begin(intent)
-    if not isinstance(begun, IssuanceTicket):
+    if isinstance(begun, IssuedCertificate):
         return begun.sha256
+    assert isinstance(begun, IssuanceTicket)
     key = intent.device.replace("device", "key").rpartition("-")[0]
     try:
         return (await store.complete(begun, certificate(key), now=now)).sha256

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import sqlite3
 import subprocess
 import sys
@@ -23,6 +24,8 @@ from est_server.stores.postgresql import PostgresqlAddress
 from tests.server.enrolling_process import DEVICES, LABELS, open_store
 from tests.server.ledger_values import FakeClock, first_enrollment
 
+_ANSWERED = re.compile(r"answered \S+ [0-9a-f]{64}\n")
+
 #: What must be true of a ledger at any moment, as queries that must find nothing.
 _INVARIANTS = {
     "two active certificates for one device and label": """
@@ -40,6 +43,10 @@ _INVARIANTS = {
         SELECT i.number FROM issuances i LEFT JOIN claims c ON c.issuance = i.number
         WHERE i.operation = 'simpleenroll' AND i.status IN ('in-progress', 'issued')
             AND c.issuance IS NULL""",
+    "a quota with another count than devices that count": """
+        SELECT c.name FROM quota_counts c WHERE c.taken <> (
+            SELECT count(*) FROM quota_uses u JOIN claims k ON k.issuance = u.issuance
+            WHERE u.name = c.name AND u.length = c.length AND u.start = c.start)""",
     "a renewal whose predecessor is still active": """
         SELECT i.number FROM issuances i JOIN issuances p ON p.sha256 = i.predecessor
         WHERE i.status = 'issued' AND p.state = 'active'""",
@@ -103,14 +110,14 @@ def database(request: pytest.FixtureRequest, tmp_path: Path) -> Database:
 
 @contextmanager
 def enrolling(
-    database: Database, owners: list[str], seed: int
+    database: Database, owners: list[str], seed: int, module: str = "enrolling_process"
 ) -> Iterator[list[subprocess.Popen[str]]]:
     processes = [
         subprocess.Popen(
             [
                 sys.executable,
                 "-m",
-                "tests.server.enrolling_process",
+                f"tests.server.{module}",
                 database.location,
                 owner,
                 str(seed),
@@ -137,13 +144,16 @@ def enrolling(
 
 
 def kill_after(process: subprocess.Popen[str], answers: int) -> set[bytes]:
-    """Kill after so many answers; the hashes of all certificates that were answered."""
+    """Kill after so many answers, or when there are no more; the hashes of all certificates that
+    were answered."""
     assert process.stdout is not None
-    lines = [process.stdout.readline() for _ in range(answers)]
+    lines = [process.stdout.readline()]
+    while len(lines) < answers and _ANSWERED.fullmatch(lines[-1]):
+        lines.append(process.stdout.readline())
     process.kill()
     lines.extend(process.stdout)
     assert process.wait() == -9
-    return {bytes.fromhex(line.split()[2]) for line in lines if line.endswith("\n")}
+    return {bytes.fromhex(line.split()[2]) for line in lines if _ANSWERED.fullmatch(line)}
 
 
 def assert_invariants(database: Database, answered: set[bytes]) -> None:
@@ -169,6 +179,30 @@ async def test_nothing_that_was_answered_is_lost_when_processes_are_killed(
     assert len(answered) >= 30
     await assert_nobody_is_stuck(database)
     assert_invariants(database, answered)
+
+
+_LIMIT = 60
+
+
+async def test_a_quota_is_exact_over_processes_that_are_killed(database: Database) -> None:
+    answered: set[bytes] = set()
+    with enrolling(database, ["one", "two", "three"], _LIMIT, "counting_process") as processes:
+        for process in processes[1:]:
+            answered |= kill_after(process, 5)
+        assert_invariants(database, answered)
+        lines, _ = processes[0].communicate(timeout=60)
+        assert lines.splitlines()[-1] == "full"
+    # What the killed ones had begun is given back when somebody with their names comes again.
+    survivors = ["two", "three"]
+    with enrolling(database, survivors, _LIMIT, "counting_process") as processes:
+        for process in processes:
+            process.communicate(timeout=60)
+    assert_invariants(database, answered)
+    ((taken, issued),) = database.query(
+        "SELECT (SELECT taken FROM quota_counts), "
+        "(SELECT count(*) FROM issuances WHERE status = 'issued')"
+    )
+    assert issued <= taken == _LIMIT
 
 
 async def assert_nobody_is_stuck(database: Database) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from est_server.approvals import Approval
 from est_server.ledger_records import IssuedCertificate, Refusal
 from est_server.revocations import RevocationReason
-from est_server.stores.rules import ledger, revocations, standing
+from est_server.stores.rules import approvals, ledger, revocations, standing
 from est_server.stores.rules.values import (
     CERTIFICATE_COLUMNS,
     is_storable,
@@ -119,9 +120,19 @@ def release_claim(
     if row is None:
         return False
     ledger.abandon(db, row[0], reason=f"claim released by {actor}", now=now, kept=kept)
-    db.execute("DELETE FROM claims WHERE issuance = ?", row)
+    ledger.release(db, row[0])
     _note(db, "release-claim", device, label, None, actor, reason, now)
     return True
+
+
+def decide_approval(
+    db: Transaction, number: int, *, approve: bool, actor: str, reason: str, now: datetime
+) -> Approval:
+    """See :meth:`est_server.approvals.ApprovalQueue.decide_approval`."""
+    decided = approvals.decide(db, number, approve=approve, actor=actor, reason=reason, now=now)
+    action = "approve" if approve else "deny"
+    _note(db, action, decided.device, decided.label, None, actor, reason, now)
+    return decided
 
 
 def _note(

@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from est_protocol.errors import RefusalReason, RequestRefused
 from est_protocol.keys import spki_sha256
+from est_protocol.messages import Pending
 from est_protocol.operations import Operation
 from est_server.alarms import AlarmingRefusal, AlarmKind
 from est_server.ledger_records import (
@@ -27,7 +28,7 @@ from est_server.ledger_records import (
     IssuanceTicket,
     IssuedCertificate,
 )
-from est_server.stores.rules import registry, secrets, standing
+from est_server.stores.rules import approvals, quotas, registry, secrets, standing
 from est_server.stores.rules.values import (
     CERTIFICATE_COLUMNS,
     from_column,
@@ -64,8 +65,9 @@ class Worker:
 
 def begin(
     db: Transaction, intent: EnrollmentIntent, worker: Worker, now: datetime
-) -> IssuanceTicket | IssuedCertificate:
+) -> IssuanceTicket | IssuedCertificate | Pending:
     """See :meth:`est_server.interfaces.EnrollmentLedger.begin`."""
+    # What is refused leaves no trace: the caller undoes what was written before an exception.
     standing.require_for(db, intent)
     issued = _already_issued(db, intent, now)
     if issued is not None:
@@ -76,17 +78,31 @@ def begin(
     takes_claim = _require_right(db, intent)
     if rivals:
         raise _working("another request of this device is being worked on")
-    if takes_claim and intent.secret is not None:
+    if not takes_claim:
+        return IssuanceTicket(_insert_attempt(db, intent, worker, now), intent)
+    if intent.secret is not None:
         secrets.require_use_left(db, intent.secret, now)
+    if intent.approval is not None:
+        # Nobody is to decide about what cannot be.
+        quotas.require_left(db, intent.quotas, now)
+        if not approvals.is_approved(db, intent, intent.approval, now):
+            return Pending(intent.approval.seconds)
     number = _insert_attempt(db, intent, worker, now)
-    if takes_claim:
-        db.execute(
-            "INSERT INTO claims (device, label, issuance) VALUES (?, ?, ?)",
-            (intent.device, label_column(intent.label), number),
-        )
-        if intent.secret is not None:
-            secrets.take_use(db, intent.secret, number)
+    _take(db, intent, number, now)
     return IssuanceTicket(number, intent)
+
+
+def _take(db: Transaction, intent: EnrollmentIntent, number: int, now: datetime) -> None:
+    """Take, in the name of an attempt, the claim and all that a claim takes."""
+    db.execute(
+        "INSERT INTO claims (device, label, issuance) VALUES (?, ?, ?)",
+        (intent.device, label_column(intent.label), number),
+    )
+    if intent.secret is not None:
+        secrets.take_use(db, intent.secret, number)
+    quotas.take(db, intent.quotas, number, now)
+    if intent.approval is not None:
+        approvals.use(db, intent, number)
 
 
 def complete(
@@ -199,7 +215,16 @@ def abandon_all(db: Transaction, device: str, *, reason: str, now: datetime) -> 
 
 def release_all(db: Transaction, device: str) -> int:
     """Let ``device`` make a first enrollment again under every label; how many it had made."""
-    return db.execute("DELETE FROM claims WHERE device = ?", (device,)).rowcount
+    rows = db.execute("SELECT issuance FROM claims WHERE device = ?", (device,)).fetchall()
+    for (number,) in rows:
+        release(db, number)
+    return len(rows)
+
+
+def release(db: Transaction, number: int) -> None:
+    """Let the first enrollment be made again that took its claim with issuance ``number``."""
+    db.execute("DELETE FROM claims WHERE issuance = ?", (number,))
+    quotas.give_back(db, number)
 
 
 def find_claim(db: Transaction, device: str, label: str | None) -> Claim | None:
@@ -385,8 +410,9 @@ def _abandon_attempt(db: Transaction, number: int, reason: str, now: datetime) -
         (to_column(now), reason, number),
     ).rowcount
     if changed:
-        db.execute("DELETE FROM claims WHERE issuance = ?", (number,))
+        release(db, number)
         secrets.give_back_use(db, number)
+        approvals.give_back(db, number)
 
 
 def _record_certificate(

@@ -1,0 +1,173 @@
+"""The queue of requests that need approval; inside a transaction of the caller."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime, timedelta
+
+from est_protocol.errors import RefusalReason, RequestRefused
+from est_protocol.messages import Transport
+from est_protocol.operations import Operation
+from est_server.approvals import Approval, ApprovalState, ApprovalTerms, NotWaiting
+from est_server.ledger_records import EnrollmentIntent
+from est_server.stores.rules.values import Row, from_column, label_column, to_column
+from est_server.stores.transaction import Transaction
+
+_MICROSECOND = timedelta(microseconds=1)
+
+_COLUMNS = (
+    "number, operation, device, label, spki_sha256, client_key, transport, peer, reasons, "
+    "asked_at, expires_at, state, actor, reason, decided_at"
+)
+
+#: How many a page of :func:`page` has.
+PAGE_SIZE = 500
+
+
+def is_approved(
+    db: Transaction, intent: EnrollmentIntent, terms: ApprovalTerms, now: datetime
+) -> bool:
+    """Whether a request is approved; if nobody has decided, it waits in the queue.
+
+    :raises RequestRefused: ``APPROVAL_DENIED``; ``TRY_LATER``: too many wait.
+    """
+    known = _find(db, intent, now)
+    if known is None:
+        _add(db, intent, terms, now)
+        return False
+    if known.state is ApprovalState.DENIED:
+        raise RequestRefused(
+            RefusalReason.APPROVAL_DENIED,
+            "an operator has denied this request",
+            detail=f"request {known.number}, by {known.actor}: {known.reason}",
+            device=intent.device,
+        )
+    return known.state is ApprovalState.APPROVED
+
+
+def use(db: Transaction, intent: EnrollmentIntent, issuance: int) -> None:
+    """Use the approval of a request up, in the name of an attempt."""
+    db.execute(
+        "UPDATE approvals SET state = 'used', issuance = ? "
+        "WHERE request_key = ? AND state = 'approved'",
+        (issuance, intent.request_key),
+    )
+
+
+def give_back(db: Transaction, issuance: int) -> None:
+    """Let the approval be used again that an abandoned attempt used."""
+    db.execute(
+        "UPDATE approvals SET state = 'approved', issuance = NULL WHERE issuance = ?", (issuance,)
+    )
+
+
+def decide(
+    db: Transaction, number: int, *, approve: bool, actor: str, reason: str, now: datetime
+) -> Approval:
+    """See :meth:`est_server.approvals.ApprovalQueue.decide_approval`."""
+    known = find(db, number)
+    if known is None:
+        raise KeyError(number)
+    if known.state is not ApprovalState.WAITING:
+        raise NotWaiting(f"request {number} is {known.state.value} already")
+    if known.expires_at <= now:
+        raise NotWaiting(f"request {number} expired at {known.expires_at:%Y-%m-%dT%H:%M:%SZ}")
+    state = ApprovalState.APPROVED if approve else ApprovalState.DENIED
+    db.execute(
+        "UPDATE approvals SET state = ?, actor = ?, reason = ?, decided_at = ?, "
+        "expires_at = ? + lifetime WHERE number = ?",
+        (state.value, actor, reason, to_column(now), to_column(now), number),
+    )
+    decided = find(db, number)
+    assert decided is not None
+    return decided
+
+
+def find(db: Transaction, number: int) -> Approval | None:
+    """The request with this number."""
+    row = db.execute(f"SELECT {_COLUMNS} FROM approvals WHERE number = ?", (number,)).fetchone()
+    return None if row is None else _approval(row)
+
+
+def page(db: Transaction, *, decided: bool, after: int, now: datetime) -> list[Approval]:
+    """The next requests after number ``after``: those that wait, or all."""
+    which = "" if decided else "AND state = 'waiting' "
+    rows = db.execute(
+        f"SELECT {_COLUMNS} FROM approvals WHERE number > ? {which}"
+        "AND (expires_at > ? OR state = 'used') ORDER BY number LIMIT ?",
+        (after, to_column(now), PAGE_SIZE),
+    ).fetchall()
+    return [_approval(row) for row in rows]
+
+
+def _find(db: Transaction, intent: EnrollmentIntent, now: datetime) -> Approval | None:
+    """What was asked and decided about the same request, if it is neither used nor expired."""
+    # The request key stands for the rest; see the ledger on why it is compared all the same.
+    row = db.execute(
+        f"SELECT {_COLUMNS} FROM approvals WHERE request_key = ? AND state <> 'used' "
+        "AND expires_at > ? AND operation = ? AND device = ? AND label = ? "
+        "AND spki_sha256 IS NOT DISTINCT FROM ?",
+        (
+            intent.request_key,
+            to_column(now),
+            intent.operation.value,
+            intent.device,
+            label_column(intent.label),
+            intent.spki_sha256,
+        ),
+    ).fetchone()
+    return None if row is None else _approval(row)
+
+
+def _add(db: Transaction, intent: EnrollmentIntent, terms: ApprovalTerms, now: datetime) -> None:
+    db.execute("DELETE FROM approvals WHERE state <> 'used' AND expires_at <= ?", (to_column(now),))
+    (waiting,) = db.execute("SELECT count(*) FROM approvals WHERE state = 'waiting'").fetchone()
+    if waiting >= terms.max_waiting:
+        raise RequestRefused(
+            RefusalReason.TRY_LATER,
+            "too many requests wait for approval",
+            detail=f"{waiting} requests are waiting",
+            retry_after=terms.seconds,
+            device=intent.device,
+        )
+    db.execute(
+        "INSERT INTO approvals (request_key, operation, device, label, spki_sha256, client_key, "
+        "transport, peer, reasons, asked_at, lifetime, expires_at, state) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'waiting')",
+        (
+            intent.request_key,
+            intent.operation.value,
+            intent.device,
+            label_column(intent.label),
+            intent.spki_sha256,
+            min(intent.client_keys - {intent.spki_sha256}, default=intent.spki_sha256),
+            intent.transport.value,
+            intent.peer,
+            json.dumps(intent.reasons, ensure_ascii=False),
+            to_column(now),
+            terms.lifetime // _MICROSECOND,
+            to_column(now + terms.lifetime),
+        ),
+    )
+
+
+def _approval(row: Row) -> Approval:
+    operation, device, label, spki, client_key, transport, peer, reasons = row[1:9]
+    asked_at, expires_at, state, actor, reason, decided_at = row[9:]
+    return Approval(
+        number=row[0],
+        operation=Operation(operation),
+        device=device,
+        label=label or None,
+        spki_sha256=spki,
+        client_key=client_key,
+        transport=Transport(transport),
+        peer=peer,
+        reasons=tuple(json.loads(reasons)),
+        asked_at=from_column(asked_at),
+        expires_at=from_column(expires_at),
+        state=ApprovalState(state),
+        actor=actor,
+        reason=reason,
+        decided_at=None if decided_at is None else from_column(decided_at),
+    )
