@@ -231,7 +231,7 @@ def _crl_endpoint(
     issuers = {}
     for name, authority in authorities.items():
         try:
-            issuers[name] = authority.crl_issuer()
+            issuers[config.crl_name(name)] = authority.crl_issuer()
         except ConfigurationError as error:
             raise ConfigurationError(f"{config.file}: [crl]: {error}") from error
     return CrlEndpoint(

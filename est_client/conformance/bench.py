@@ -29,7 +29,7 @@ from est_protocol.errors import (
     MessageError,
 )
 from est_protocol.key_recipients import SymmetricKey
-from est_protocol.keys import SigningKey, generate_key, spki_der
+from est_protocol.keys import SigningKey, generate_key
 from est_protocol.labels import path_segment
 from est_protocol.media_types import ContentFormat
 from est_protocol.messages import Transport
@@ -39,6 +39,9 @@ from est_protocol.secure_channel.dtls_client import NobodyThere
 from est_protocol.secure_channel.policy import DtlsPolicy, TlsPolicy
 
 Channel = HttpChannel | CoapChannel
+
+#: Codes that say that somebody else may have it.
+_NOT_FOR_YOU = (401, 403)
 
 #: Sends the DER of a CSR to an operation.
 Sender = Callable[[Channel, Operation, bytes], Awaitable[Reply]]
@@ -258,22 +261,38 @@ class Bench:
             assert isinstance(channel, HttpChannel)
             return self.note(await channel.exchange(method, path, headers, body))
 
-    async def ask_coap(self, channel: CoapChannel, message: Message) -> Reply:
-        """One CoAP request and its whole answer."""
-        return self.note(reply_of(*await channel.fetch(message)))
+    async def ask_coap(
+        self, channel: CoapChannel, message: Message, *, anonymous: bool = False
+    ) -> Reply:
+        """One CoAP request and its whole answer.
+
+        :param anonymous: the channel is nobody's, so that a refusal is what is looked for.
+        :raises NotApplicable: the device may not even read: RFC 9148 section 4 has every request
+            authenticated, and the server grants this device nothing.
+        """
+        reply = self.note(reply_of(*await channel.fetch(message)))
+        if message.code is Code.GET and reply.code in _NOT_FOR_YOU and not anonymous:
+            await self.wish()
+        return reply
 
     async def complete(self, channel: CoapChannel, operation: Operation, first: Received) -> Reply:
         """The whole answer to a CSR that a check has sent by itself."""
         message = self.coap_post(operation, b"")
         return self.note(reply_of(first, await channel.download(message, first)))
 
-    async def get(self, channel: Channel, operation: Operation) -> Reply:
-        """Ask for /cacerts or /csrattrs."""
+    async def get(
+        self, channel: Channel, operation: Operation, *, anonymous: bool = False
+    ) -> Reply:
+        """Ask for /cacerts or /csrattrs.
+
+        :param anonymous: as for :meth:`ask_coap`.
+        :raises NotApplicable: as :meth:`ask_coap`.
+        """
         if isinstance(channel, HttpChannel):
             return self.note(await channel.exchange("GET", self.path(operation)))
         message = Message(code=Code.GET)
         message.opt.uri_path = self.coap_path(operation)
-        return await self.ask_coap(channel, message)
+        return await self.ask_coap(channel, message, anonymous=anonymous)
 
     async def post(self, channel: Channel, operation: Operation, der: bytes) -> Reply:
         """Send a CSR as the RFCs have it."""
@@ -313,13 +332,9 @@ class Bench:
         return self._wish
 
     def _keep(self, key: SigningKey, reply: Reply) -> None:
-        """Go on with the certificate of ``key`` in an answer, wherever it stands there."""
-        own = [
-            c
-            for c in reply.certificates()
-            if spki_der(c.public_key()) == spki_der(key.public_key())
-        ]
-        self.operational = LocalCredentials(key, (own[0],)) if own else None
+        """Go on with the certificate of ``key`` in an answer."""
+        own = reply.certificate_of(key)
+        self.operational = None if own is None else LocalCredentials(key, (own,))
 
     async def _find_wish(self) -> None:
         refusals = []

@@ -150,6 +150,7 @@ async def bounded(bench: Bench) -> str:
 @row("BW-12", Level.SHOULD, "RFC 7959 2.4", "blocks have the ETag of their body", COAPS)
 async def etags(bench: Bench) -> str:
     async with bench.coap() as channel:
+        await bench.get(channel, Operation.CACERTS)
         first = (await channel.exchange(_crts(bench, 0, _64))).message
         second = (await channel.exchange(_crts(bench, 1, _64))).message
     require(bool(first.opt.etag), "there is none")

@@ -93,7 +93,7 @@ async def no_anonymous_clients(bench: Bench) -> str:
 async def _refuses_anonymous(bench: Bench, channel: CoapChannel) -> str:
     seen = []
     for operation in (Operation.CACERTS, Operation.CSRATTRS):
-        reply = await bench.get(channel, operation)
+        reply = await bench.get(channel, operation, anonymous=True)
         missing = operation is Operation.CSRATTRS and reply.code == 404
         what = f"/{operation.short_name} without a client certificate"
         require(missing or reply.code in (401, 403), f"{what} is answered {reply}")

@@ -10,6 +10,7 @@ from multidict import CIMultiDict
 from est_client.conformance.rows import Failed
 from est_client.http_answers import printable
 from est_protocol import base64_body, certs_only
+from est_protocol.keys import SigningKey, spki_der
 from est_protocol.media_types import CERTS_ONLY, ContentFormat, MediaType
 from est_protocol.messages import Transport
 
@@ -81,3 +82,13 @@ class Reply:
         elif self.media_type.name != CERTS_ONLY.name:
             raise Failed(f"the answer has the type {self.media_type.name!r}, not {CERTS_ONLY.name}")
         return certs_only.decode(self.der())
+
+    def certificate_of(self, key: SigningKey) -> x509.Certificate | None:
+        """The certificate of ``key`` in a certs-only answer, wherever it stands there.
+
+        :raises Failed: as :meth:`certificates`.
+        :raises MessageError: it does not decode.
+        """
+        wanted = spki_der(key.public_key())
+        found = (c for c in self.certificates() if spki_der(c.public_key()) == wanted)
+        return next(found, None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from est_server.commands.options import OneLineParser, add_command
 from est_server.config import ServerConfig, load_config
 from est_server.next_generation import NextGeneration, write_next_generation
 from est_server.provisioning import ROOT_NAME
+
+_NUMBERED = re.compile(r"(.+)-([1-9][0-9]{0,3})")
 
 
 def add_to(commands: argparse._SubParsersAction[OneLineParser]) -> None:
@@ -98,8 +101,13 @@ def _tables(made: NextGeneration, config: ServerConfig, authority: str) -> str:
         table: {key: _shown(path, directory) for key, path in settings.items()}
         for table, settings in made.tables.items()
     }
+    tables[f"authorities.{authority}"]["crl_name"] = _next_crl_name(authority, config)
     old = config.authorities[authority]
-    before = {"certificate": _shown(old.certificate, directory), "key": _shown(old.key, directory)}
+    before = {
+        "certificate": _shown(old.certificate, directory),
+        "key": _shown(old.key, directory),
+        "crl_name": config.crl_name(authority),
+    }
     if old.key_passphrase_variable is not None:
         before["key_passphrase_variable"] = old.key_passphrase_variable
     tables[f"authorities.{_free_name(authority, config)}"] = before
@@ -115,6 +123,17 @@ def _free_name(authority: str, config: ServerConfig) -> str:
     while name in config.authorities:
         name, number = f"{authority}-before-{number}", number + 1
     return name
+
+
+def _next_crl_name(authority: str, config: ServerConfig) -> str:
+    """``default-2`` after ``default``, then ``default-3``; the CA before keeps its own."""
+    used = {config.crl_name(name) for name in config.authorities}
+    found = _NUMBERED.fullmatch(config.crl_name(authority))
+    name, number = (found[1], int(found[2])) if found else (config.crl_name(authority), 1)
+    number += 1
+    while f"{name}-{number}" in used:
+        number += 1
+    return f"{name}-{number}"
 
 
 def _shown(path: Path, directory: Path) -> str:

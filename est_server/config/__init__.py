@@ -65,6 +65,13 @@ def _check(config: ServerConfig, place: Place) -> None:
             f"is not less than the lease of [store.bounds], {lease:g} s, after "
             "which an attempt is taken for dead"
         )
+    names: dict[str, str] = {}
+    for authority in config.authorities:
+        other = names.setdefault(config.crl_name(authority), authority)
+        if other != authority:
+            place.inside(f"authorities.{authority}").at("crl_name").fail(
+                f"is what the CRL of [authorities.{other}] is called"
+            )
     for label, settings in config.policies.items():
         _check_label(config, label, settings, place.inside(label_table(label)))
 

@@ -70,12 +70,16 @@ class AuthoritySettings:
         being replaced, as ``est-server ca rollover`` makes it; leave it out when the old root has
         expired. The CA before keeps a table of its own under ``authorities``, so that its
         certificates are still taken for renewal.
+    :param crl_name: what its revocation list is called under ``[crl] url``; by default the name of
+        this table. Certificates name their list by it for as long as they are valid, so the CA
+        before keeps it through a roll-over, and the new one has another.
     """
 
     certificate: InputFile
     key: InputFile
     key_passphrase_variable: str | None = None
     rollover: InputFile | None = None
+    crl_name: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,7 +256,7 @@ class CoapsSettings:
 @dataclass(frozen=True, slots=True)
 class CrlSettings:
     """Certificate revocation lists over plain HTTP, one for each table under `authorities`:
-    `/NAME.crl`. Without this table none are made.
+    `/NAME.crl`, where NAME is its `crl_name`. Without this table none are made.
 
     :param url: the address under which devices and services reach this listener, such as
         ``http://crl.example.com``; certificates name it where a profile's
@@ -279,9 +283,9 @@ class CrlSettings:
         if self.url is not None:
             require_http_url(self.url)
 
-    def address_of(self, authority: str) -> str | None:
-        """The URL of an authority's CRL, as certificates name it."""
-        return None if self.url is None else f"{self.url.rstrip('/')}/{authority}.crl"
+    def address_of(self, name: str) -> str | None:
+        """The URL of the CRL called ``name``, as certificates name it."""
+        return None if self.url is None else f"{self.url.rstrip('/')}/{name}.crl"
 
 
 def require_http_url(text: str) -> None:
@@ -474,13 +478,17 @@ class ServerConfig:
     log: LogSettings = field(default_factory=LogSettings)
     file: Path = field(default=Path("est-server.toml"), metadata={NOT_A_SETTING: True})
 
+    def crl_name(self, authority: str) -> str:
+        """What the CRL of the authority of this name is called."""
+        return self.authorities[authority].crl_name or authority
+
     def profile(self, label: str | None) -> CertificateProfile:
         """The profile of ``label``, with the addresses of its CRL as certificates name them.
 
         :raises ConfigurationError: an address is no ``http://`` URL, or nobody knows it.
         """
         settings = self.policies[label]
-        crl = self.crl.address_of(settings.authority) if self.crl else None
+        crl = self.crl.address_of(self.crl_name(settings.authority)) if self.crl else None
         points = []
         for point in settings.profile.crl_distribution_points:
             if point == CRL_PLACEHOLDER and crl is None:

@@ -179,6 +179,15 @@ async def test_device_that_gets_nothing_has_the_rest_checked(world: World) -> No
     assert "403" in results["POP-03"].evidence
 
 
+async def test_device_that_may_not_even_read_is_no_fault_of_the_server(world: World) -> None:
+    """RFC 9148 section 4: on CoAPS every request is authenticated, that for /crts too."""
+    results = await results_of(world, world.unlisted_device("stranger"), Transport.COAPS)
+    assert bad(results) == {}
+    assert results["CA-01"].outcome is Outcome.NOT_APPLICABLE
+    assert "4.03" in results["CA-01"].evidence
+    assert results["CD-07"].outcome is Outcome.PASS
+
+
 async def test_limit_of_connections_ends_the_checks(world: World) -> None:
     limits = BenchLimits(connections=10, seconds=30, patience=5)
     results = await results_of(world, await world.list_device("a"), limits=limits)

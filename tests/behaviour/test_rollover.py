@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 
+import aiohttp
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -50,31 +51,32 @@ async def serving(folder: Path, transport: str) -> AsyncIterator[str]:
         yield f"{transport}://{address}"
 
 
-def roll_over(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def roll_over(
+    folder: Path, capsys: pytest.CaptureFixture[str], *, before: str = "ca", to: str = "ca-2"
+) -> None:
     """Do what the operator does, and what the command tells to do."""
     config = folder / CONFIG_NAME
-    root_key = str(folder / "ca" / "root.key")
+    root_key = str(folder / before / "root.key")
     capsys.readouterr()
-    arguments = ["--config", str(config), "--root-key", root_key, "--out", str(folder / "ca-2")]
+    arguments = ["--config", str(config), "--root-key", root_key, "--out", str(folder / to)]
     assert main(["ca", "rollover", *arguments]) == 0
     said = capsys.readouterr().out
     tables = tomllib.loads(said[said.index("\n[") : said.rindex("\nDevices")])
-    text = config.read_text()
-    before = {"authorities.default": tables["authorities"]["default-before"]}
-    for name in ("https", "coaps"):
-        before[name] = {"certificate": f"server/{name}.pem", "key": f"server/{name}.key"}
-    for table, settings in before.items():
-        new = tables["authorities"]["default"] if "." in table else tables[table]
-        for key, value in settings.items():
-            old_line = f'{key} = "{value}"'
-            assert old_line in text
-            text = text.replace(old_line, f'{key} = "{new[key]}"')
-    text = text.replace(
-        "[authorities.default]", '[authorities.default]\nrollover = "ca-2/rollover.pem"'
-    )
-    old = before["authorities.default"]
-    text += f'\n[authorities.default-before]\ncertificate = "{old["certificate"]}"\n'
-    config.write_text(text + f'key = "{old["key"]}"\n')
+    lines = config.read_text().splitlines()
+    authorities = {f"authorities.{name}": t for name, t in tables.pop("authorities").items()}
+    for table, settings in {**tables, **authorities}.items():
+        set_in(lines, f"[{table}]", {key: f'{key} = "{value}"' for key, value in settings.items()})
+    config.write_text("\n".join(lines) + "\n")
+
+
+def set_in(lines: list[str], header: str, settings: dict[str, str]) -> None:
+    """Set these in one table of a configuration, and leave the rest of it."""
+    if header not in lines:
+        lines += ["", header]
+    first = lines.index(header) + 1
+    last = next((n for n in range(first, len(lines)) if lines[n].startswith("[")), len(lines))
+    rest = [line for line in lines[first:last] if line.split(" =")[0] not in settings]
+    lines[first:last] = [*settings.values(), *rest]
 
 
 def certificate_in(file: Path) -> x509.Certificate:
@@ -141,3 +143,45 @@ async def test_a_device_that_knows_either_root_enrolls(
     async with serving(folder, transport) as url:
         await enroll(url, store, trust)
     assert (await store.trust_anchors())[0] == certificate_in(folder / "ca-2" / "ca.pem")
+
+
+def crl_of(certificate: x509.Certificate, server: EstServer) -> str:
+    """Where the CRL of a certificate's CA is, by what the certificate says."""
+    extension = certificate.extensions.get_extension_for_class(x509.CRLDistributionPoints)
+    [point] = extension.value
+    assert point.full_name is not None
+    [name] = point.full_name
+    assert isinstance(name, x509.UniformResourceIdentifier)
+    return name.value.replace("http://crl.example.com", f"http://{server.crl_address}")
+
+
+async def test_certificates_of_both_generations_find_the_crl_of_their_own_ca(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = folder / CONFIG_NAME
+    lines = config.read_text().splitlines()
+    set_in(lines, "[crl]", {"port": "port = 0", "url": 'url = "http://crl.example.com"'})
+    set_in(lines, "[default.profile]", {"crl": 'crl_distribution_points = ["{crl}"]'})
+    config.write_text("\n".join(lines) + "\n")
+    store = FileKeyStore(folder / "device")
+    certificates = []
+    async with serving(folder, "https") as url:
+        await enroll(url, store, TrustDatabase.load(folder / "ca.pem"))
+    for generation in ("ca-2", "ca-3"):
+        identity = await store.identity()
+        assert identity is not None
+        certificates.append(identity.chain[0])
+        before = {"ca-2": "ca", "ca-3": "ca-2"}[generation]
+        roll_over(folder, capsys, before=before, to=generation)
+        async with serving(folder, "https") as url:
+            certificates.append(await renew(url, store, Waiting()))
+    async with (
+        EstServer.from_config(config, authorizer=Gate()) as server,
+        aiohttp.ClientSession() as session,
+    ):
+        for certificate in certificates:
+            async with session.get(crl_of(certificate, server)) as answer:
+                assert answer.status == 200
+                crl = x509.load_der_x509_crl(await answer.read())
+            assert crl.issuer == certificate.issuer
+    assert len({crl_of(certificate, server) for certificate in certificates}) == 3

@@ -46,6 +46,8 @@ class GrantingService:
         if peer.certificate is None and self._fault != "serves anybody":
             raise RequestRefused(RefusalReason.AUTHENTICATION_REQUIRED, "who are you?")
         if request.operation is Operation.CACERTS:
+            if self._fault == "keeps its CA to itself":
+                raise RequestRefused(RefusalReason.NOT_AUTHORIZED, "not for you")
             return CertificatesResponse((CA.certificate, ROOT.certificate))
         try:
             if request.operation is Operation.SERVERKEYGEN:

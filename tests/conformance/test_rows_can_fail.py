@@ -52,6 +52,7 @@ FAULTS = [
 COAP_FAULTS = [
     ("has no CCM_8", "CD-01"),
     ("serves anybody", "CD-07"),
+    ("keeps its CA to itself", "CA-01"),
     ("answers in base64", "CF-01"),
     ("answers 287 unasked", "CF-03"),
     ("answers 287 unasked", "CF-05"),
@@ -168,6 +169,13 @@ async def test_row_about_all_answers_fails_for_its_fault(fault: str, row: str, b
     assert right.outcome in (Outcome.PASS, Outcome.NOT_APPLICABLE), right.evidence
     wrong = (await outcomes(fault, row, before))[row]
     assert wrong.outcome is Outcome.FAIL, wrong.evidence
+
+
+async def test_one_fault_is_not_counted_twice() -> None:
+    """Who answers with the chain certifies the right key all the same."""
+    results = await outcomes("answers with the chain", "SE-03", "SE-13", "SR-05")
+    found = {id: result.outcome for id, result in results.items()}
+    assert found == {"SE-03": Outcome.FAIL, "SE-13": Outcome.PASS, "SR-05": Outcome.PASS}
 
 
 async def test_whole_run_at_a_server_that_does_it_right() -> None:

@@ -154,6 +154,10 @@ def test_every_kind_of_value(folder: Path) -> None:
             "[labels.a.profile] extended_key_usages: 'x' is neither",
         ),
         ("[labels.a]\nauthority = 'b'", "[labels.a] authority: there is no table [authorities.b]"),
+        (
+            "[authorities.b]\ncertificate = 'ca.pem'\nkey = 'ca.key'\ncrl_name = 'default'",
+            "[authorities.b] crl_name: is what the CRL of [authorities.default] is called",
+        ),
         ("[labels.'a/b']", "[labels.a/b]: 'a/b' cannot be a label: it is two path segments"),
         ("[labels.'']", "[labels.]: '' cannot be a label"),
         ("[labels.'..']", "[labels...]: '..' cannot be a label"),
