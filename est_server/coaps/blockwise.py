@@ -11,8 +11,10 @@ import hashlib
 import weakref
 from collections.abc import Hashable
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from est_protocol.errors import RefusalReason, RequestRefused
+from est_server.coaps.messages import Block
 
 #: SZX 7 is reserved on UDP (RFC 7959 section 2.2).
 LARGEST_SZX = 6
@@ -21,31 +23,7 @@ LARGEST_SZX = 6
 TransferKey = tuple[Hashable, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Block:
-    """A Block1 or Block2 option (RFC 7959 section 2.2).
-
-    :param number: number of the block, counted in its own size.
-    :param more: whether more blocks follow.
-    :param szx: size exponent, 0 to 6 for 16 to 1024 octets.
-    """
-
-    number: int
-    more: bool
-    szx: int
-
-    @property
-    def size(self) -> int:
-        """Octets in a full block."""
-        return 1 << (self.szx + 4)
-
-    @property
-    def offset(self) -> int:
-        """Where the block begins in the body, in octets."""
-        return self.number * self.size
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Body:
     """A whole answer, kept for the blocks that the client still has to fetch.
 
@@ -61,7 +39,7 @@ class Body:
     content_format: int | None
     upload_end: tuple[Block, bytes] | None = None
 
-    @property
+    @cached_property
     def etag(self) -> bytes:
         """Identifies this body, so that blocks of two bodies are never mixed."""
         return hashlib.sha256(self.payload).digest()[:8]

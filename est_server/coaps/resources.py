@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Protocol
 
-from aiocoap.numbers import Code
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from est_protocol import certs_only, key_delivery
@@ -20,7 +19,10 @@ from est_protocol.messages import (
 from est_protocol.operations import SERVERKEYGEN_BARE, Operation
 from est_server.coaps import discovery
 from est_server.coaps.blockwise import Body
+from est_server.coaps.messages import CHANGED, CONTENT, GET, POST, Request
 from est_server.interfaces import Responder
+
+_METHODS = {"GET": GET, "POST": POST}
 
 
 class EstService(Responder, Protocol):
@@ -60,14 +62,14 @@ class Resource(Protocol):
         """The label it stands under."""
         ...
 
-    def check(self, request: Any) -> None:
+    def check(self, request: Request) -> None:
         """Check what can be checked before the request's body is there.
 
         :raises RequestRefused: method, Content-Format or Accept are not for this resource.
         """
         ...
 
-    async def answer(self, request: Any, payload: bytes) -> Body:
+    async def answer(self, request: Request, payload: bytes) -> Body:
         """Answer the whole request.
 
         :raises RequestRefused: found here, not noted yet.
@@ -85,15 +87,15 @@ class Discovery:
     def __init__(self, links: tuple[discovery.Link, ...]) -> None:
         self._links = links
 
-    def check(self, request: Any) -> None:
+    def check(self, request: Request) -> None:
         """See :class:`Resource`."""
         _require_method(request, "GET")
         _require_accept(request, ContentFormat.LINK_FORMAT)
 
-    async def answer(self, request: Any, payload: bytes) -> Body:
+    async def answer(self, request: Request, payload: bytes) -> Body:
         """See :class:`Resource`."""
-        found = discovery.link_format(self._links, request.opt.uri_query)
-        return Body(int(Code.CONTENT), found, ContentFormat.LINK_FORMAT)
+        found = discovery.link_format(self._links, request.query)
+        return Body(CONTENT, found, ContentFormat.LINK_FORMAT)
 
 
 class EstResource:
@@ -110,11 +112,11 @@ class EstResource:
         self.operation = operation
         self.label = label
 
-    def check(self, request: Any) -> None:
+    def check(self, request: Request) -> None:
         """See :class:`Resource`; RFC 9148 section 4.3 for the content-formats."""
         _require_method(request, self.operation.method)
         wanted = ContentFormat.PKCS10 if self.operation.enrolls else None
-        if request.opt.content_format != wanted:
+        if request.content_format != wanted:
             raise RequestRefused(
                 RefusalReason.UNSUPPORTED_MEDIA_TYPE,
                 f"{self._name} takes "
@@ -122,11 +124,11 @@ class EstResource:
             )
         _require_accept(request, *discovery.CONTENT_FORMATS[self.operation])
 
-    async def answer(self, request: Any, payload: bytes) -> Body:
+    async def answer(self, request: Request, payload: bytes) -> Body:
         """See :class:`Resource`; RFC 9148 section 4.5 for the codes."""
         est = EstRequest(self.operation, Transport.COAPS, self.label, payload)
         try:
-            response = await self._service.respond(est, request.remote.peer)
+            response = await self._service.respond(est, request.session.peer)
         except RequestRefused as refused:
             raise AnsweredByService(refused) from refused
         if isinstance(response, Pending):
@@ -136,9 +138,9 @@ class EstResource:
         if isinstance(response, GeneratedKeyResponse):
             bare = self._name == SERVERKEYGEN_BARE
             encoded = key_delivery.to_multipart_core(response, bare_certificate=bare)
-            return Body(int(Code.CHANGED), encoded, ContentFormat.MULTIPART_CORE)
-        code = int(Code.CHANGED if self.operation.enrolls else Code.CONTENT)
-        if request.opt.accept != ContentFormat.PKIX_CERT:
+            return Body(CHANGED, encoded, ContentFormat.MULTIPART_CORE)
+        code = CHANGED if self.operation.enrolls else CONTENT
+        if request.accept != ContentFormat.PKIX_CERT:
             encoded = certs_only.encode(response.certificates)
             return Body(code, encoded, ContentFormat.CERTS_ONLY)
         if len(response.certificates) != 1:
@@ -157,17 +159,17 @@ def _csr_attributes(response: CsrAttributesResponse) -> Body:
         raise AnsweredByService(
             RequestRefused(RefusalReason.UNKNOWN_OPERATION, "no CSR attributes are asked for here")
         )
-    return Body(int(Code.CONTENT), response.der, ContentFormat.CSR_ATTRIBUTES)
+    return Body(CONTENT, response.der, ContentFormat.CSR_ATTRIBUTES)
 
 
-def _require_method(request: Any, method: str) -> None:
-    if request.code.name != method:
+def _require_method(request: Request, method: str) -> None:
+    if request.code != _METHODS[method]:
         raise RequestRefused(RefusalReason.METHOD_NOT_ALLOWED, f"this resource takes {method} only")
 
 
-def _require_accept(request: Any, *formats: int) -> None:
+def _require_accept(request: Request, *formats: int) -> None:
     # Without Accept, RFC 9148 section 4.3 lets the server choose.
-    if request.opt.accept is not None and request.opt.accept not in formats:
+    if request.accept is not None and request.accept not in formats:
         offered = " or ".join(map(str, formats))
         raise RequestRefused(
             RefusalReason.NOT_ACCEPTABLE, f"the answer can be had as content-format {offered}"

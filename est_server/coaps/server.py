@@ -8,11 +8,7 @@ from types import TracebackType
 from typing import Self
 
 from est_protocol.coap.parameters import TransmissionParameters
-from est_protocol.coap.session import (
-    CoapSession,
-    largest_block_exponent,
-    make_context,
-)
+from est_protocol.coap.session import largest_block_exponent
 from est_protocol.secure_channel.context import LocalCredentials, TrustAnchors, dtls_context
 from est_protocol.secure_channel.datagram import DtlsServer
 from est_protocol.secure_channel.dtls_channel import DtlsChannel
@@ -22,6 +18,7 @@ from est_protocol.secure_channel.stream import format_address
 from est_protocol.secure_channel.udp import DatagramTransportFactory, udp_transport
 from est_server.coaps.limits import CoapsLimits
 from est_server.coaps.resources import EstService
+from est_server.coaps.session import ServerSession
 from est_server.coaps.site import EstSite
 
 #: How often a stopping server looks whether its work is done, in seconds.
@@ -60,7 +57,6 @@ class CoapsServer:
         limits = endpoint.limits.site
         fitting = min(limits.block_size_exponent, largest_block_exponent(endpoint.policy.mtu))
         self._site = EstSite(service, replace(limits, block_size_exponent=fitting))
-        self._context = make_context(self._site)
         context = dtls_context(
             endpoint.policy,
             server=True,
@@ -99,7 +95,7 @@ class CoapsServer:
         self._dtls.stop_accepting()
         loop = asyncio.get_running_loop()
         end = loop.time() + self._endpoint.limits.drain_timeout
-        # What ends a session's work happens inside aiocoap, which announces nothing.
+        # What ends a session's work happens in its session, which announces nothing.
         while self._dtls.busy and loop.time() < end:  # noqa: ASYNC110
             await asyncio.sleep(_DRAIN_INTERVAL)
         await self._dtls.close()
@@ -115,13 +111,13 @@ class CoapsServer:
     ) -> None:
         await self.close()
 
-    def _open_session(self, channel: DtlsChannel) -> CoapSession:
-        return CoapSession(
+    def _open_session(self, channel: DtlsChannel) -> ServerSession:
+        return ServerSession(
             channel,
-            self._context,
+            self._site,
             parameters=self._endpoint.parameters,
             limits=self._endpoint.limits.coap,
-            on_lost=lambda session: self._site.transfers.forget(session.address),
+            on_lost=self._site.transfers.forget,
         )
 
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import gc
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from aiocoap import GET, POST, PUT, Message
 from aiocoap.numbers import Code
+from aiocoap.numbers.types import CON
 from aiocoap.options import Options
 from aiocoap.optiontypes import OpaqueOption
 from cryptography import x509
 
 from est_protocol import certs_only, multipart_core
+from est_protocol.coap.octets import encode, parse
 from est_protocol.credentials import PeerCredentials
 from est_protocol.errors import RefusalReason, RequestRefused
 from est_protocol.messages import (
@@ -25,6 +28,7 @@ from est_protocol.messages import (
     Transport,
 )
 from est_protocol.operations import Operation
+from est_server.coaps.messages import UNDERSTOOD, Request, Response
 from est_server.coaps.site import EstSite, SiteLimits
 from tests.pki import make_ca, make_leaf
 
@@ -94,9 +98,28 @@ def remote() -> Remote:
     return Remote()
 
 
+class Site:
+    """The site under test, asked and heard in octets."""
+
+    def __init__(
+        self, service: RecordingService, limits: SiteLimits, *, now: Callable[[], float]
+    ) -> None:
+        self.tested = EstSite(service, limits, now=now)
+        self.transfers = self.tested.transfers
+
+    async def respond(self, message: Message) -> Message:
+        """The answer to ``message``, both as aiocoap has them."""
+        message.mtype, message.mid = CON, 1
+        parsed = parse(message.encode(), UNDERSTOOD)
+        answer = self.tested.answer(Request.of(parsed, message.remote))
+        if not isinstance(answer, Response):
+            answer = await answer
+        return Message.decode(encode(2, answer.code, 1, b"", answer.options(), answer.payload))
+
+
 @pytest.fixture
-def site(service: RecordingService) -> EstSite:
-    return EstSite(service, SiteLimits(max_body=2000), now=Clock())
+def site(service: RecordingService) -> Site:
+    return Site(service, SiteLimits(max_body=2000), now=Clock())
 
 
 class Clock:
@@ -137,7 +160,7 @@ def status(response: Message) -> str:
 @pytest.mark.conformance("CU-01", "CU-02", "CR-01", "CF-03")
 @pytest.mark.parametrize("root", ["est", ".well-known/est"])
 async def test_ca_certificates_are_at_both_roots(
-    site: EstSite, service: RecordingService, remote: Remote, root: str
+    site: Site, service: RecordingService, remote: Remote, root: str
 ) -> None:
     response = await site.respond(get(remote, f"{root}/crts"))
     assert status(response) == "2.05"
@@ -152,7 +175,7 @@ async def test_ca_certificates_are_at_both_roots(
     [("sen", Operation.SIMPLEENROLL), ("sren", Operation.SIMPLEREENROLL)],
 )
 async def test_enrollment_is_answered_changed(
-    site: EstSite, service: RecordingService, remote: Remote, name: str, operation: Operation
+    site: Site, service: RecordingService, remote: Remote, name: str, operation: Operation
 ) -> None:
     response = await site.respond(post(remote, f"est/a b/c/{name}".replace("a b/c", "label")))
     assert status(response) == "2.04"
@@ -163,10 +186,10 @@ async def test_enrollment_is_answered_changed(
 async def test_the_short_root_can_be_another_or_none(
     service: RecordingService, remote: Remote
 ) -> None:
-    other = EstSite(service, SiteLimits(short_root="e/s"), now=Clock())
+    other = Site(service, SiteLimits(short_root="e/s"), now=Clock())
     assert status(await other.respond(get(remote, "e/s/crts"))) == "2.05"
     assert status(await other.respond(get(remote, "est/crts"))) == "4.04"
-    none = EstSite(service, SiteLimits(short_root=""), now=Clock())
+    none = Site(service, SiteLimits(short_root=""), now=Clock())
     assert status(await none.respond(get(remote, "est/crts"))) == "4.04"
     assert status(await none.respond(get(remote, ".well-known/est/crts"))) == "2.05"
 
@@ -176,7 +199,7 @@ async def test_the_short_root_can_be_another_or_none(
     ["", "est", "est/cacerts", "est/skg", "est/skc", "est/att", "est/a/b/crts", "crts", "est/"],
 )
 async def test_other_paths_are_not_found(
-    site: EstSite, service: RecordingService, remote: Remote, path: str
+    site: Site, service: RecordingService, remote: Remote, path: str
 ) -> None:
     response = await site.respond(get(remote, path))
     assert status(response) == "4.04"
@@ -191,7 +214,7 @@ async def test_other_paths_are_not_found(
     ("code", "path"), [(POST, "est/crts"), (GET, "est/sen"), (PUT, "est/sren")]
 )
 async def test_other_methods_are_not_allowed(
-    site: EstSite, service: RecordingService, remote: Remote, code: Code, path: str
+    site: Site, service: RecordingService, remote: Remote, code: Code, path: str
 ) -> None:
     response = await site.respond(request(remote, code, path, b"csr", content_format=PKCS10))
     assert status(response) == "4.05"
@@ -204,7 +227,7 @@ async def test_other_methods_are_not_allowed(
 @pytest.mark.conformance("CF-02")
 @pytest.mark.parametrize("content_format", [None, 0, 281, 60])
 async def test_a_csr_needs_its_content_format(
-    site: EstSite, service: RecordingService, remote: Remote, content_format: int | None
+    site: Site, service: RecordingService, remote: Remote, content_format: int | None
 ) -> None:
     response = await site.respond(post(remote, "est/sen", content_format=content_format))
     assert status(response) == "4.15"
@@ -212,27 +235,27 @@ async def test_a_csr_needs_its_content_format(
 
 
 @pytest.mark.conformance("CF-17")
-async def test_a_body_for_ca_certificates_is_refused(site: EstSite, remote: Remote) -> None:
+async def test_a_body_for_ca_certificates_is_refused(site: Site, remote: Remote) -> None:
     response = await site.respond(get(remote, "est/crts", content_format=PKCS10))
     assert status(response) == "4.15"
 
 
 @pytest.mark.conformance("CF-04")
-async def test_one_certificate_can_be_had_bare(site: EstSite, remote: Remote) -> None:
+async def test_one_certificate_can_be_had_bare(site: Site, remote: Remote) -> None:
     response = await site.respond(post(remote, "est/sen", accept=PKIX_CERT))
     assert int(response.opt.content_format) == PKIX_CERT
     assert x509.load_der_x509_certificate(response.payload) == LEAF
 
 
 @pytest.mark.conformance("CF-06")
-async def test_several_certificates_cannot_be_had_bare(site: EstSite, remote: Remote) -> None:
+async def test_several_certificates_cannot_be_had_bare(site: Site, remote: Remote) -> None:
     response = await site.respond(get(remote, "est/crts", accept=PKIX_CERT))
     assert status(response) == "4.06"
 
 
 @pytest.mark.conformance("CF-06")
 async def test_an_unknown_accept_is_refused_before_anything_is_issued(
-    site: EstSite, service: RecordingService, remote: Remote
+    site: Site, service: RecordingService, remote: Remote
 ) -> None:
     assert status(await site.respond(post(remote, "est/sen", accept=60))) == "4.06"
     assert not service.requests
@@ -245,7 +268,7 @@ async def test_an_unknown_accept_is_refused_before_anything_is_issued(
     [(9, True), (19, True), (31, True), (35, True), (2049, True), (2048, False)],
 )
 async def test_unknown_critical_options_are_refused_and_elective_ones_ignored(
-    site: EstSite, remote: Remote, number: int, refused: bool
+    site: Site, remote: Remote, number: int, refused: bool
 ) -> None:
     message = get(remote, "est/crts")
     message.opt.add_option(OpaqueOption(number, b"x"))
@@ -253,13 +276,13 @@ async def test_unknown_critical_options_are_refused_and_elective_ones_ignored(
 
 
 @pytest.mark.conformance("CU-11", "CR-11")
-async def test_a_client_may_name_the_host_and_the_port(site: EstSite, remote: Remote) -> None:
+async def test_a_client_may_name_the_host_and_the_port(site: Site, remote: Remote) -> None:
     response = await site.respond(get(remote, "est/crts", uri_host="est.example", uri_port=5684))
     assert status(response) == "2.05"
 
 
 @pytest.mark.conformance("CR-11")
-async def test_a_critical_option_that_comes_twice_is_refused(site: EstSite, remote: Remote) -> None:
+async def test_a_critical_option_that_comes_twice_is_refused(site: Site, remote: Remote) -> None:
     message = get(remote, "est/crts", accept=CERTS_ONLY)
     message.opt.add_option(OpaqueOption(17, b"\x01\x19"))
     assert status(await site.respond(message)) == "4.02"
@@ -270,7 +293,7 @@ async def test_a_critical_option_that_comes_twice_is_refused(site: EstSite, remo
 
 @pytest.mark.conformance("CR-04", "CR-16")
 async def test_a_refusal_has_its_code_and_its_sentence(
-    site: EstSite, service: RecordingService, remote: Remote
+    site: Site, service: RecordingService, remote: Remote
 ) -> None:
     service.answer = RequestRefused(RefusalReason.UNKNOWN_DEVICE, "not on the list", detail="x")
     response = await site.respond(post(remote, "est/sen"))
@@ -283,7 +306,7 @@ async def test_a_refusal_has_its_code_and_its_sentence(
 
 @pytest.mark.conformance("CR-06")
 async def test_not_yet_is_service_unavailable_with_max_age(
-    site: EstSite, service: RecordingService, remote: Remote
+    site: Site, service: RecordingService, remote: Remote
 ) -> None:
     service.answer = Pending(retry_after=300)
     response = await site.respond(post(remote, "est/sen"))
@@ -292,7 +315,7 @@ async def test_not_yet_is_service_unavailable_with_max_age(
 
 
 async def test_a_diagnostic_fits_into_the_clients_blocks(
-    site: EstSite, service: RecordingService, remote: Remote
+    site: Site, service: RecordingService, remote: Remote
 ) -> None:
     service.answer = RequestRefused(RefusalReason.UNKNOWN_DEVICE, "ü" * 500)
     response = await site.respond(post(remote, "est/sen", block2=(0, False, 2)))
@@ -314,7 +337,7 @@ def blocks(payload: bytes, szx: int) -> list[tuple[tuple[int, bool, int], bytes]
 @pytest.mark.conformance("BW-01", "BW-06", "BW-07", "BW-08")
 @pytest.mark.parametrize("szx", range(7))
 async def test_a_request_and_its_answer_in_blocks(
-    site: EstSite, service: RecordingService, remote: Remote, szx: int
+    site: Site, service: RecordingService, remote: Remote, szx: int
 ) -> None:
     csr = bytes(range(256)) * 5
     *first, last = blocks(csr, szx)
@@ -340,7 +363,7 @@ async def test_a_request_and_its_answer_in_blocks(
 
 @pytest.mark.conformance("CR-13")
 async def test_a_last_block_that_comes_again_enrolls_once(
-    site: EstSite, service: RecordingService, remote: Remote
+    site: Site, service: RecordingService, remote: Remote
 ) -> None:
     *first, (block1, payload) = blocks(b"x" * 100, 2)
     for block, part in first:
@@ -354,7 +377,7 @@ async def test_a_last_block_that_comes_again_enrolls_once(
 
 @pytest.mark.conformance("CR-13")
 async def test_a_block_in_between_that_comes_again_is_taken_once(
-    site: EstSite, service: RecordingService, remote: Remote
+    site: Site, service: RecordingService, remote: Remote
 ) -> None:
     csr = bytes(range(200))
     for number, (block1, payload) in enumerate(blocks(csr, 2)):
@@ -364,9 +387,7 @@ async def test_a_block_in_between_that_comes_again_is_taken_once(
 
 
 @pytest.mark.conformance("BW-09")
-async def test_a_gap_is_incomplete(
-    site: EstSite, service: RecordingService, remote: Remote
-) -> None:
+async def test_a_gap_is_incomplete(site: Site, service: RecordingService, remote: Remote) -> None:
     first, _, third = blocks(b"x" * 192, 2)
     await site.respond(post(remote, "est/sen", first[1], block1=first[0]))
     response = await site.respond(post(remote, "est/sen", third[1], block1=third[0]))
@@ -375,26 +396,26 @@ async def test_a_gap_is_incomplete(
 
 
 @pytest.mark.conformance("BW-09")
-async def test_a_block_without_its_beginning_is_incomplete(site: EstSite, remote: Remote) -> None:
+async def test_a_block_without_its_beginning_is_incomplete(site: Site, remote: Remote) -> None:
     response = await site.respond(post(remote, "est/sen", b"x" * 64, block1=(3, True, 2)))
     assert status(response) == "4.08"
 
 
-async def test_a_block_of_the_wrong_length_is_malformed(site: EstSite, remote: Remote) -> None:
+async def test_a_block_of_the_wrong_length_is_malformed(site: Site, remote: Remote) -> None:
     response = await site.respond(post(remote, "est/sen", b"x" * 63, block1=(0, True, 2)))
     assert status(response) == "4.00"
 
 
 @pytest.mark.conformance("BW-10")
 @pytest.mark.parametrize("option", ["block1", "block2"])
-async def test_block_size_7_is_malformed(site: EstSite, remote: Remote, option: str) -> None:
+async def test_block_size_7_is_malformed(site: Site, remote: Remote, option: str) -> None:
     response = await site.respond(post(remote, "est/sen", b"csr", **{option: (0, False, 7)}))
     assert status(response) == "4.00"
 
 
 @pytest.mark.conformance("BW-09", "BW-04")
 async def test_too_large_a_body_is_refused_with_the_size_that_is_not(
-    site: EstSite, service: RecordingService, remote: Remote
+    site: Site, service: RecordingService, remote: Remote
 ) -> None:
     whole = await site.respond(post(remote, "est/sen", b"x" * 2001))
     announced = await site.respond(post(remote, "est/sen", b"x" * 16, size1=2001))
@@ -409,7 +430,7 @@ async def test_too_large_a_body_is_refused_with_the_size_that_is_not(
 
 @pytest.mark.conformance("BW-11")
 async def test_sessions_do_not_share_transfers(
-    site: EstSite, service: RecordingService, remote: Remote
+    site: Site, service: RecordingService, remote: Remote
 ) -> None:
     first, second = blocks(b"x" * 100, 2)
     await site.respond(post(remote, "est/sen", first[1], block1=first[0]))
@@ -418,7 +439,7 @@ async def test_sessions_do_not_share_transfers(
     assert not service.requests
 
 
-async def test_a_session_that_ends_frees_its_transfers(site: EstSite) -> None:
+async def test_a_session_that_ends_frees_its_transfers(site: Site) -> None:
     remote = Remote()
     await site.respond(post(remote, "est/sen", b"x" * 1024, block1=(0, True, 6)))
     assert site.transfers.octets == 1024
@@ -430,7 +451,7 @@ async def test_a_session_that_ends_frees_its_transfers(site: EstSite) -> None:
 @pytest.mark.conformance("BW-11")
 async def test_transfers_expire(service: RecordingService, remote: Remote) -> None:
     clock = Clock()
-    site = EstSite(service, SiteLimits(transfer_lifetime=10), now=clock)
+    site = Site(service, SiteLimits(transfer_lifetime=10), now=clock)
     first, second = blocks(b"x" * 100, 2)
     await site.respond(post(remote, "est/sen", first[1], block1=first[0]))
     clock.seconds = 10
@@ -441,7 +462,7 @@ async def test_transfers_expire(service: RecordingService, remote: Remote) -> No
 
 @pytest.mark.conformance("BW-11")
 async def test_all_sessions_together_are_bounded(service: RecordingService, remote: Remote) -> None:
-    site = EstSite(service, SiteLimits(max_transfer_octets=2000), now=Clock())
+    site = Site(service, SiteLimits(max_transfer_octets=2000), now=Clock())
     others = [Remote(), Remote()]
     for other in others:
         response = await site.respond(post(other, "est/sen", b"x" * 1024, block1=(0, True, 6)))
@@ -454,7 +475,7 @@ async def test_all_sessions_together_are_bounded(service: RecordingService, remo
 async def test_one_session_has_only_so_many_transfers(
     service: RecordingService, remote: Remote
 ) -> None:
-    site = EstSite(service, SiteLimits(max_transfers=2), now=Clock())
+    site = Site(service, SiteLimits(max_transfers=2), now=Clock())
     for label in "abc":
         await site.respond(post(remote, f"est/{label}/sen", b"x" * 64, block1=(0, True, 2)))
     assert site.transfers.octets == 128
@@ -462,7 +483,7 @@ async def test_one_session_has_only_so_many_transfers(
 
 @pytest.mark.conformance("BW-01", "BW-04", "BW-08")
 async def test_an_answer_in_blocks_is_asked_for_without_asking_the_service_again(
-    site: EstSite, service: RecordingService, remote: Remote
+    site: Site, service: RecordingService, remote: Remote
 ) -> None:
     response = await site.respond(get(remote, "est/crts", block2=(0, False, 2), size2=0))
     body = response.payload
@@ -476,7 +497,7 @@ async def test_an_answer_in_blocks_is_asked_for_without_asking_the_service_again
 
 
 @pytest.mark.conformance("BW-10")
-async def test_a_client_may_go_on_in_smaller_blocks(site: EstSite, remote: Remote) -> None:
+async def test_a_client_may_go_on_in_smaller_blocks(site: Site, remote: Remote) -> None:
     first = await site.respond(get(remote, "est/crts", block2=(0, False, 4)))
     second = await site.respond(get(remote, "est/crts", block2=(4, False, 2)))
     whole = await site.respond(get(remote, "est/crts"))
@@ -488,7 +509,7 @@ async def test_a_client_may_go_on_in_smaller_blocks(site: EstSite, remote: Remot
 async def test_a_server_that_wants_smaller_blocks_says_so(
     service: RecordingService, remote: Remote
 ) -> None:
-    site = EstSite(service, SiteLimits(block_size_exponent=2), now=Clock())
+    site = Site(service, SiteLimits(block_size_exponent=2), now=Clock())
     response = await site.respond(post(remote, "est/sen", b"x" * 1024, block1=(0, True, 6)))
     assert tuple(response.opt.block1) == (0, True, 2)
     response = await site.respond(post(remote, "est/sen", b"y" * 10, block1=(16, False, 2)))
@@ -498,7 +519,7 @@ async def test_a_server_that_wants_smaller_blocks_says_so(
 
 @pytest.mark.conformance("BW-08")
 async def test_a_later_block_of_an_answer_that_is_gone(
-    site: EstSite, service: RecordingService, remote: Remote
+    site: Site, service: RecordingService, remote: Remote
 ) -> None:
     gone = await site.respond(post(remote, "est/sen", b"", block2=(1, False, 2)))
     assert status(gone) == "4.08"
@@ -511,17 +532,17 @@ async def test_a_later_block_of_an_answer_that_is_gone(
 
 
 @pytest.fixture
-def asking(service: RecordingService) -> EstSite:
+def asking(service: RecordingService) -> Site:
     """A site whose service asks for linking."""
     service.served = (*service.served, Operation.CSRATTRS)
     service.answer = CsrAttributesResponse(CSR_ATTRIBUTES_DER)
-    return EstSite(service, SiteLimits(), now=Clock())
+    return Site(service, SiteLimits(), now=Clock())
 
 
 @pytest.mark.conformance("CF-07", "ATT-28")
 @pytest.mark.parametrize("options", [{}, {"accept": CSR_ATTRIBUTES}])
 async def test_csr_attributes_have_a_content_format_of_their_own(
-    asking: EstSite, service: RecordingService, remote: Remote, options: dict[str, int]
+    asking: Site, service: RecordingService, remote: Remote, options: dict[str, int]
 ) -> None:
     response = await asking.respond(get(remote, "est/att", **options))
     assert status(response) == "2.05"
@@ -531,7 +552,7 @@ async def test_csr_attributes_have_a_content_format_of_their_own(
 
 
 async def test_csr_attributes_are_to_be_had_in_no_other(
-    asking: EstSite, service: RecordingService, remote: Remote
+    asking: Site, service: RecordingService, remote: Remote
 ) -> None:
     assert status(await asking.respond(get(remote, "est/att", accept=CERTS_ONLY))) == "4.06"
     assert status(await asking.respond(post(remote, "est/att"))) == "4.05"
@@ -540,7 +561,7 @@ async def test_csr_attributes_are_to_be_had_in_no_other(
 
 @pytest.mark.conformance("CR-03")
 async def test_no_csr_attributes_is_not_found(
-    asking: EstSite, service: RecordingService, remote: Remote
+    asking: Site, service: RecordingService, remote: Remote
 ) -> None:
     """RFC 9148 section 4.5; and that is an answer, not a refusal to be noted."""
     service.answer = CsrAttributesResponse(None)
@@ -549,7 +570,7 @@ async def test_no_csr_attributes_is_not_found(
 
 
 @pytest.mark.conformance("CU-05")
-async def test_csr_attributes_are_discovered_where_there_are_any(asking: EstSite) -> None:
+async def test_csr_attributes_are_discovered_where_there_are_any(asking: Site) -> None:
     assert '</est/att>;rt="ace.est.att";ct=285' in await discover(asking)
 
 
@@ -562,7 +583,7 @@ LINKS = [
 ]
 
 
-async def discover(site: EstSite, *queries: str) -> list[str]:
+async def discover(site: Site, *queries: str) -> list[str]:
     response = await site.respond(get(Remote(), ".well-known/core", uri_query=list(queries)))
     assert status(response) == "2.05"
     assert int(response.opt.content_format) == LINK_FORMAT
@@ -570,7 +591,7 @@ async def discover(site: EstSite, *queries: str) -> list[str]:
 
 
 @pytest.mark.conformance("CU-03", "CU-04", "CU-05", "CU-06", "CU-13")
-async def test_discovery_lists_what_is_served(site: EstSite) -> None:
+async def test_discovery_lists_what_is_served(site: Site) -> None:
     assert await discover(site) == [
         *LINKS,
         *(link.replace("/est/", "/est/a%20b%2Fc/") for link in LINKS),
@@ -591,11 +612,11 @@ async def test_discovery_lists_what_is_served(site: EstSite) -> None:
         ("unknown=1", 0),
     ],
 )
-async def test_discovery_filters(site: EstSite, query: str, count: int) -> None:
+async def test_discovery_filters(site: Site, query: str, count: int) -> None:
     assert len(await discover(site, query)) == count
 
 
-async def test_discovery_speaks_link_format_only(site: EstSite, remote: Remote) -> None:
+async def test_discovery_speaks_link_format_only(site: Site, remote: Remote) -> None:
     refused = await site.respond(get(remote, ".well-known/core", accept=50))
     assert status(refused) == "4.06"
 
@@ -604,27 +625,27 @@ async def test_discovery_speaks_link_format_only(site: EstSite, remote: Remote) 
 
 
 @pytest.fixture
-def generating(service: RecordingService) -> EstSite:
+def generating(service: RecordingService) -> Site:
     """A site whose service generates keys."""
     service.served = (*service.served, Operation.SERVERKEYGEN)
     service.answer = GeneratedKeyResponse((LEAF,), b"key", protected=False)
-    return EstSite(service, SiteLimits(), now=Clock())
+    return Site(service, SiteLimits(), now=Clock())
 
 
 async def test_key_generation_is_discovered_where_it_is_served(
-    generating: EstSite, site: EstSite
+    generating: Site, site: Site
 ) -> None:
     found = await discover(generating)
     assert '</est/skg>;rt="ace.est.skg";ct=62' in found
     assert '</est/skc>;rt="ace.est.skc";ct=62' in found
-    assert not [link for link in await discover(EstSite(RecordingService())) if "/sk" in link]
+    assert not [link for link in await discover(Site(RecordingService(), SiteLimits(), now=Clock())) if "/sk" in link]
 
 
 @pytest.mark.conformance("CF-08", "CF-11")
 @pytest.mark.parametrize(("name", "certificate"), [("skg", 281), ("skc", 287)])
 @pytest.mark.parametrize("options", [{}, {"accept": 62}])
 async def test_both_names_of_key_generation(
-    generating: EstSite,
+    generating: Site,
     service: RecordingService,
     remote: Remote,
     name: str,
@@ -641,15 +662,13 @@ async def test_both_names_of_key_generation(
 
 
 async def test_a_generated_key_in_another_format_is_not_to_be_had(
-    generating: EstSite, service: RecordingService, remote: Remote
+    generating: Site, service: RecordingService, remote: Remote
 ) -> None:
     response = await generating.respond(post(remote, "est/skg", b"csr", accept=281))
     assert status(response) == "4.06"
     assert not service.requests
 
 
-async def test_key_generation_is_not_there_unless_it_is_served(
-    site: EstSite, remote: Remote
-) -> None:
+async def test_key_generation_is_not_there_unless_it_is_served(site: Site, remote: Remote) -> None:
     for name in ("skg", "skc"):
         assert status(await site.respond(post(remote, f"est/{name}", b"csr"))) == "4.04"
