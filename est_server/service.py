@@ -291,6 +291,7 @@ class EnrollmentService:
         return outcome.answer
 
     async def _case(self, request: EstRequest, peer: PeerCredentials, policy: LabelPolicy) -> Case:
+        await self._clients.require_standing(peer)
         authority = await self._registration_authority(request, peer, policy)
         return Case(request, peer, policy, self._asked[request.label], authority)
 

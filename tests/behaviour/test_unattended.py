@@ -82,7 +82,7 @@ async def test_killed_at_any_moment_it_has_a_working_identity(
     async with place(tmp_path) as here:
         assert (await here.run("enroll", transport))[0] == 0
         killed = 0
-        for _ in range(3):
+        while killed < 2:
             before = await identity_in(here)
             process = await here.start("renew", transport, "--force", "--verbose", *options)
             assert process.stderr is not None
@@ -102,4 +102,3 @@ async def test_killed_at_any_moment_it_has_a_working_identity(
             assert after.serial_number != before.serial_number
             assert active(here) == [after.fingerprint(hashes.SHA256())]
             assert not (tmp_path / "device" / "pending-key.pem").exists()
-    assert killed

@@ -638,7 +638,11 @@ async def test_key_generation_is_discovered_where_it_is_served(
     found = await discover(generating)
     assert '</est/skg>;rt="ace.est.skg";ct=62' in found
     assert '</est/skc>;rt="ace.est.skc";ct=62' in found
-    assert not [link for link in await discover(Site(RecordingService(), SiteLimits(), now=Clock())) if "/sk" in link]
+    assert not [
+        link
+        for link in await discover(Site(RecordingService(), SiteLimits(), now=Clock()))
+        if "/sk" in link
+    ]
 
 
 @pytest.mark.conformance("CF-08", "CF-11")
