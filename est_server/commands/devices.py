@@ -7,7 +7,7 @@ import asyncio
 import sys
 
 from est_server.assembly import open_store
-from est_server.commands import import_list, life_cycle, seal, sign_list
+from est_server.commands import import_list, life_cycle, seal, sign_list, verify_store
 from est_server.commands.options import OneLineParser, add_command
 from est_server.config import ServerConfig, load_config
 from est_server.device_records import OWNER_ATTRIBUTE
@@ -20,6 +20,7 @@ def add_to(commands: argparse._SubParsersAction[OneLineParser]) -> None:
     import_list.add_to(subcommands)
     sign_list.add_to(subcommands)
     seal.add_to(subcommands)
+    verify_store.add_to(subcommands)
     add_command(
         subcommands,
         "list",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import Protocol, TypeVar
 
@@ -66,6 +67,13 @@ class Engine(Protocol):
         """Run a query that only reads.
 
         :raises RequestRefused: ``STORE_UNAVAILABLE``.
+        """
+        ...
+
+    def snapshot(self) -> AbstractContextManager[Transaction]:
+        """A transaction that only reads, as long as it takes, and sees one moment of the database.
+
+        :raises RequestRefused: ``STORE_UNAVAILABLE``, then or later.
         """
         ...
 

@@ -136,6 +136,7 @@ class GroupWriter:
                 # full, or the connection is gone.
                 raise
             session.execute("ROLLBACK TO one")
+            session.journal_head = None
             waiting.error = (
                 unavailable(self._engine.describe(error))
                 if self._engine.is_outage(error)

@@ -30,6 +30,18 @@ class StoreOptions:
     refusals_kept: int = 100_000
     """Rows of refused requests in the audit trail; the oldest go."""
 
+    journal_kept: int = 20_000_000
+    """Entries of the journal; the oldest go. An enrollment makes three, of some 500 octets each."""
+
+    journal_age: timedelta | None = None
+    """How old entries of the journal become; without it, as old as there is room for."""
+
+    journal_refusals: int = 60
+    """Refusals that each process writes into the journal in a minute.
+
+    Those beyond it are in the audit trail only, so that a flood of them pushes nothing out.
+    """
+
     abandoned_kept: int = 100_000
     """Rows of issuances that came to nothing; the oldest go."""
 

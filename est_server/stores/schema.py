@@ -325,6 +325,32 @@ CREATE TABLE approvals (
 ) STRICT
 """
 
+#: Numbers have no gap; see ``est_server.journal``.
+_JOURNAL = """
+CREATE TABLE journal (
+    number      INTEGER PRIMARY KEY,
+    happened_at INTEGER NOT NULL,
+    event       TEXT NOT NULL,
+    device      TEXT,
+    label       TEXT,
+    serial      TEXT,
+    reference   INTEGER,
+    details     TEXT NOT NULL,
+    hash        BLOB NOT NULL CHECK (length(hash) = 32),
+    mac         BLOB
+) STRICT
+"""
+
+#: The last entry of the journal that was removed for its age.
+_JOURNAL_CHECKPOINT = """
+CREATE TABLE journal_checkpoint (
+    id     INTEGER PRIMARY KEY CHECK (id = 1),
+    number INTEGER NOT NULL,
+    hash   BLOB NOT NULL CHECK (length(hash) = 32),
+    mac    BLOB
+) STRICT
+"""
+
 MIGRATIONS: tuple[Migration, ...] = (
     Migration(
         "devices, issuances and claims",
@@ -420,6 +446,16 @@ MIGRATIONS: tuple[Migration, ...] = (
             "CREATE INDEX approvals_by_end ON approvals (expires_at) WHERE state <> 'used'",
             "CREATE INDEX waiting_approvals ON approvals (number) WHERE state = 'waiting'",
             "CREATE INDEX approvals_by_use ON approvals (issuance) WHERE state = 'used'",
+        ),
+    ),
+    Migration(
+        "the journal",
+        (
+            _JOURNAL,
+            _JOURNAL_CHECKPOINT,
+            "CREATE INDEX journal_of_device ON journal (device, number) WHERE device IS NOT NULL",
+            "CREATE INDEX journal_of_serial ON journal (serial) WHERE serial IS NOT NULL",
+            "CREATE INDEX journal_by_time ON journal (happened_at)",
         ),
     ),
 )

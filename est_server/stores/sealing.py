@@ -6,7 +6,8 @@ from collections.abc import Callable
 from datetime import datetime
 
 from est_protocol.errors import ConfigurationError
-from est_server.stores.rules import tallies
+from est_server.journal import Chain, Event, JournalBroken
+from est_server.stores.rules import journal, tallies
 from est_server.stores.rules.sealed_devices import SEALED_COLUMNS, fault
 from est_server.stores.rules.tallies import Tally
 from est_server.stores.rules.values import Row, to_column
@@ -35,6 +36,11 @@ def require_key(db: Transaction, now: datetime) -> None:
         )
     if row is not None and key is not None and row[0] != key.fingerprint:
         raise ConfigurationError("the store is sealed with another integrity key")
+    if row is not None and db.execute("SELECT 1 FROM journal LIMIT 1").fetchone() is None:
+        raise ConfigurationError(
+            "the store's journal is gone; if everything else is what it should be, seal it anew "
+            "with: est-server devices seal --previous-key FILE, naming the same key"
+        )
     if row is not None or key is None:
         return
     if not _is_empty(db):
@@ -77,6 +83,7 @@ def seal_store(
     db.execute("DELETE FROM list_seals")
     for number, tally in found.items():
         tallies.put(db, number, tally)
+    _seal_journal(db, previous)
     _take_over(db, now)
     return count
 
@@ -106,6 +113,9 @@ def _take_over(db: Transaction, now: datetime) -> None:
         "sealed_at = excluded.sealed_at",
         (db.seals.key.fingerprint, to_column(now)),
     )
+    latest = db.execute("SELECT number, hash FROM journal ORDER BY number DESC LIMIT 1").fetchone()
+    before = journal.checkpoint(db) if latest is None else Chain(*latest)
+    journal.append_after(db, before, Event.SEALED, now, key=db.seals.key.fingerprint.hex())
 
 
 def _page(db: Transaction, after: str) -> list[Row]:
@@ -139,3 +149,23 @@ def _seal_devices(
         "WHERE devices.udid = sealed.column1",
         values,
     )
+
+
+def _seal_journal(db: Transaction, previous: Seals) -> None:
+    chain = journal.checkpoint(db, previous)
+    if chain.number:
+        journal.put_checkpoint(db, chain)
+    while page := journal.unchecked(db, chain.number, _PAGE):
+        try:
+            sealed = list(journal.chained(previous, chain, page))
+        except JournalBroken as broken:
+            raise tampered(f"journal: {broken}") from broken
+        places = ", ".join(["(?, ?)"] * len(sealed))
+        values: list[int | bytes | None] = []
+        for entry in sealed:
+            values += (entry.number, db.seals.entry(entry.hash))
+        db.execute(
+            f"UPDATE journal SET mac = sealed.column2 FROM (VALUES {places}) AS sealed "
+            "WHERE journal.number = sealed.column1",
+            values,
+        )

@@ -63,6 +63,7 @@ class Seals:
         self._member = _keyed(octets, b"est list member")
         self._mask = _keyed(octets, b"est list mask")
         self._row = _keyed(octets, b"est row")
+        self._entry = _keyed(octets, b"est entry")
 
     @property
     def is_keyed(self) -> bool:
@@ -116,6 +117,14 @@ class Seals:
             return None
         code = self._row.copy()
         code.update(encode(table, *values))
+        return code.digest()
+
+    def entry(self, hash: bytes) -> bytes | None:
+        """The code of an entry of the journal, by its hash."""
+        if self.key is None:
+            return None
+        code = self._entry.copy()
+        code.update(hash)
         return code.digest()
 
     def fits(self, expected: bytes | None, stored: object) -> bool:

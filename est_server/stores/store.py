@@ -22,6 +22,7 @@ from est_server.device_records import (
     ListImport,
     ListRow,
 )
+from est_server.journal import Chain, Entry
 from est_server.ledger_records import (
     Claim,
     EnrollmentIntent,
@@ -37,11 +38,13 @@ from est_server.revocations import (
     RevokedCertificate,
 )
 from est_server.stores.engine import Engine
+from est_server.stores.flood import Flood
 from est_server.stores.group_writer import GroupWriter
 from est_server.stores.options import StoreOptions
 from est_server.stores.rules import (
     administration,
     approvals,
+    journal,
     ledger,
     life_cycle,
     lists,
@@ -50,7 +53,9 @@ from est_server.stores.rules import (
     secrets,
     standing,
 )
+from est_server.stores.rules.journal import Query, Retention
 from est_server.stores.transaction import Transaction
+from est_server.stores.verification import GivenList, Progress, findings
 from est_server.user_credentials import EnrollmentSecret
 
 _PAGE_SIZE = 500
@@ -107,6 +112,8 @@ class Store:
             engine, max_waiting=options.max_waiting_writes, max_group=options.max_group
         )
         self._attributed = False
+        self._retention = Retention(options.journal_kept, options.journal_age)
+        self._flood = Flood(options.journal_refusals)
 
     async def close(self) -> None:
         """Carry out the writes that wait, then close the database."""
@@ -171,12 +178,14 @@ class Store:
         taken: list[int] = []
 
         def write(db: Transaction) -> IssuanceTicket | IssuedCertificate | Pending:
-            result = ledger.begin(db, intent, self._worker, self._moment(db))
+            now = self._moment(db)
+            result = ledger.begin(db, intent, self._worker, now)
             if isinstance(result, IssuanceTicket):
                 # Here and not when the caller learns of it: the next write of the same group
                 # must see that somebody works on this attempt.
                 self._worker.held.add(result.number)
                 taken.append(result.number)
+                self._prune(db, result.number, now)
             return result
 
         begun = self._writer.enqueue(write)
@@ -223,10 +232,13 @@ class Store:
     async def record_refusal(self, refusal: Refusal) -> None:
         """Record a refused request; the oldest records beyond ``refusals_kept`` go."""
         kept = self._options.refusals_kept
-        await self._writer.submit(
-            lambda db: administration.record_refusal(db, refusal, kept=kept),
-            share=_REFUSALS_SHARE,
-        )
+        left_out = self._flood.left_out(refusal.refused_at)
+
+        def write(db: Transaction) -> None:
+            number = administration.record_refusal(db, refusal, kept=kept, left_out=left_out)
+            self._prune(db, number, refusal.refused_at)
+
+        await self._writer.submit(write, share=_REFUSALS_SHARE)
 
     async def find_certificate(self, sha256: bytes) -> IssuedCertificate | None:
         """The record of the certificate with this SHA-256 over its DER octets."""
@@ -257,7 +269,7 @@ class Store:
 
     async def remove_secret(self, name: str) -> bool:
         """Remove a secret; whether there was one."""
-        return await self._writer.submit(lambda db: secrets.remove(db, name))
+        return await self._writer.submit(lambda db: secrets.remove(db, name, self._moment(db)))
 
     async def secrets(self) -> list[EnrollmentSecret]:
         """All of them, by name."""
@@ -342,6 +354,53 @@ class Store:
                 db, number, approve=approve, actor=actor, reason=reason, now=now
             )
         )
+
+    # The journal
+
+    async def journal(self, query: Query, *, after: int = 0) -> AsyncIterator[Entry]:
+        """Entries that fit, those after number ``after`` only, in order."""
+        while page := await self.journal_page(query, after):
+            for entry in page:
+                yield entry
+            after = page[-1].number
+            await asyncio.sleep(0)
+
+    async def journal_page(self, query: Query, after: int) -> list[Entry]:
+        """The next of them."""
+        return await self._engine.read(lambda db: journal.entries(db, query, after, _PAGE_SIZE))
+
+    async def journal_beginning(self) -> Chain:
+        """The last entry that was removed for its age."""
+        return await self._engine.read(journal.checkpoint)
+
+    def _prune(self, db: Transaction, number: int, now: datetime) -> None:
+        if number % journal.PRUNE_EVERY == 0:
+            journal.prune(db, self._retention, now)
+
+    async def verify(
+        self,
+        given: Sequence[GivenList] = (),
+        *,
+        report: Callable[[str], None],
+        progress: Progress = lambda what, count: None,
+    ) -> int:
+        """Check everything against seals, journal and lists; how many findings there are.
+
+        :param given: lists to compare the devices with.
+        :param report: told each finding, in another thread.
+        :param progress: told how far it is, likewise.
+        """
+        return await asyncio.to_thread(self._verify, given, report, progress)
+
+    def _verify(
+        self, given: Sequence[GivenList], report: Callable[[str], None], progress: Progress
+    ) -> int:
+        count = 0
+        with self._engine.snapshot() as db:
+            for finding in findings(db, given, progress=progress):
+                report(finding)
+                count += 1
+        return count
 
     # CRLs
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
+from est_server.journal import Chain
 from est_server.stores.seals import Seals
 
 #: A value in a row: text, octets, a whole number or nothing.
@@ -37,6 +38,10 @@ class Transaction(Protocol):
     def seals(self) -> Seals:
         """What its rows are sealed with, and checked by."""
         ...
+
+    #: The latest entry of the journal, if it is known: whatever undoes a write, or begins a
+    #: transaction, forgets it.
+    journal_head: Chain | None
 
     def execute(self, sql: str, parameters: Sequence[Value] = ..., /) -> Cursor:
         """Run one statement, with one value for each ``?``."""

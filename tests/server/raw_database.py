@@ -13,8 +13,11 @@ import pytest
 
 from est_server.interfaces import Clock
 from est_server.stores.integrity_key import IntegrityKey
-from est_server.stores.opening import Location, open_store
+from est_server.stores.opening import Location
+from est_server.stores.options import StoreOptions
 from est_server.stores.postgresql import PostgresqlAddress
+from est_server.stores.postgresql.store import PostgresqlStore
+from est_server.stores.sqlite import SqliteStore
 from est_server.stores.store import Store
 from tests.server.ledger_values import INTEGRITY_KEY
 
@@ -32,7 +35,10 @@ class RawDatabase(Protocol):
         ...
 
     def open(
-        self, clock: Clock, key: IntegrityKey | None = INTEGRITY_KEY
+        self,
+        clock: Clock,
+        key: IntegrityKey | None = INTEGRITY_KEY,
+        options: StoreOptions | None = None,
     ) -> AbstractAsyncContextManager[Store]:
         """The store on it."""
         ...
@@ -51,10 +57,13 @@ class RawSqlite:
             return db.execute(sql, parameters).fetchall()
 
     def open(
-        self, clock: Clock, key: IntegrityKey | None = INTEGRITY_KEY
+        self,
+        clock: Clock,
+        key: IntegrityKey | None = INTEGRITY_KEY,
+        options: StoreOptions | None = None,
     ) -> AbstractAsyncContextManager[Store]:
         """The store on it."""
-        return open_store(self.location, clock=clock, integrity_key=key)
+        return SqliteStore.open(self.location, clock=clock, integrity_key=key, options=options)
 
 
 class RawPostgresql:
@@ -71,10 +80,13 @@ class RawPostgresql:
             return [] if cursor.description is None else cursor.fetchall()
 
     def open(
-        self, clock: Clock, key: IntegrityKey | None = INTEGRITY_KEY
+        self,
+        clock: Clock,
+        key: IntegrityKey | None = INTEGRITY_KEY,
+        options: StoreOptions | None = None,
     ) -> AbstractAsyncContextManager[Store]:
         """The store on it."""
-        return open_store(self.location, clock=clock, integrity_key=key)
+        return PostgresqlStore.open(self.location, clock=clock, integrity_key=key, options=options)
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

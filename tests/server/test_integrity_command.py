@@ -81,3 +81,80 @@ def test_without_a_key_in_the_configuration(config: Path, capsys: Output) -> Non
     assert "no integrity key is configured" in capsys.readouterr().err
     assert run(config, "devices", "seal") == 2
     assert "add integrity_key" in capsys.readouterr().err
+
+
+def test_a_store_is_verified(config: Path, devices: Path, capsys: Output) -> None:
+    verify = ("devices", "verify", "--lists", str(devices))
+    assert run(config, *verify) == 0
+    assert capsys.readouterr().out == "nothing is wrong\n"
+    execute(config, "UPDATE devices SET state = 'enrolled' WHERE udid = 'device-1'")
+    assert run(config, *verify) == 1
+    said = capsys.readouterr()
+    assert said.out == "device device-1: the row is not what a server wrote\n"
+    assert said.err == "1 findings\n"
+
+
+def test_a_store_is_compared_with_a_list_row_by_row(
+    config: Path, devices: Path, tmp_path: Path, capsys: Output
+) -> None:
+    # Without a key there is nothing but the list to go by.
+    config.write_text(config.read_text().replace('integrity_key = "integrity.key"\n', ""))
+    execute(config, "DELETE FROM sealing")
+    verify = ("devices", "verify", "--lists", str(devices))
+    assert run(config, *verify) == 0
+    assert "no integrity key" in capsys.readouterr().out
+    execute(config, "UPDATE devices SET attributes = '{\"model\":\"y\"}' WHERE udid = 'device-1'")
+    execute(config, "UPDATE devices SET udid = 'device-3' WHERE udid = 'device-2'")
+    assert run(config, *verify) == 1
+    assert capsys.readouterr().out.splitlines() == [
+        "device device-1: list 1 says something else of it",
+        "device device-3: is not on list 1",
+        "device device-2: is on list 1, and is not there as such",
+    ]
+    other = tmp_path / "other.csv"
+    other.write_text(f"udid,spki_sha256\ndevice-1,{1:064x}\n")
+    assert run(config, "devices", "verify", "--lists", str(other)) == 1
+    assert capsys.readouterr().out == f"{other}: this list was not imported\n"
+
+
+def test_the_journal_is_exported_and_verified(config: Path, tmp_path: Path, capsys: Output) -> None:
+    assert run(config, "ledger", "export") == 0
+    file = tmp_path / "journal.jsonl"
+    file.write_text(capsys.readouterr().out)
+    key = config.parent / "integrity.key"
+    assert main(["ledger", "verify", str(file)]) == 0
+    assert "2 entries, in order; the codes were not checked" in capsys.readouterr().out
+    assert main(["ledger", "verify", str(file), "--key", str(key)]) == 0
+    assert "sealed with the key" in capsys.readouterr().out
+    verify = ("ledger", "verify", str(file))
+    assert run(config, *verify) == 0
+    assert "and in the store" in capsys.readouterr().out
+
+    # Somebody puts back the store as it was before the import.
+    execute(config, "DELETE FROM journal WHERE number = 2")
+    assert run(config, *verify) == 1
+    assert "entry 2 is not in the store any more" in capsys.readouterr().out
+
+    other = tmp_path / "other.key"
+    other.write_text("00" * 32)
+    other.chmod(0o600)
+    assert main(["ledger", "verify", str(file), "--key", str(other)]) == 1
+    assert "entry 1 is not sealed with this key" in capsys.readouterr().out
+    file.write_text(file.read_text().replace("list-imported", "list-made-up"))
+    assert main(["ledger", "verify", str(file)]) == 1
+    assert "entry 2 is not what was written" in capsys.readouterr().out
+
+
+def test_the_journal_is_searched(config: Path, capsys: Output) -> None:
+    order = ("devices", "suspend", "device-1", "--reason", "stolen", "--actor", "ann")
+    assert run(config, *order) == 0
+    capsys.readouterr()
+    assert run(config, "ledger", "query", "--device", "device-1") == 0
+    assert "actor='ann'" in capsys.readouterr().out
+    assert run(config, "ledger", "query", "--since", "2020-01-01", "--json") == 0
+    assert len(capsys.readouterr().out.splitlines()) == 3
+    assert run(config, "ledger", "query", "--until", "2020-01-01T00:00:00Z") == 0
+    assert run(config, "ledger", "query", "--serial", "0A:0b") == 0
+    assert capsys.readouterr().out == ""
+    assert run(config, "ledger", "query", "--since", "yesterday") == 2
+    assert run(config, "ledger", "query", "--serial", "xyz") == 2

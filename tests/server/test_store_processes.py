@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from random import Random
@@ -21,10 +22,10 @@ from est_protocol.errors import RefusalReason, RequestRefused
 from est_server.ledger_records import IssuanceTicket
 from est_server.service import SystemClock
 from est_server.stores.postgresql import PostgresqlAddress
-from tests.server.enrolling_process import DEVICES, LABELS, open_store
+from tests.server.enrolling_process import DEVICES, LABELS, LIST_ROWS, open_store
 from tests.server.ledger_values import FakeClock, first_enrollment
 
-_ANSWERED = re.compile(r"answered \S+ [0-9a-f]{64}\n")
+_SAID = re.compile(r"(answered|revoked) \S+ [0-9a-f]{64}\n|imported \S+ \d+\n")
 
 #: What must be true of a ledger at any moment, as queries that must find nothing.
 _INVARIANTS = {
@@ -47,6 +48,10 @@ _INVARIANTS = {
         SELECT c.name FROM quota_counts c WHERE c.taken <> (
             SELECT count(*) FROM quota_uses u JOIN claims k ON k.issuance = u.issuance
             WHERE u.name = c.name AND u.length = c.length AND u.start = c.start)""",
+    "a list of which a part was imported": f"""
+        SELECT l.number FROM lists l LEFT JOIN devices d ON d.list = l.number
+        GROUP BY l.number, l.devices HAVING count(d.udid) <> {LIST_ROWS} OR l.devices <> {LIST_ROWS}
+        """,
     "a renewal whose predecessor is still active": """
         SELECT i.number FROM issuances i JOIN issuances p ON p.sha256 = i.predecessor
         WHERE i.status = 'issued' AND p.state = 'active'""",
@@ -143,53 +148,83 @@ def enrolling(
             process.communicate()
 
 
-def kill_after(process: subprocess.Popen[str], answers: int) -> set[bytes]:
-    """Kill after so many answers, or when there are no more; the hashes of all certificates that
-    were answered."""
+@dataclass
+class Told:
+    """What processes said before they were killed, which must be true ever after."""
+
+    answered: set[bytes] = field(default_factory=set)
+    revoked: set[bytes] = field(default_factory=set)
+    imported: set[str] = field(default_factory=set)
+
+    def hear(self, line: str) -> None:
+        """Take a line that a process printed."""
+        what, name, value = line.split()
+        if what == "imported":
+            self.imported.add(name)
+        else:
+            (self.answered if what == "answered" else self.revoked).add(bytes.fromhex(value))
+
+
+def kill_after(process: subprocess.Popen[str], lines: int, told: Told) -> None:
+    """Kill after so many lines, or when there are no more that say what was done."""
     assert process.stdout is not None
-    lines = [process.stdout.readline()]
-    while len(lines) < answers and _ANSWERED.fullmatch(lines[-1]):
-        lines.append(process.stdout.readline())
+    said = [process.stdout.readline()]
+    while len(said) < lines and _SAID.fullmatch(said[-1]):
+        said.append(process.stdout.readline())
     process.kill()
-    lines.extend(process.stdout)
+    said.extend(process.stdout)
     assert process.wait() == -9
-    return {bytes.fromhex(line.split()[2]) for line in lines if _ANSWERED.fullmatch(line)}
+    for line in said:
+        if _SAID.fullmatch(line):
+            told.hear(line)
 
 
-def assert_invariants(database: Database, answered: set[bytes]) -> None:
+def assert_invariants(database: Database, told: Told) -> None:
     for name, sql in _INVARIANTS.items():
         assert database.query(sql) == [], name
     assert database.damage() == []
-    issued = {
-        row[0] for row in database.query("SELECT sha256 FROM issuances WHERE status = 'issued'")
-    }
-    assert answered <= issued
+    issued = dict(database.query("SELECT sha256, state FROM issuances WHERE status = 'issued'"))
+    assert told.answered <= set(issued)
+    assert {issued[sha256] for sha256 in told.revoked} <= {"revoked"}
+    assert told.imported <= {name for (name,) in database.query("SELECT list_id FROM lists")}
+
+
+async def assert_sealed(database: Database) -> None:
+    """Seals, lists and journal go with everything that is there."""
+    findings: list[str] = []
+    async with open_store(database.location, None) as store:
+        await store.verify(report=findings.append)
+    assert findings == []
 
 
 async def test_nothing_that_was_answered_is_lost_when_processes_are_killed(
     database: Database,
 ) -> None:
     random = Random(7030)
-    answered: set[bytes] = set()
+    told = Told()
     for seed in range(3):
         with enrolling(database, ["one", "two"], seed) as processes:
             for process in processes:
-                answered |= kill_after(process, random.randrange(5, 60))
-        assert_invariants(database, answered)
-    assert len(answered) >= 30
+                kill_after(process, random.randrange(5, 80), told)
+        assert_invariants(database, told)
+        await assert_sealed(database)
+    assert len(told.answered) >= 30
+    assert len(told.revoked) >= 5
+    assert len(told.imported) >= 2
     await assert_nobody_is_stuck(database)
-    assert_invariants(database, answered)
+    assert_invariants(database, told)
+    await assert_sealed(database)
 
 
 _LIMIT = 60
 
 
 async def test_a_quota_is_exact_over_processes_that_are_killed(database: Database) -> None:
-    answered: set[bytes] = set()
+    told = Told()
     with enrolling(database, ["one", "two", "three"], _LIMIT, "counting_process") as processes:
         for process in processes[1:]:
-            answered |= kill_after(process, 5)
-        assert_invariants(database, answered)
+            kill_after(process, 5, told)
+        assert_invariants(database, told)
         lines, _ = processes[0].communicate(timeout=60)
         assert lines.splitlines()[-1] == "full"
     # What the killed ones had begun is given back when somebody with their names comes again.
@@ -197,7 +232,7 @@ async def test_a_quota_is_exact_over_processes_that_are_killed(database: Databas
     with enrolling(database, survivors, _LIMIT, "counting_process") as processes:
         for process in processes:
             process.communicate(timeout=60)
-    assert_invariants(database, answered)
+    assert_invariants(database, told)
     ((taken, issued),) = database.query(
         "SELECT (SELECT taken FROM quota_counts), "
         "(SELECT count(*) FROM issuances WHERE status = 'issued')"
@@ -216,7 +251,7 @@ async def assert_nobody_is_stuck(database: Database) -> None:
             *(store.begin(intent) for intent in intents), return_exceptions=True
         )
         certified = set(
-            database.query("SELECT device, label FROM issuances WHERE state = 'active'")
+            database.query("SELECT device, label FROM issuances WHERE status = 'issued'")
         )
         for intent, result in zip(intents, results, strict=True):
             if (intent.device, intent.label or "") in certified:

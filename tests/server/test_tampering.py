@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -14,9 +16,11 @@ from est_server.life_cycle import LifeCycleStep
 from est_server.stores.copying import open_alone
 from est_server.stores.integrity_key import IntegrityKey
 from est_server.stores.postgresql import PostgresqlOptions
+from est_server.stores.schema import MIGRATIONS
 from est_server.stores.sealing import seal_store
 from est_server.stores.seals import Seals
 from est_server.stores.sqlite import SqliteOptions
+from est_server.stores.sqlite.database import prepare
 from est_server.stores.store import Store
 from tests.pki import PRESENT
 from tests.server.ledger_values import (
@@ -29,7 +33,7 @@ from tests.server.ledger_values import (
     listed,
     order,
 )
-from tests.server.raw_database import RawDatabase, raw
+from tests.server.raw_database import RawDatabase, RawSqlite, raw
 
 __all__ = ["raw"]
 
@@ -155,6 +159,31 @@ async def test_a_row_that_was_deleted_and_imported_again_is_noticed(
         await assert_noticed(store, clock)
 
 
+async def test_a_claim_that_was_made_free_is_noticed(raw: RawDatabase, clock: FakeClock) -> None:
+    async with raw.open(clock) as store:
+        await fill(store, clock)
+        for device in ("device-1", "nobody's"):
+            await enroll(store, clock, device)
+            raw.execute("DELETE FROM claims WHERE device = ?", (device,))
+            with pytest.raises(AlarmingRefusal) as refused:
+                await store.begin(first_enrollment(device, key="b"))
+            assert refused.value.alarm is AlarmKind.RECORD_TAMPERED
+            assert refused.value.device == device
+
+
+async def test_a_revocation_that_was_undone_is_noticed(raw: RawDatabase, clock: FakeClock) -> None:
+    async with raw.open(clock) as store:
+        await fill(store, clock)
+        sha256 = await enroll(store, clock)
+        await store.check_standing(certificate=sha256, keys=[])
+        await store.revoke_certificate(sha256, actor="ann", reason="lost", now=clock.now())
+        raw.execute("UPDATE issuances SET state = 'active'")
+        raw.execute("DELETE FROM revocations")
+        with pytest.raises(AlarmingRefusal) as refused:
+            await store.check_standing(certificate=sha256, keys=[])
+        assert refused.value.alarm is AlarmKind.RECORD_TAMPERED
+
+
 LIST_EDITS = {
     "count": "UPDATE lists SET devices = devices + 1",
     "signer": "UPDATE lists SET signer = 'me'",
@@ -275,3 +304,39 @@ def test_a_key_file_is_private_and_whole(tmp_path: Path) -> None:
             IntegrityKey.read(path)
     with pytest.raises(ConfigurationError, match="No such file"):
         IntegrityKey.read(tmp_path / "nowhere")
+
+
+async def test_a_store_of_an_earlier_schema_is_migrated_and_sealed(
+    tmp_path: Path, clock: FakeClock
+) -> None:
+    path = tmp_path / "old.db"
+    prepare(path, SqliteOptions(), MIGRATIONS[:5])
+    with closing(sqlite3.connect(path)) as db, db:
+        db.executemany(
+            "INSERT INTO devices (udid, spki_sha256, attributes, state, changed_at, list) "
+            "VALUES (?, ?, '{}', ?, 0, 1)",
+            [(f"device-{n}", digest(f"key {n}"), state) for n, state in STATES.items()],
+        )
+        db.execute(
+            "INSERT INTO lists (list_id, sha256, signer, imported_at, devices) "
+            "VALUES ('list-1', ?, 'acme', 0, 2)",
+            (digest("octets of list-1"),),
+        )
+        db.execute(
+            "INSERT INTO device_history (udid, from_state, to_state, actor, reason, changed_at) "
+            "VALUES ('device-2', 'listed', 'suspended', 'ann', 'lost', 0)"
+        )
+    database = RawSqlite(path)
+    with pytest.raises(ConfigurationError, match="est-server devices seal"):
+        async with database.open(clock):
+            pass
+    assert seal(database, INTEGRITY_KEY, None) == 2
+    async with database.open(clock) as store:
+        findings: list[str] = []
+        assert await store.verify(report=findings.append) == 0, findings
+        await store.change_device(order(LifeCycleStep.RESUME, "device-2"), now=clock.now())
+        await enroll(store, clock, "device-1")
+        assert await store.verify(report=findings.append) == 0, findings
+
+
+STATES = {1: "listed", 2: "suspended"}

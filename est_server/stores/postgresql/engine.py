@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from contextlib import closing
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, contextmanager
 from datetime import datetime
 from typing import TypeVar
 
@@ -66,6 +66,20 @@ class PostgresqlEngine:
             return await self._readers.run(query)
         except psycopg.Error as error:
             raise unavailable(describe(error)) from error
+
+    @contextmanager
+    def snapshot(self) -> Iterator[Transaction]:
+        """A reading transaction over a connection of its own."""
+        try:
+            reading = PostgresqlSession(self._connector.reading, self._watchdog, self._seals)
+            with closing(reading) as db:
+                # Comparing a page takes time in which the database hears nothing.
+                db.execute("SET idle_in_transaction_session_timeout = 0")
+                db.take_longer(self._options.bulk_timeout)
+                db.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+                yield db
+        except psycopg.Error as error:
+            raise unavailable(self.describe(error)) from error
 
     def import_rows(
         self,

@@ -109,7 +109,7 @@ def import_rows(
     db.execute(_JUDGE)
     added = NewDevices(db.seals, number, now)
     count = _add(db, added)
-    lists.count_devices(db, number, count, added.total)
+    lists.note_import(db, number, description, now, added=count, total=added.total)
     db.commit()
     return _report(db, copied - staged, duplicates, reported)
 

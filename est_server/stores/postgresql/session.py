@@ -15,6 +15,7 @@ from psycopg.conninfo import make_conninfo
 from psycopg.pq import TransactionStatus
 from psycopg.rows import TupleRow
 
+from est_server.journal import Chain
 from est_server.stores.postgresql.address import PostgresqlAddress
 from est_server.stores.postgresql.options import PostgresqlOptions
 from est_server.stores.postgresql.watchdog import Watchdog
@@ -164,6 +165,7 @@ class PostgresqlSession:
         seals: Seals = NO_SEALS,
     ) -> None:
         self.seals = seals
+        self.journal_head: Chain | None = None
         self._connect = connect
         self._watchdog = watchdog
         self._patience = watchdog.patience
@@ -215,6 +217,7 @@ class PostgresqlSession:
             self._begin()
 
     def _begin(self) -> None:
+        self.journal_head = None
         with self.answering():
             cursor = self._connection.execute(_BEGIN, prepare=False)
         while cursor.nextset():

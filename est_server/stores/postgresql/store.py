@@ -57,7 +57,7 @@ class PostgresqlStore(Store):
         postgresql = postgresql or PostgresqlOptions()
         address.warn_of_weakness()
         seals = Seals(integrity_key)
-        await asyncio.to_thread(_prepare, address, postgresql, seals)
+        await asyncio.to_thread(_prepare, address, postgresql, seals, clock)
         store = cls(
             PostgresqlEngine(address, postgresql, seals),
             moment=_moment if clock is None else lambda _: clock.now(),
@@ -70,12 +70,14 @@ class PostgresqlStore(Store):
             await store.close()
 
 
-def _prepare(address: PostgresqlAddress, options: PostgresqlOptions, seals: Seals) -> None:
+def _prepare(
+    address: PostgresqlAddress, options: PostgresqlOptions, seals: Seals, clock: Clock | None
+) -> None:
     database.prepare(address, options)
     try:
         with database.one_session(address, options, seals) as db:
             db.begin()
-            require_key(db, db.moment)
+            require_key(db, db.moment if clock is None else clock.now())
             db.commit()
     except psycopg.Error as error:
         raise ConfigurationError(f"cannot open the store {address}: {describe(error)}") from error

@@ -5,9 +5,10 @@ from __future__ import annotations
 from datetime import datetime
 
 from est_server.approvals import Approval
+from est_server.journal import Event
 from est_server.ledger_records import IssuedCertificate, Refusal
 from est_server.revocations import RevocationReason
-from est_server.stores.rules import approvals, ledger, revocations, standing
+from est_server.stores.rules import approvals, journal, ledger, revocations, standing
 from est_server.stores.rules.values import (
     CERTIFICATE_COLUMNS,
     is_storable,
@@ -21,10 +22,11 @@ from est_server.stores.transaction import Transaction
 _TEXT_LIMIT = 512
 
 
-def record_refusal(db: Transaction, refusal: Refusal, *, kept: int) -> None:
-    """Add a row to the audit trail, and drop the row that is too many.
+def record_refusal(db: Transaction, refusal: Refusal, *, kept: int, left_out: int | None) -> int:
+    """Add a row to the audit trail, and drop the row that is too many; the number of the row.
 
     :param kept: rows that stay.
+    :param left_out: how many refusals before it are not in the journal; ``None``: nor is this one.
     """
     (number,) = db.execute(
         "INSERT INTO refusals (operation, label, transport, peer, reason, sentence, detail, "
@@ -42,6 +44,22 @@ def record_refusal(db: Transaction, refusal: Refusal, *, kept: int) -> None:
         ),
     ).fetchone()
     db.execute("DELETE FROM refusals WHERE id <= ?", (number - kept,))
+    if left_out is not None:
+        journal.append(
+            db,
+            Event.REFUSED,
+            refusal.refused_at,
+            device=_cut(refusal.device),
+            label=_cut(label_column(refusal.label)),
+            reference=number,
+            operation=None if refusal.operation is None else refusal.operation.value,
+            transport=refusal.transport.value,
+            peer=_cut(refusal.peer),
+            code=refusal.reason,
+            detail=_cut(refusal.detail),
+            left_out=left_out,
+        )
+    return int(number)
 
 
 def revoke_certificate(
@@ -75,6 +93,18 @@ def _revoke(
     issued = ledger.find_certificate(db, sha256)
     assert issued is not None
     _note(db, "revoke", issued.device, issued.label, sha256, actor, reason, now)
+    journal.append(
+        db,
+        Event.REVOKED,
+        now,
+        device=issued.device,
+        label=label_column(issued.label),
+        serial=f"{issued.certificate.serial_number:x}",
+        reference=row[0],
+        code=code.value,
+        actor=actor,
+        reason=reason,
+    )
     return issued
 
 
@@ -121,6 +151,16 @@ def release_claim(
         return False
     ledger.abandon(db, row[0], reason=f"claim released by {actor}", now=now, kept=kept)
     ledger.release(db, row[0])
+    journal.append(
+        db,
+        Event.RELEASED,
+        now,
+        device=device,
+        label=label_column(label),
+        reference=row[0],
+        actor=actor,
+        reason=reason,
+    )
     _note(db, "release-claim", device, label, None, actor, reason, now)
     return True
 
@@ -132,6 +172,17 @@ def decide_approval(
     decided = approvals.decide(db, number, approve=approve, actor=actor, reason=reason, now=now)
     action = "approve" if approve else "deny"
     _note(db, action, decided.device, decided.label, None, actor, reason, now)
+    journal.append(
+        db,
+        Event.APPROVED if approve else Event.DENIED,
+        now,
+        device=decided.device,
+        label=label_column(decided.label),
+        reference=number,
+        key=None if decided.spki_sha256 is None else decided.spki_sha256.hex(),
+        actor=actor,
+        reason=reason,
+    )
     return decided
 
 

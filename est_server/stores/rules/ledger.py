@@ -21,6 +21,7 @@ from est_protocol.keys import spki_sha256
 from est_protocol.messages import Pending
 from est_protocol.operations import Operation
 from est_server.alarms import AlarmingRefusal, AlarmKind
+from est_server.journal import Event
 from est_server.ledger_records import (
     CertificateState,
     Claim,
@@ -28,7 +29,7 @@ from est_server.ledger_records import (
     IssuanceTicket,
     IssuedCertificate,
 )
-from est_server.stores.rules import approvals, quotas, registry, secrets, standing
+from est_server.stores.rules import approvals, journal, quotas, registry, secrets, standing
 from est_server.stores.rules.values import (
     CERTIFICATE_COLUMNS,
     from_column,
@@ -79,7 +80,7 @@ def begin(
     if rivals:
         raise _working("another request of this device is being worked on")
     if not takes_claim:
-        return IssuanceTicket(_insert_attempt(db, intent, worker, now), intent)
+        return IssuanceTicket(_insert_attempt(db, intent, worker, Event.BEGUN, now), intent)
     if intent.secret is not None:
         secrets.require_use_left(db, intent.secret, now)
     if intent.approval is not None:
@@ -87,7 +88,7 @@ def begin(
         quotas.require_left(db, intent.quotas, now)
         if not approvals.is_approved(db, intent, intent.approval, now):
             return Pending(intent.approval.seconds)
-    number = _insert_attempt(db, intent, worker, now)
+    number = _insert_attempt(db, intent, worker, Event.CLAIMED, now)
     _take(db, intent, number, now)
     return IssuanceTicket(number, intent)
 
@@ -213,11 +214,23 @@ def abandon_all(db: Transaction, device: str, *, reason: str, now: datetime) -> 
         _abandon_attempt(db, number, reason, now)
 
 
-def release_all(db: Transaction, device: str) -> int:
+def release_all(db: Transaction, device: str, *, actor: str, reason: str, now: datetime) -> int:
     """Let ``device`` make a first enrollment again under every label; how many it had made."""
-    rows = db.execute("SELECT issuance FROM claims WHERE device = ?", (device,)).fetchall()
-    for (number,) in rows:
+    rows = db.execute(
+        "SELECT issuance, label FROM claims WHERE device = ? ORDER BY issuance", (device,)
+    ).fetchall()
+    for number, label in rows:
         release(db, number)
+        journal.append(
+            db,
+            Event.RELEASED,
+            now,
+            device=device,
+            label=label,
+            reference=number,
+            actor=actor,
+            reason=reason,
+        )
     return len(rows)
 
 
@@ -249,6 +262,7 @@ def _require_right(db: Transaction, intent: EnrollmentIntent) -> bool:
         return False
     claim = _claim(db, intent)
     if claim is None:
+        journal.require_no_claim(db, intent.device, label_column(intent.label))
         return True
     if _answer_was_lost(db, intent, since=claim):
         return False
@@ -379,7 +393,7 @@ def _living_rivals(
 
 
 def _insert_attempt(
-    db: Transaction, intent: EnrollmentIntent, worker: Worker, now: datetime
+    db: Transaction, intent: EnrollmentIntent, worker: Worker, event: Event, now: datetime
 ) -> int:
     (number,) = db.execute(
         "INSERT INTO issuances (request_key, operation, device, label, spki_sha256, predecessor, "
@@ -400,16 +414,34 @@ def _insert_attempt(
             to_column(now + worker.lease),
         ),
     ).fetchone()
+    journal.append(
+        db,
+        event,
+        now,
+        device=intent.device,
+        label=label_column(intent.label),
+        reference=number,
+        operation=intent.operation.value,
+        transport=intent.transport.value,
+        peer=intent.peer,
+        key=None if intent.spki_sha256 is None else intent.spki_sha256.hex(),
+        predecessor=None if intent.predecessor is None else intent.predecessor.hex(),
+        reasons="; ".join(intent.reasons),
+    )
     return int(number)
 
 
 def _abandon_attempt(db: Transaction, number: int, reason: str, now: datetime) -> None:
     changed = db.execute(
         "UPDATE issuances SET status = 'abandoned', finished_at = ?, outcome = ? "
-        "WHERE number = ? AND status = 'in-progress'",
+        "WHERE number = ? AND status = 'in-progress' RETURNING device, label",
         (to_column(now), reason, number),
-    ).rowcount
-    if changed:
+    ).fetchone()
+    if changed is not None:
+        device, label = changed
+        journal.append(
+            db, Event.ABANDONED, now, device=device, label=label, reference=number, reason=reason
+        )
         release(db, number)
         secrets.give_back_use(db, number)
         approvals.give_back(db, number)
@@ -441,6 +473,16 @@ def _record_certificate(
             spki_sha256(certificate.public_key()),
             ticket.number,
         ),
+    )
+    journal.append(
+        db,
+        Event.ISSUED,
+        now,
+        device=intent.device,
+        label=label_column(intent.label),
+        serial=f"{certificate.serial_number:x}",
+        reference=ticket.number,
+        sha256=sha256.hex(),
     )
 
 

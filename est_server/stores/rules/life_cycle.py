@@ -37,7 +37,7 @@ def change_device(db: Transaction, order: DeviceOrder, *, now: datetime) -> Devi
     if order.step not in (LifeCycleStep.SUSPEND, LifeCycleStep.RESUME):
         ledger.abandon_all(db, order.udid, reason=f"{order.step.value} by {order.actor}", now=now)
     if order.releases_claims:
-        claims = ledger.release_all(db, order.udid)
+        claims = ledger.release_all(db, order.udid, actor=order.actor, reason=order.reason, now=now)
     certificates = _change_certificates(db, order, before, now)
     return DeviceChange(after, certificates, claims)
 

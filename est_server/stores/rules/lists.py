@@ -7,7 +7,8 @@ from typing import NoReturn
 
 from est_protocol.errors import ConfigurationError
 from est_server.device_records import ImportedList, ListDescription
-from est_server.stores.rules import tallies
+from est_server.journal import Event
+from est_server.stores.rules import journal, tallies
 from est_server.stores.rules.values import Row, from_column, to_column
 from est_server.stores.seals import tampered
 from est_server.stores.transaction import Transaction
@@ -47,14 +48,32 @@ def record(db: Transaction, description: ListDescription, now: datetime) -> int:
     return int(number[0])
 
 
-def count_devices(db: Transaction, number: int, added: int, total: int) -> None:
-    """Note how many devices more came with a list.
+def note_import(
+    db: Transaction,
+    number: int,
+    description: ListDescription,
+    now: datetime,
+    *,
+    added: int,
+    total: int,
+) -> None:
+    """Note that a list was imported, and how many devices came with it this time.
 
     :param total: what they add up to; see :mod:`est_server.stores.rules.tallies`.
     :raises RequestRefused: ``RECORD_TAMPERED``: the list's record is not what was written.
     """
     tallies.add(db, number, added, total)
     db.execute("UPDATE lists SET devices = devices + ? WHERE number = ?", (added, number))
+    journal.append(
+        db,
+        Event.LIST_IMPORTED,
+        now,
+        reference=number,
+        list=description.list_id,
+        sha256=description.sha256.hex(),
+        signer=description.signer,
+        added=added,
+    )
 
 
 def _checked(db: Transaction, imported: ImportedList) -> ImportedList:

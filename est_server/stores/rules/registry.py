@@ -7,7 +7,8 @@ from dataclasses import replace
 from datetime import datetime
 
 from est_server.device_records import AddOutcome, Device, DeviceState, ListedDevice
-from est_server.stores.rules import tallies
+from est_server.journal import Event
+from est_server.stores.rules import journal, tallies
 from est_server.stores.rules.sealed_devices import SEALED_COLUMNS, NewDevices, opened, seal
 from est_server.stores.rules.values import (
     NEW_DEVICE_COLUMNS,
@@ -78,6 +79,7 @@ def _add(db: Transaction, listed: ListedDevice, added: NewDevices) -> AddOutcome
             added.seal(listed.udid, listed.spki_sha256, attributes),
         ),
     )
+    journal.append(db, Event.LISTED, added.now, device=listed.udid, key=listed.spki_sha256.hex())
     return AddOutcome.ADDED
 
 
@@ -116,6 +118,19 @@ def change(
             seal(db.seals, after, history),
             after.udid,
         ),
+    )
+    journal.append(
+        db,
+        Event.DEVICE_CHANGED,
+        after.changed_at,
+        device=after.udid,
+        reference=history,
+        step=step,
+        before=before.state.value,
+        after=after.state.value,
+        owner=after.owner,
+        actor=actor,
+        reason=reason,
     )
 
 

@@ -6,6 +6,8 @@ from dataclasses import replace
 from datetime import datetime
 
 from est_protocol.errors import RefusalReason, RequestRefused
+from est_server.journal import Event
+from est_server.stores.rules import journal
 from est_server.stores.rules.values import from_column, is_storable, to_column
 from est_server.stores.transaction import Transaction
 from est_server.user_credentials import EnrollmentSecret
@@ -45,12 +47,25 @@ def add(db: Transaction, secret: EnrollmentSecret, now: datetime) -> EnrollmentS
             to_column(now),
         ),
     ).fetchone()
+    journal.append(
+        db,
+        Event.SECRET_ADDED,
+        now,
+        device=secret.device,
+        reference=number,
+        name=secret.name,
+        uses=secret.max_uses,
+    )
     return replace(secret, number=number, uses=0)
 
 
-def remove(db: Transaction, name: str) -> bool:
+def remove(db: Transaction, name: str, now: datetime) -> bool:
     """Remove a secret; whether there was one."""
-    return db.execute("DELETE FROM secrets WHERE name = ?", (name,)).rowcount > 0
+    row = db.execute("DELETE FROM secrets WHERE name = ? RETURNING number", (name,)).fetchone()
+    if row is None:
+        return False
+    journal.append(db, Event.SECRET_REMOVED, now, reference=row[0], name=name)
+    return True
 
 
 def require_use_left(db: Transaction, number: int, now: datetime) -> None:

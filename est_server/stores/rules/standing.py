@@ -9,7 +9,7 @@ from est_protocol.errors import RefusalReason, RequestRefused
 from est_server.alarms import AlarmingRefusal, AlarmKind
 from est_server.device_records import Device
 from est_server.ledger_records import CertificateState, EnrollmentIntent
-from est_server.stores.rules import registry
+from est_server.stores.rules import journal, registry
 from est_server.stores.rules.values import to_column
 from est_server.stores.transaction import Transaction
 
@@ -34,6 +34,7 @@ def require(db: Transaction, *, certificate: bytes | None, keys: Collection[byte
             detail=f"serial {serial}",
             device=udid,
         )
+    journal.require_not_revoked(db, udid, serial)
     _require_active(registry.find_by_udid(db, udid))
 
 

@@ -17,6 +17,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from est_protocol.errors import ConfigurationError
+from est_server.journal import Chain
 from est_server.stores.schema import MIGRATIONS, Dialect, Migration
 from est_server.stores.seals import NO_SEALS, Seals
 
@@ -75,10 +76,12 @@ class Connection(sqlite3.Connection):
     """A connection whose transactions are begun by hand."""
 
     seals: Seals = NO_SEALS
+    journal_head: Chain | None = None
 
     def begin(self) -> None:
         """Begin a transaction that may write: the only one, over all processes."""
         self.execute("BEGIN IMMEDIATE")
+        self.journal_head = None
 
 
 def connect(

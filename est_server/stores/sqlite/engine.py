@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterable
-from contextlib import closing
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import TypeVar
@@ -72,6 +72,16 @@ class SqliteEngine:
             return query(self._reader)
         except sqlite3.Error as error:
             await self.close()
+            raise unavailable(str(error)) from error
+
+    @contextmanager
+    def snapshot(self) -> Iterator[Transaction]:
+        """A reading transaction over a connection of its own."""
+        try:
+            with closing(self._connect(read_only=True)) as db:
+                db.execute("BEGIN")
+                yield db
+        except sqlite3.Error as error:
             raise unavailable(str(error)) from error
 
     def import_rows(

@@ -115,7 +115,7 @@ def import_rows(
     else:
         added = NewDevices(db.seals, number, now)
         result = _add_what_fits(db, added, reported)
-    lists.count_devices(db, number, result.added, added.total)
+    lists.note_import(db, number, description, now, added=result.added, total=added.total)
     db.commit()
     return result
 

@@ -1,0 +1,90 @@
+"""``est-server devices verify``: the whole store against its seals, its journal and lists."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+
+from est_server.assembly import open_store
+from est_server.commands.import_list import open_list
+from est_server.commands.options import OneLineParser, add_command
+from est_server.config import ServerConfig, load_config
+from est_server.devices.importer import ImportRules, ListFile, ListReading
+from est_server.devices.signatures.detached import MAX_OCTETS, read_signature
+from est_server.list_signers import load_list_signers
+from est_server.stores.verification import GivenList
+
+#: Appended to the name of a list, where its detached signature is looked for.
+_SIGNATURES = (".p7s", ".cms", ".jws", ".sig")
+
+_REPORT_EVERY = 100_000
+
+
+def add_to(subcommands: argparse._SubParsersAction[OneLineParser]) -> None:
+    """Add the command."""
+    parser = add_command(
+        subcommands,
+        "verify",
+        _run,
+        help="check all devices against their seals, the journal and the signed lists",
+        example="est-server devices verify --lists devices.csv --config est/est-server.toml",
+        note="""\
+Prints what is wrong, one sentence per line; the exit status is 1 if anything is. The
+signature of a list is looked for beside it, as FILE.p7s, .cms, .jws or .sig; one that is
+not signed is compared all the same if the configuration has allow_unsigned.""",
+    )
+    parser.add_argument(
+        "--lists",
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="lists that were imported, to compare the devices with row by row",
+    )
+
+
+def _run(options: argparse.Namespace) -> int:
+    config = load_config(options.config)
+    with ExitStack() as files:
+        given = [_given(config, name, files) for name in options.lists]
+        count = asyncio.run(_print_findings(config, given))
+    if count:
+        print(f"{count} findings", file=sys.stderr)
+        return 1
+    key = "" if config.store.integrity_key else "; there is no integrity key to check seals with"
+    print(f"nothing is wrong{key}")
+    return 0
+
+
+def _given(config: ServerConfig, name: str, files: ExitStack) -> GivenList:
+    file = files.enter_context(open_list(name))
+    signature = None
+    for path in (Path(name + suffix) for suffix in _SIGNATURES):
+        if path.is_file():
+            with path.open("rb") as signed:
+                signature = read_signature(signed.read(MAX_OCTETS + 1))
+            break
+    rules = ImportRules(
+        signers=load_list_signers(config),
+        allow_unsigned=config.devices.allow_unsigned and signature is None,
+        leave_out_bad_rows=True,
+        limits=config.devices.limits,
+    )
+    reading = ListReading(ListFile(file, signature=signature), rules, datetime.now(UTC))
+    return GivenList(name, reading.rows(), reading.describe)
+
+
+async def _print_findings(config: ServerConfig, given: list[GivenList]) -> int:
+    def report(finding: str) -> None:
+        print(finding, flush=True)
+
+    async with open_store(config) as store:
+        return await store.verify(given, report=report, progress=_progress)
+
+
+def _progress(what: str, count: int) -> None:
+    if count and count % _REPORT_EVERY == 0:
+        print(f"{what}: {count}", file=sys.stderr, flush=True)
