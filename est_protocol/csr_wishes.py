@@ -123,26 +123,31 @@ def write(wishes: CsrWishes) -> CsrAttributes:
     """The message that says ``wishes`` as a list and, where it says of subject, key or
     extensions, as a template too (RFC 9908 section 4).
 
+    The order of the elements means nothing to the RFCs. Bare OIDs come last: libest's estclient
+    never ends with a message in which something else follows the last OID.
+
     :raises ValueError: an extension is there twice, a value is malformed, or the kind of key is
         unknown.
     """
     oids = [extension.oid for extension in wishes.extensions]
     if len(set(oids)) != len(oids):
         raise ValueError("an extension is asked for twice")
-    elements = [CsrAttribute(oid) for oid in _asked_attributes(wishes)]
-    if wishes.key is not None:
-        elements.append(wanted_keys.to_attribute(wishes.key))
+    elements, bare = [], [CsrAttribute(oid) for oid in _asked_attributes(wishes)]
+    if wishes.subject or wishes.key is not None or wishes.extensions:
+        elements.append(encode_template(_template_of(wishes)))
     for attribute in (attribute for rdn in wishes.subject for attribute in rdn):
-        value = attribute.value
-        elements.append(CsrAttribute(attribute.oid, None if value is None else (value,)))
+        if attribute.value is None:
+            bare.append(CsrAttribute(attribute.oid))
+        else:
+            elements.append(CsrAttribute(attribute.oid, (attribute.value,)))
     complete = [e for e in wishes.extensions if not is_open(e)]
     if complete:
         elements.append(asking_for(complete))
-    elements += [CsrAttribute(e.oid) for e in wishes.extensions if is_open(e)]
-    elements += [CsrAttribute(oid) for oid in (*wishes.attributes, *wishes.signature_algorithms)]
-    if wishes.subject or wishes.key is not None or wishes.extensions:
-        elements.append(encode_template(_template_of(wishes)))
-    return CsrAttributes(tuple(elements))
+    if wishes.key is not None:
+        elements.append(wanted_keys.to_attribute(wishes.key))
+    bare += [CsrAttribute(e.oid) for e in wishes.extensions if is_open(e)]
+    bare += [CsrAttribute(oid) for oid in (*wishes.attributes, *wishes.signature_algorithms)]
+    return CsrAttributes((*elements, *bare))
 
 
 def is_open(extension: ExtensionTemplate) -> bool:

@@ -56,12 +56,17 @@ class Challenge:
 
     def __str__(self) -> str:
         """The challenge as it stands in the header."""
-        return f"{self.scheme} {', '.join(f'{k}={v}' for k, v in self._written())}".rstrip()
+        return self.written()
 
-    def _written(self) -> list[tuple[str, str]]:
-        # RFC 7616 section 3.3: these two without quotes; everything else is safest in quotes.
-        bare = ("algorithm", "stale")
-        return [(k, v if k in bare else quoted(v)) for k, v in self.parameters.items()]
+    def written(self, *, quote_all: bool = False) -> str:
+        """The challenge as it stands in the header.
+
+        :param quote_all: put in quotes what RFC 7616 section 3.3 wants without, too.
+        """
+        # Everything else is safest in quotes.
+        bare = () if quote_all else ("algorithm", "stale")
+        pairs = (f"{k}={v if k in bare else quoted(v)}" for k, v in self.parameters.items())
+        return f"{self.scheme} {', '.join(pairs)}".rstrip()
 
 
 @dataclass(frozen=True, slots=True)

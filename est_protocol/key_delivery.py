@@ -23,8 +23,14 @@ from est_protocol.messages import GeneratedKeyResponse
 _KEY_FORMATS = {ContentFormat.PKCS8: False, ContentFormat.SERVER_GENERATED_KEY: True}
 
 
-def to_multipart_mixed(response: GeneratedKeyResponse) -> tuple[MediaType, bytes]:
-    """The media type and the body of the answer over HTTPS."""
+def to_multipart_mixed(
+    response: GeneratedKeyResponse, *, transfer_encoding: bool = False
+) -> tuple[MediaType, bytes]:
+    """The media type and the body of the answer over HTTPS.
+
+    :param transfer_encoding: whether the parts say that they are base64, as RFC 7030 section
+        4.4.2 had it before RFC 8951.
+    """
     return multipart_mixed.encode(
         [
             multipart_mixed.Part(
@@ -34,7 +40,8 @@ def to_multipart_mixed(response: GeneratedKeyResponse) -> tuple[MediaType, bytes
             multipart_mixed.Part(
                 CERTS_ONLY, base64_body.encode(certs_only.encode(response.certificates))
             ),
-        ]
+        ],
+        transfer_encoding="base64" if transfer_encoding else "",
     )
 
 

@@ -43,18 +43,23 @@ def _token() -> str:
     return f"est-{secrets.token_hex(16)}"
 
 
-def encode(parts: Sequence[Part], *, token: Callable[[], str] = _token) -> tuple[MediaType, bytes]:
+def encode(
+    parts: Sequence[Part], *, transfer_encoding: str = "", token: Callable[[], str] = _token
+) -> tuple[MediaType, bytes]:
     """The media type, with its boundary, and the body that ``parts`` make.
 
+    :param transfer_encoding: what each part says of itself as its Content-Transfer-Encoding, for
+        peers that read none without.
     :param token: makes candidates for the boundary; the first that occurs in no part is taken.
     """
     boundary = token()
     while any(boundary.encode("ascii") in part.body for part in parts):
         boundary = token()
     delimiter = f"--{boundary}".encode("ascii")
+    encoded = f"Content-Transfer-Encoding: {transfer_encoding}\r\n" if transfer_encoding else ""
     body = b"".join(
         delimiter
-        + f"\r\nContent-Type: {part.media_type}\r\n\r\n".encode("ascii")
+        + f"\r\nContent-Type: {part.media_type}\r\n{encoded}\r\n".encode("ascii")
         + part.body
         + b"\r\n"
         for part in parts

@@ -95,6 +95,7 @@ class LabelUsers:
             basic=settings.basic,
             digest=(DigestAlgorithm.SHA_256,) if digest is None else digest,
             renewals=settings.renewals,
+            quoted_challenges=self._settings.legacy.quoted_challenges,
         )
 
     def _verifier(self, name: str) -> CredentialsVerifier:

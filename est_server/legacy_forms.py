@@ -14,8 +14,12 @@ class LegacyForms:
     """Departures from the RFCs on HTTPS, for peers that need them; all are off.
 
     :param content_transfer_encoding: send ``Content-Transfer-Encoding: base64`` with base64
-        bodies, for clients of RFC 7030 as it was before RFC 8951 took the header out, which
-        decode only where they see it.
+        bodies and with the parts of /serverkeygen's, for clients of RFC 7030 as it was before
+        RFC 8951 took the header out, which decode only where they see it.
+    :param empty_bodies: answer 401 and 202 without the sentence that says why, for clients that
+        take such a body for an error of the connection.
+    :param quoted_challenges: write Digest's challenges with every value in quotes and without a
+        charset, for clients that read no others. RFC 7616 section 3.3 wants the algorithm bare.
     :param issuer_chain: answer enrollments with the certificates of the issuing CAs too, the root
         left out, for clients that take the chain from there instead of from /cacerts. RFC 7030
         section 4.2.3 wants the new certificate alone.
@@ -24,6 +28,8 @@ class LegacyForms:
     """
 
     content_transfer_encoding: bool = False
+    empty_bodies: bool = False
+    quoted_challenges: bool = False
     issuer_chain: bool = False
     pem_requests: bool = False
 

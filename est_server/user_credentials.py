@@ -91,6 +91,8 @@ class HttpAuthentication:
         nothing else.
     :param renewals: ask at renewals too, where the certificate being renewed is enough otherwise
         (RFC 7030 section 6: such credentials are best used once).
+    :param quoted_challenges: write Digest's challenges for clients that read every value in quotes
+        and no charset.
     """
 
     verifier: CredentialsVerifier
@@ -99,6 +101,7 @@ class HttpAuthentication:
     basic: bool = True
     digest: tuple[DigestAlgorithm, ...] = (DigestAlgorithm.SHA_256,)
     renewals: bool = False
+    quoted_challenges: bool = False
 
     def concerns(self, operation: Operation) -> bool:
         """Whether clients are asked at ``operation``."""

@@ -180,11 +180,13 @@ class UserChecks:
                 "qop": "auth",
                 "algorithm": algorithm.value,
                 "nonce": nonce,
-                "charset": "UTF-8",
             }
+            if not http.quoted_challenges:
+                parameters["charset"] = "UTF-8"
             if stale:
                 parameters["stale"] = "true"
-            found.append(str(Challenge("Digest", parameters)))
+            challenge = Challenge("Digest", parameters)
+            found.append(challenge.written(quote_all=http.quoted_challenges))
         if http.basic:
             found.append(str(Challenge("Basic", {"realm": http.realm, "charset": "UTF-8"})))
         return tuple(found)

@@ -32,7 +32,7 @@ class Player:
         """The peer for requests under ``label``, and the label that it has to send."""
         if label is not None and label in self.client.cannot:
             raise CannotPlay(self.client.cannot[label])
-        if self.client.legacy:
+        if self.client.legacy or label in self.client.legacy_labels:
             front = self.server.legacy_front()
             return self.client.make(replace(self.bench, https=front.https)), label
         if label is None or label not in self.client.fronted:

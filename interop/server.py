@@ -19,6 +19,9 @@ _READY = re.compile(r"ready https=127\.0\.0\.1:(\d+) coaps=127\.0\.0\.1:(\d+)\n"
 #: The key of :meth:`ServerUnderTest.legacy_front` among the fronts; no label is called so.
 _LEGACY = "*legacy*"
 
+#: What it does otherwise than the RFCs.
+_LEGACY_FORMS = "content_transfer_encoding = true\nempty_bodies = true\nquoted_challenges = true\n"
+
 #: Seconds to start and to stop.
 _PATIENCE = 20.0
 
@@ -155,7 +158,7 @@ class ServerUnderTest(Serving):
         if _LEGACY not in self._fronts:
             text = self._toml.read_text()
             for table in ["default", *re.findall(r"^\[(labels\.[\w-]+)\]", text, re.MULTILINE)]:
-                text += f"\n[{table}.legacy]\ncontent_transfer_encoding = true\n"
+                text += f"\n[{table}.legacy]\n{_LEGACY_FORMS}"
             config = self.directory / "front-legacy.toml"
             config.write_text(text)
             front = Serving(config, self.directory / "front-legacy-stderr.txt")

@@ -34,6 +34,7 @@ from est_protocol.operations import Operation
 from est_server.https.limits import DEFAULT_HTTPS_LIMITS, HttpsLimits
 from est_server.https.peers import NO_PROXIES, Connection, Headers, ProxyTrust, find_peer
 from est_server.interfaces import HttpResponder
+from est_server.legacy_forms import LegacyForms
 
 #: All header fields that strongSwan's ``pki`` sends.
 _SAID_BY_STRONGSWAN = frozenset({"host", "authorization", "content-type", "content-length"})
@@ -115,13 +116,14 @@ class HttpTranslation:
                 transport=Transport.HTTPS,
                 peer=found.peer,
             )
-            return self._refusal(refused, operation)
+            return self._refusal(refused, operation, label)
         try:
             response = await self._service.respond(request, found.peer)
         except RequestRefused as refused:
-            return self._refusal(refused, operation)
-        answer = _encode(request.operation, response, wrap=_reads_lines(http.headers))
-        if _is_base64(response) and self._service.legacy_forms(label).content_transfer_encoding:
+            return self._refusal(refused, operation, label)
+        forms = self._service.legacy_forms(label)
+        answer = _encode(request.operation, response, forms, wrap=_reads_lines(http.headers))
+        if _is_base64(response) and forms.content_transfer_encoding:
             answer.headers.append(("Content-Transfer-Encoding", "base64"))
         return answer
 
@@ -182,16 +184,22 @@ class HttpTranslation:
         if octets > limit:
             _refuse(RefusalReason.BODY_TOO_LARGE, f"the body is larger than {limit} octets")
 
-    def _refusal(self, refused: RequestRefused, operation: Operation | None) -> HttpAnswer:
+    def _refusal(
+        self, refused: RequestRefused, operation: Operation | None, label: str | None
+    ) -> HttpAnswer:
         status = refused.status.http
-        headers = [("Content-Type", str(PLAIN_TEXT))]
+        headers: list[tuple[str, str]] = []
         if operation is not None and refused.reason is RefusalReason.METHOD_NOT_ALLOWED:
             headers.append(("Allow", operation.method))
         headers += [("WWW-Authenticate", challenge) for challenge in refused.challenges]
         if status in (HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.TOO_MANY_REQUESTS):
             headers.append(("Retry-After", str(refused.retry_after or self._limits.retry_after)))
         # A sentence may repeat a label, and a path may hold octets that are no UTF-8.
-        body = f"{refused.sentence}\n".encode(errors="replace")
+        body: bytes | None = f"{refused.sentence}\n".encode(errors="replace")
+        if status == HTTPStatus.UNAUTHORIZED and self._service.legacy_forms(label).empty_bodies:
+            body = None
+        else:
+            headers.insert(0, ("Content-Type", str(PLAIN_TEXT)))
         return HttpAnswer(status, body, headers, close=refused.reason in _BODY_LEFT_OVER)
 
 
@@ -258,19 +266,25 @@ def _reads_lines(headers: Mapping[str, object]) -> bool:
     return not headers.keys() <= _SAID_BY_STRONGSWAN
 
 
-def _encode(operation: Operation, response: EstResponse, *, wrap: bool) -> HttpAnswer:
+def _encode(
+    operation: Operation, response: EstResponse, forms: LegacyForms, *, wrap: bool
+) -> HttpAnswer:
     if isinstance(response, Pending):
+        retry_after = ("Retry-After", str(response.retry_after))
+        if forms.empty_bodies:
+            return HttpAnswer(HTTPStatus.ACCEPTED, None, [retry_after])
         return HttpAnswer(
             HTTPStatus.ACCEPTED,
             b"the request is pending; repeat it later\n",
-            [("Content-Type", str(PLAIN_TEXT)), ("Retry-After", str(response.retry_after))],
+            [("Content-Type", str(PLAIN_TEXT)), retry_after],
         )
     if isinstance(response, CsrAttributesResponse):
         if response.der is None:
             return HttpAnswer(HTTPStatus.NO_CONTENT)
         return _content(operation.response_type, base64_body.encode(response.der))
     if isinstance(response, GeneratedKeyResponse):
-        return _content(*key_delivery.to_multipart_mixed(response))
+        encoding = forms.content_transfer_encoding
+        return _content(*key_delivery.to_multipart_mixed(response, transfer_encoding=encoding))
     body = base64_body.encode(certs_only.encode(response.certificates), wrap=wrap)
     return _content(operation.response_type, body)
 

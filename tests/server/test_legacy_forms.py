@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 from pathlib import Path
 
 import pytest
 
-from est_protocol import pem_request
-from est_protocol.errors import MessageError, RefusalReason
-from est_protocol.messages import CsrAttributesResponse, EstRequest, EstResponse
+from est_protocol import key_delivery, pem_request
+from est_protocol.errors import MessageError, RefusalReason, RequestRefused
+from est_protocol.media_types import MediaType
+from est_protocol.messages import (
+    CsrAttributesResponse,
+    EstRequest,
+    EstResponse,
+    GeneratedKeyResponse,
+    Pending,
+)
 from est_protocol.operations import WELL_KNOWN_PATH
 from est_server.config import load_config
 from est_server.legacy_forms import NO_LEGACY_FORMS, LegacyForms, issuers_of
 from tests.pki import make_ca, make_leaf
 from tests.server.test_config import SMALLEST
-from tests.server.test_https import Clerk, get, issue, post, serving
+from tests.server.test_https import CA, Clerk, get, issue, post, serving
 
 DER = b"a certification request, as far as the transport knows"
 LINES = base64.encodebytes(DER)
@@ -91,13 +99,55 @@ async def test_content_transfer_encoding_is_said_under_its_label_only() -> None:
         assert name not in refused.headers
 
 
+async def test_the_parts_of_a_generated_key_say_that_they_are_base64_under_their_label_only() -> (
+    None
+):
+    async def generate(request: EstRequest) -> EstResponse:
+        return GeneratedKeyResponse((CA.certificate,), b"a key", protected=False)
+
+    clerk = Clerk(generate, forms=LegacyForms(content_transfer_encoding=True))
+    async with serving(clerk) as server:
+        old = await post(server, f"{WELL_KNOWN_PATH}/old/serverkeygen")
+        new = await post(server, f"{WELL_KNOWN_PATH}/serverkeygen")
+    # The message itself is not base64.
+    assert "Content-Transfer-Encoding" not in old.headers
+    assert old.body.count(b"\r\nContent-Transfer-Encoding: base64\r\n\r\n") == 2
+    assert b"Transfer" not in new.body
+    media_type = MediaType.parse(old.headers["Content-Type"])
+    assert key_delivery.from_multipart_mixed(media_type, old.body).key == b"a key"
+
+
+async def test_401_and_202_have_no_body_under_their_label_only() -> None:
+    async def put_off(request: EstRequest) -> EstResponse:
+        if request.body == DER:
+            return Pending(60)
+        challenges = ('Basic realm="EST"',)
+        raise RequestRefused(RefusalReason.AUTHENTICATION_REQUIRED, "who?", challenges=challenges)
+
+    clerk = Clerk(put_off, forms=LegacyForms(empty_bodies=True))
+    async with serving(clerk) as server:
+        for body, status, header in (
+            (LINES, 202, "Retry-After"),
+            (b"AAAA", 401, "WWW-Authenticate"),
+        ):
+            old = await post(server, f"{WELL_KNOWN_PATH}/old/simpleenroll", body=body)
+            new = await post(server, f"{WELL_KNOWN_PATH}/simpleenroll", body=body)
+            assert (old.status, new.status) == (status, status)
+            assert old.headers[header] == new.headers[header]
+            assert (old.headers["Content-Length"], old.body) == ("0", b"")
+            assert new.body
+        refused = await post(server, f"{WELL_KNOWN_PATH}/old/simpleenroll", body=b"!")
+        assert (refused.status, bool(refused.body)) == (400, True)
+
+
 def test_everything_is_off_by_default(tmp_path: Path) -> None:
     for name in ("ca.pem", "ca.key", "https.pem", "https.key"):
         (tmp_path / name).touch()
     file = tmp_path / "est-server.toml"
     file.write_text(SMALLEST + "[labels.old.legacy]\npem_requests = true\nissuer_chain = true\n")
     config = load_config(file)
-    assert config.default.legacy == NO_LEGACY_FORMS == LegacyForms(False, False, False)
+    assert config.default.legacy == NO_LEGACY_FORMS
+    assert not any(dataclasses.astuple(NO_LEGACY_FORMS))
     assert config.labels["old"].legacy == LegacyForms(pem_requests=True, issuer_chain=True)
 
 

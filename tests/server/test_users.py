@@ -292,6 +292,20 @@ async def test_basic_only_where_it_is_allowed(tmp_path: Path) -> None:
     assert not any(challenge.startswith("Basic") for challenge in refusal.challenges)
 
 
+@pytest.mark.parametrize("old", [False, True])
+async def test_challenges_are_quoted_throughout_only_where_it_is_asked_for(
+    tmp_path: Path, *, old: bool
+) -> None:
+    policy = HttpAuthentication(Users(), quoted_challenges=old)
+    async with clerk(tmp_path, http=policy, authorizer=Recorder()) as server:
+        challenge, basic = await asked(server)
+        await server.enroll("device", credentials=digest(challenge))
+    assert ('algorithm="SHA-256"' in challenge) == old
+    assert ("algorithm=SHA-256" in challenge) != old
+    assert ("charset" not in challenge) == old
+    assert 'charset="UTF-8"' in basic
+
+
 # -- Guessing -------------------------------------------------------------------------------------
 
 
