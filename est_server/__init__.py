@@ -13,8 +13,9 @@ from est_server.authorization.names import grant_for
 from est_server.https import est_application
 from est_server.https import serve as serve_https
 from est_server.interfaces import ClientIdentity, EnrollmentRequest, IssuanceGrant, LabelPolicy
-from est_server.server import EstServer, stop_event
+from est_server.server import EstServer
 from est_server.service import EnrollmentService
+from est_server.signals import stop_event
 
 __all__ = [
     "Assembly",

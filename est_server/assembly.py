@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass
-from datetime import timedelta
 from functools import cache
 from pathlib import Path
 
@@ -38,6 +37,7 @@ from est_server.config.settings import (
     KeyGenerationSettings,
     StoreSettings,
 )
+from est_server.crl_server import CrlEndpoint
 from est_server.https import HttpsEndpoint, PlainHttpEndpoint, ProxyTrust
 from est_server.https.peers import NO_PROXIES
 from est_server.interfaces import Authorizer, Clock, LabelPolicy
@@ -49,18 +49,6 @@ from est_server.service import EnrollmentService, SystemClock
 from est_server.stores import opening
 from est_server.stores.integrity_key import IntegrityKey
 from est_server.stores.store import Store
-
-
-@dataclass(frozen=True, slots=True)
-class CrlEndpoint:
-    """Which CRLs to publish, and where and how to serve them.
-
-    :param max_age: for how long caches may answer without asking.
-    """
-
-    publisher: CrlPublisher
-    http: PlainHttpEndpoint
-    max_age: timedelta
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +79,7 @@ async def open_service(
     *,
     authorizer: Authorizer | None = None,
     clock: Clock | None = None,
+    store: Store | None = None,
 ) -> AsyncIterator[Assembly]:
     """Put together what ``config`` describes; its store is open as long as the context lasts.
 
@@ -98,6 +87,7 @@ async def open_service(
     :param authorizer: decides for every label, in place of the authorizers that the
         configuration names.
     :param clock: the source of time; the machine's clock by default.
+    :param store: the store, if it is open already; it stays so.
     :raises ConfigurationError: the configuration, or a file that it names, is not usable.
     """
     if not isinstance(config, ServerConfig):
@@ -106,7 +96,8 @@ async def open_service(
     anchors = load_anchors(config)
     https = _https_endpoint(config.https, anchors) if config.https else None
     coaps = _coaps_endpoint(config.coaps, anchors) if config.coaps else None
-    async with open_store(config, serves=True, clock=clock) as store:
+    opened = nullcontext(store) if store else open_store(config, serves=True, clock=clock)
+    async with opened as store:
         generator = _key_generator(https, coaps)
         labels = _label_policies(config, authorities, store, authorizer, generator)
         service = EnrollmentService(

@@ -37,8 +37,8 @@ from est_server.device_records import ListDescription, ListedDevice, ListRow
 from est_server.https import HttpsServer, est_application
 from est_server.https import serve as serve_https
 from est_server.legacy_forms import LegacyForms
+from est_server.listeners import WELL_KNOWN
 from est_server.provisioning import CONFIG_NAME, STORE_NAME, NewServer, provision
-from est_server.server import WELL_KNOWN
 from est_server.service import EnrollmentService
 from est_server.user_credentials import EnrollmentSecret
 

@@ -3,36 +3,50 @@
 from __future__ import annotations
 
 import asyncio
-import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from aiohttp import web
-
 from est_protocol.errors import ConfigurationError
-from est_server.assembly import CrlEndpoint, open_service
+from est_server.assembly import open_service, open_store
 from est_server.coaps.server import CoapsEndpoint
-from est_server.coaps.server import serve as serve_coaps
-from est_server.config import ServerConfig
-from est_server.https import (
-    HttpsEndpoint,
-    HttpsLimits,
-    PlainHttpEndpoint,
-    ProxyTrust,
-    est_application,
-    serve_plain,
-)
-from est_server.https import serve as serve_https
+from est_server.config import ServerConfig, load_config
+from est_server.config.changes import require_no_restart
+from est_server.crl_server import CrlEndpoint
+from est_server.https import HttpsEndpoint, PlainHttpEndpoint, ProxyTrust
 from est_server.https.peers import NO_PROXIES
 from est_server.interfaces import Authorizer
-from est_server.revocation.application import crl_application
+from est_server.listeners import Listeners, Served
+from est_server.retirement import Retirement
 from est_server.service import EnrollmentService
+from est_server.stores.store import Store
 
-#: Where EST is found on any host (RFC 7030 section 3.2.2).
-WELL_KNOWN = "/.well-known/est"
+#: Changes where a server listens, or whether, before it does.
+Arrangement = Callable[[Served], Served]
+
+
+@dataclass(slots=True)
+class _Source:
+    """What a server was made from, and is made from again at a reload.
+
+    :param generation: closes the service that new connections go by.
+    """
+
+    config: ServerConfig
+    store: Store
+    authorizer: Authorizer | None
+    arrange: Arrangement
+    generation: AsyncExitStack
+
+    async def open(self, config: ServerConfig) -> tuple[Served, AsyncExitStack]:
+        """What ``config`` describes, and what closes its service."""
+        async with AsyncExitStack() as stack:
+            service = open_service(config, authorizer=self.authorizer, store=self.store)
+            served = self.arrange(Served.of(await stack.enter_async_context(service)))
+            return served, stack.pop_all()
 
 
 class EstServer:
@@ -57,15 +71,11 @@ class EstServer:
         proxied: PlainHttpEndpoint | None = None,
         proxies: ProxyTrust = NO_PROXIES,
     ) -> None:
-        if https is None and coaps is None and proxied is None:
-            raise ConfigurationError("neither HTTPS nor CoAPS is to be served")
-        self._service = service
-        self._https_endpoint = https
-        self._coaps_endpoint = coaps
-        self._crl_endpoint = crls
-        self._proxied_endpoint = proxied
-        self._proxies = proxies
-        self._open = AsyncExitStack()
+        self._served = Served(service, https, coaps, crls, proxied, proxies)
+        self._source: _Source | None = None
+        self._listeners = Listeners()
+        self._retirements: list[Retirement] = []
+        self._reloading = asyncio.Lock()
         #: Where HTTPS listens, as ``host:port``; ``None`` where it does not.
         self.https_address: str | None = None
         #: Where CoAPS listens, as ``host:port``; ``None`` where it does not.
@@ -78,25 +88,43 @@ class EstServer:
     @classmethod
     @asynccontextmanager
     async def from_config(
-        cls, config: ServerConfig | Path | str, *, authorizer: Authorizer | None = None
+        cls,
+        config: ServerConfig | Path | str,
+        *,
+        authorizer: Authorizer | None = None,
+        arrange: Arrangement = lambda served: served,
     ) -> AsyncIterator[Self]:
         """A server that listens as its configuration says; its store is closed at the end.
 
         :param config: a configuration, or the path of an ``est-server.toml``.
         :param authorizer: decides for every label, in place of the configured authorizers.
+        :param arrange: has the last word on where to listen.
         :raises ConfigurationError: the configuration, or a file that it names, is not usable.
         :raises OSError: an address cannot be listened on.
         """
-        async with open_service(config, authorizer=authorizer) as parts:
-            async with cls(
-                parts.service,
-                https=parts.https,
-                coaps=parts.coaps,
-                crls=parts.crls,
-                proxied=parts.proxied,
-                proxies=parts.proxies,
-            ) as server:
-                yield server
+        if not isinstance(config, ServerConfig):
+            config = load_config(Path(config))
+        async with open_store(config, serves=True) as store:
+            source = _Source(config, store, authorizer, arrange, AsyncExitStack())
+            served, source.generation = await source.open(config)
+            try:
+                server = cls._of(served)
+                server._source = source
+                async with server:
+                    yield server
+            finally:
+                await source.generation.aclose()
+
+    @classmethod
+    def _of(cls, served: Served) -> Self:
+        return cls(
+            served.service,
+            https=served.https,
+            coaps=served.coaps,
+            crls=served.crls,
+            proxied=served.proxied,
+            proxies=served.proxies,
+        )
 
     def __str__(self) -> str:
         """Where it listens, such as ``https=127.0.0.1:8443 coaps=127.0.0.1:5684``."""
@@ -108,29 +136,48 @@ class EstServer:
         }
         return " ".join(f"{name}={address}" for name, address in addresses.items() if address)
 
+    async def reload(self, config: ServerConfig | Path | str | None = None) -> None:
+        """Go by the configuration as it is now, files that it names included.
+
+        That holds for new connections and sessions. Those that are open keep what they began
+        with, for as long as ``[service.reload]`` lets them. Counts of wrong secrets begin anew.
+
+        :param config: a configuration, or the path of one; by default the file is read again.
+        :raises ConfigurationError: it is not usable, or asks for what only a restart can change,
+            or this server was not made by :meth:`from_config`. Nothing has changed then.
+        """
+        source = self._source
+        if source is None:
+            raise ConfigurationError("this server was not made from a configuration")
+        async with self._reloading:
+            if not isinstance(config, ServerConfig):
+                config = load_config(Path(config or source.config.file))
+            require_no_restart(source.config, config)
+            served, generation = await source.open(config)
+            try:
+                retired = await self._listeners.renew(served)
+            except BaseException:
+                await generation.aclose()
+                raise
+            limits = config.service.reload
+            self._retirements = [known for known in self._retirements if not known.over]
+            previous, source.generation = source.generation, generation
+            self._retirements.append(Retirement(retired, previous.aclose, limits.grace))
+            for oldest in self._retirements[: -limits.generations]:
+                oldest.hurry()
+            source.config = config
+
     async def __aenter__(self) -> Self:
-        async with AsyncExitStack() as opening:
-            opening.push_async_callback(self._service.close)
-            if self._https_endpoint is not None:
-                app = self._application(self._https_endpoint.limits)
-                https = await serve_https(app, self._https_endpoint)
-                self.https_address = (await opening.enter_async_context(https)).addresses[0]
-            if self._coaps_endpoint is not None:
-                coaps = await serve_coaps(self._service, self._coaps_endpoint)
-                self.coaps_address = (await opening.enter_async_context(coaps)).addresses[0]
-            if self._proxied_endpoint is not None:
-                limits = self._proxied_endpoint.limits
-                # Those for CRLs do not say what EST needs to know.
-                app = self._application(
-                    limits if isinstance(limits, HttpsLimits) else HttpsLimits()
-                )
-                proxied = await serve_plain(app, self._proxied_endpoint)
-                self.proxy_address = (await opening.enter_async_context(proxied)).addresses[0]
-            if self._crl_endpoint is not None:
-                self.crl_address = await opening.enter_async_context(
-                    _serve_crls(self._crl_endpoint)
-                )
-            self._open = opening.pop_all()
+        try:
+            listeners = await Listeners.open(self._served)
+        except BaseException:
+            await self._served.service.close()
+            raise
+        self._listeners = listeners
+        self.https_address = listeners.https.addresses[0] if listeners.https else None
+        self.coaps_address = listeners.coaps.addresses[0] if listeners.coaps else None
+        self.proxy_address = listeners.proxied.addresses[0] if listeners.proxied else None
+        self.crl_address = listeners.crls.addresses[0] if listeners.crls else None
         return self
 
     async def __aexit__(
@@ -139,34 +186,9 @@ class EstServer:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        await self._open.aclose()
-
-    def _application(self, limits: HttpsLimits) -> web.Application:
-        app = web.Application()
-        app.add_subapp(WELL_KNOWN, est_application(self._service, limits, self._proxies))
-        return app
-
-
-@asynccontextmanager
-async def _serve_crls(endpoint: CrlEndpoint) -> AsyncIterator[str]:
-    """Publish CRLs as long as the context lasts; gives the address."""
-    publisher = endpoint.publisher
-    app = crl_application(publisher, max_age=endpoint.max_age)
-    # So that whoever is told where it listens finds a CRL there.
-    await publisher.refresh()
-    async with await serve_plain(app, endpoint.http) as http:
-        publishing = asyncio.create_task(publisher.run())
-        try:
-            yield http.addresses[0]
-        finally:
-            publishing.cancel()
-            await asyncio.wait({publishing})
-
-
-def stop_event() -> asyncio.Event:
-    """An event that SIGTERM and SIGINT set from now on, in place of ending the program."""
-    event = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, event.set)
-    return event
+        async with asyncio.TaskGroup() as closing:
+            closing.create_task(self._listeners.close())
+            for retirement in self._retirements:
+                closing.create_task(retirement.close())
+        if self._source is None:
+            await self._served.service.close()

@@ -96,6 +96,24 @@ class DtlsServer(asyncio.DatagramProtocol):
         """How many sessions there are, those in the handshake included."""
         return len(self._channels)
 
+    def renew(
+        self,
+        listener: DtlsListener,
+        open_user: Callable[[DtlsChannel], ChannelUser],
+        limits: DatagramLimits,
+    ) -> tuple[DtlsChannel, ...]:
+        """Open sessions with other settings from now on; parameters as for the class.
+
+        :return: the sessions that there are, which keep the settings that they began with.
+        """
+        self._listener = listener
+        self._open_user = open_user
+        self._limits = limits
+        now = self._loop.time()
+        self._hellos = _Budget(limits.hellos_per_second, now)
+        self._returning = _Budget(limits.handshakes_per_second, now)
+        return tuple(self._channels.values())
+
     @property
     def busy(self) -> bool:
         """Whether any session is working."""
@@ -176,10 +194,16 @@ class DtlsServer(asyncio.DatagramProtocol):
         self._open(session, replies, addr)
 
     def _open(self, session: DtlsSession, flight: list[bytes], addr: SocketAddress) -> None:
+        open_user = self._open_user
+
+        def handshake_complete(channel: DtlsChannel) -> ChannelUser:
+            del self._handshakes[addr]
+            return open_user(channel)
+
         channel = DtlsChannel(
             session,
             lambda datagram: self._transmit(datagram, addr),
-            lambda channel: self._handshake_complete(channel, addr),
+            handshake_complete,
             lambda channel, reason: self._forget(channel, reason, addr),
             handshake_timeout=self._limits.handshake_timeout,
             idle_timeout=self._limits.idle_timeout,
@@ -189,10 +213,6 @@ class DtlsServer(asyncio.DatagramProtocol):
         for datagram in flight:
             self._transmit(datagram, addr)
         channel.begin()
-
-    def _handshake_complete(self, channel: DtlsChannel, addr: SocketAddress) -> ChannelUser:
-        del self._handshakes[addr]
-        return self._open_user(channel)
 
     def _make_room(self) -> bool:
         if len(self._handshakes) >= self._limits.maximum_handshakes:

@@ -32,6 +32,8 @@ class DtlsListener:
     :param secret_lifetime: seconds after which the cookies' secret is replaced. A cookie is good
         for at least that long and at most twice as long.
     :param random: as :func:`os.urandom`.
+    :param predecessor: the listener that this one takes the place of; its cookies stay good, and
+        the two parameters before this one are its.
     """
 
     def __init__(
@@ -42,11 +44,14 @@ class DtlsListener:
         *,
         secret_lifetime: float = 60.0,
         random: Callable[[int], bytes] = os.urandom,
+        predecessor: DtlsListener | None = None,
     ) -> None:
         self._context = context
         self._anchors = anchors
         self._policy = policy
-        self._secrets = _CookieSecrets(secret_lifetime, random)
+        self._secrets: _CookieSecrets = (
+            predecessor._secrets if predecessor else _CookieSecrets(secret_lifetime, random)
+        )
         self._peer = b""
         context.set_cookie_generate_callback(lambda _: self._secrets.cookie(self._peer))
         context.set_cookie_verify_callback(

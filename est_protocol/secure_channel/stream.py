@@ -94,6 +94,8 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
         self._ended = ended
         self._state = _State.HANDSHAKE
         self._tcp: asyncio.Transport
+        self._connected = False
+        self._aborted = False
         self._engine: TlsEngine
         self._protocol: asyncio.Protocol | None = None
         self._address = ""
@@ -114,13 +116,17 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The TCP connection is there: begin the handshake."""
         self._tcp = cast(asyncio.Transport, transport)
+        self._connected = True
         self._tcp.set_write_buffer_limits(high=self._limits.write_buffer)
         self._address = format_address(self._tcp.get_extra_info("peername"))
         self._engine = self._make_engine(self._address)
         self._deadline = self._loop.call_later(
             self._limits.handshake_timeout, self._handshake_timed_out
         )
-        self._drive(self._engine.start)
+        if self._aborted:
+            self._tcp.abort()
+        else:
+            self._drive(self._engine.start)
 
     def data_received(self, data: bytes) -> None:
         """Octets from the peer."""
@@ -335,7 +341,10 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
 
     def abort(self) -> None:
         """End the connection at once; what was not sent yet is lost."""
-        self._tcp.abort()
+        # A server may want that before asyncio has told that there is a connection.
+        self._aborted = True
+        if self._connected:
+            self._tcp.abort()
 
     async def wait_closed(self) -> None:
         """Wait until everything is over; after :meth:`close` that is bounded by the limits."""

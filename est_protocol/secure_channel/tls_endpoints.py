@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import TypeVar, cast
 
 from OpenSSL import SSL
@@ -31,13 +32,35 @@ _log = logging.getLogger(__name__)
 Protocol = TypeVar("Protocol", bound=asyncio.BaseProtocol)
 
 
+@dataclass(frozen=True, slots=True)
+class Acceptance:
+    """What connections begin with, and keep to their end.
+
+    :param protocol_factory: makes the application protocol of one connection.
+    :param context: made by :func:`~est_protocol.secure_channel.context.tls_context`.
+    :param anchors: the anchors that ``context`` was made with.
+    :param limits: the bounds of each connection.
+    :param max_connections: connections at one time, handshakes included, however they began.
+    """
+
+    protocol_factory: Callable[[], asyncio.BaseProtocol]
+    context: SSL.Context
+    anchors: TrustAnchors
+    limits: StreamLimits
+    max_connections: int
+
+    def make_engine(self, address: str) -> TlsEngine:
+        """The TLS of one connection."""
+        return TlsEngine(self.context, self.anchors, server=True, address=address)
+
+
 class TlsServer:
     """A listener, and the connections that it accepted. Made by :func:`serve_tls`."""
 
     def __init__(
-        self, max_connections: int, is_idle: Callable[[asyncio.BaseProtocol], bool]
+        self, acceptance: Acceptance, is_idle: Callable[[asyncio.BaseProtocol], bool]
     ) -> None:
-        self._max_connections = max_connections
+        self._acceptance = acceptance
         self._is_idle = is_idle
         # In the order of their coming; the values mean nothing.
         self._connections: dict[TlsTransport, None] = {}
@@ -63,6 +86,18 @@ class TlsServer:
         """How many connections there are, handshakes included."""
         return len(self._connections)
 
+    def renew(self, acceptance: Acceptance) -> frozenset[TlsTransport]:
+        """Accept connections with other settings from now on.
+
+        :return: the connections that there are, which keep the settings that they began with.
+        """
+        self._acceptance = acceptance
+        return frozenset(self._connections)
+
+    def has_any(self, transports: Iterable[TlsTransport]) -> bool:
+        """Whether any of these connections has not ended."""
+        return any(transport in self._connections for transport in transports)
+
     def close(self) -> None:
         """Accept no more connections and end unfinished handshakes; what is established goes on."""
         self._listener.close()
@@ -81,17 +116,31 @@ class TlsServer:
                 transport.abort()
             await self._none_left.wait()
 
+    def _accept(self) -> asyncio.Protocol:
+        if not self._has_room():
+            return _TurnedAway()
+        chosen = self._acceptance
+        transport = TlsTransport(
+            chosen.make_engine,
+            chosen.protocol_factory,
+            chosen.limits,
+            server=True,
+            ended=self._forget,
+        )
+        self._admit(transport)
+        return transport
+
     def _admit(self, transport: TlsTransport) -> None:
         self._connections[transport] = None
         self._none_left.clear()
-        if len(self._connections) == self._max_connections and not self._warned:
+        if len(self._connections) == self._acceptance.max_connections and not self._warned:
             # Once for each time that it gets full, not for each connection from then on.
             self._warned = True
-            _log.warning("there are %d TLS connections: no more now", self._max_connections)
+            _log.warning("there are %d TLS connections: no more now", len(self._connections))
 
     def _forget(self, transport: TlsTransport) -> None:
         self._connections.pop(transport, None)
-        if len(self._connections) <= self._max_connections // 2:
+        if len(self._connections) <= self._acceptance.max_connections // 2:
             self._warned = False
         if not self._connections:
             self._none_left.set()
@@ -101,7 +150,7 @@ class TlsServer:
 
         Or else whoever opens enough connections and falls silent keeps all others out.
         """
-        if len(self._connections) < self._max_connections:
+        if len(self._connections) < self._acceptance.max_connections:
             return True
         self.turned_away += 1
         for transport in self._connections:
@@ -149,21 +198,11 @@ async def serve_tls(
     :param listen: opens the listening socket.
     :raises OSError: the address cannot be listened on.
     """
-    server = TlsServer(max_connections, is_idle)
-
-    def make_engine(address: str) -> TlsEngine:
-        return TlsEngine(context, anchors, server=True, address=address)
-
-    def accept() -> asyncio.Protocol:
-        if not server._has_room():
-            return _TurnedAway()
-        transport = TlsTransport(
-            make_engine, protocol_factory, limits, server=True, ended=server._forget
-        )
-        server._admit(transport)
-        return transport
-
-    server._listener = await listen(accept, host, port, backlog=backlog, reuse_port=reuse_port)
+    acceptance = Acceptance(protocol_factory, context, anchors, limits, max_connections)
+    server = TlsServer(acceptance, is_idle)
+    server._listener = await listen(
+        server._accept, host, port, backlog=backlog, reuse_port=reuse_port
+    )
     return server
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from typing import Any, Protocol
 
 #: Host and port; IPv6 addresses as asyncio reports them have two more parts.
@@ -42,6 +43,26 @@ async def udp_transport(
         lambda: protocol, local_addr=local, remote_addr=remote
     )
     return transport
+
+
+def transport_on(sock: socket.socket) -> DatagramTransportFactory:
+    """A :class:`DatagramTransportFactory` for a socket that is bound already.
+
+    :param sock: closing the transport closes it.
+    """
+
+    async def open_transport(
+        protocol: asyncio.DatagramProtocol,
+        *,
+        local: tuple[str, int] | None,
+        remote: tuple[str, int] | None,
+    ) -> asyncio.DatagramTransport:
+        transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(
+            lambda: protocol, sock=sock
+        )
+        return transport
+
+    return open_transport
 
 
 def send_datagram(

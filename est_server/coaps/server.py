@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Self
 
 from est_protocol.coap.parameters import TransmissionParameters
 from est_protocol.coap.session import largest_block_exponent
+from est_protocol.errors import ChannelClosed
 from est_protocol.secure_channel.context import LocalCredentials, TrustAnchors, dtls_context
 from est_protocol.secure_channel.datagram import DtlsServer
 from est_protocol.secure_channel.dtls_channel import DtlsChannel
@@ -49,22 +51,80 @@ class CoapsEndpoint:
     transport_factory: DatagramTransportFactory = udp_transport
 
 
-class CoapsServer:
-    """A server that listens; an async context manager that stops it. Made by :func:`serve`."""
+class CoapsApplication:
+    """EST over CoAP with the settings to serve it by.
+
+    :param service: answers the requests.
+    :param endpoint: where and how to serve it.
+    :raises ConfigurationError: OpenSSL rejects the policy or the credentials.
+    """
 
     def __init__(self, service: EstService, endpoint: CoapsEndpoint) -> None:
-        self._endpoint = endpoint
+        self.endpoint = endpoint
         limits = endpoint.limits.site
         fitting = min(limits.block_size_exponent, largest_block_exponent(endpoint.policy.mtu))
-        self._site = EstSite(service, replace(limits, block_size_exponent=fitting))
-        context = dtls_context(
+        self.site = EstSite(service, replace(limits, block_size_exponent=fitting))
+        self._dtls = dtls_context(
             endpoint.policy,
             server=True,
             credentials=endpoint.credentials,
             anchors=endpoint.anchors,
         )
-        listener = DtlsListener(context, endpoint.anchors, endpoint.policy)
-        self._dtls = DtlsServer(listener, self._open_session, endpoint.limits.datagram)
+
+    def make_listener(self, predecessor: DtlsListener | None = None) -> DtlsListener:
+        """What answers unknown peers; there can be but one.
+
+        :param predecessor: the listener whose cookies stay good.
+        """
+        endpoint = self.endpoint
+        return DtlsListener(self._dtls, endpoint.anchors, endpoint.policy, predecessor=predecessor)
+
+    def open_session(self, channel: DtlsChannel) -> ServerSession:
+        """CoAP over one DTLS session."""
+        return ServerSession(
+            channel,
+            self.site,
+            parameters=self.endpoint.parameters,
+            limits=self.endpoint.limits.coap,
+            on_lost=self.site.transfers.forget,
+        )
+
+
+class RetiredCoaps:
+    """The sessions that began before a :class:`CoapsServer` was renewed."""
+
+    def __init__(self, channels: tuple[DtlsChannel, ...], drain_timeout: float) -> None:
+        self._channels = channels
+        self._drain_timeout = drain_timeout
+
+    @property
+    def in_use(self) -> bool:
+        """Whether one of them goes on."""
+        return any(not channel.lost for channel in self._channels)
+
+    async def close(self) -> None:
+        """Finish what is under way on them within bounds, and end them."""
+        await _until_idle(
+            lambda: any(channel.busy and not channel.lost for channel in self._channels),
+            self._drain_timeout,
+        )
+        for channel in self._channels:
+            channel.close(ChannelClosed("the server has new settings"))
+
+
+class CoapsServer:
+    """A server that listens; an async context manager that stops it. Made by :func:`serve`.
+
+    :param application: what new sessions are served.
+    """
+
+    def __init__(self, application: CoapsApplication) -> None:
+        #: What new sessions are served.
+        self.application = application
+        self._listener = application.make_listener()
+        self._dtls = DtlsServer(
+            self._listener, application.open_session, application.endpoint.limits.datagram
+        )
 
     @property
     def port(self) -> int:
@@ -87,17 +147,26 @@ class CoapsServer:
 
         :raises OSError: the address cannot be listened on.
         """
-        endpoint = self._endpoint
+        endpoint = self.application.endpoint
         await self._dtls.listen(endpoint.host, endpoint.port, endpoint.transport_factory)
+
+    def renew(self, application: CoapsApplication) -> RetiredCoaps:
+        """Serve this application to new sessions; where it listens stays as it is.
+
+        :return: the sessions that there are, which go on as they began.
+        """
+        drain_timeout = self.application.endpoint.limits.drain_timeout
+        self.application = application
+        self._listener = application.make_listener(self._listener)
+        channels = self._dtls.renew(
+            self._listener, application.open_session, application.endpoint.limits.datagram
+        )
+        return RetiredCoaps(channels, drain_timeout)
 
     async def close(self) -> None:
         """Let no new session in, finish what is being worked on, say goodbye to every client."""
         self._dtls.stop_accepting()
-        loop = asyncio.get_running_loop()
-        end = loop.time() + self._endpoint.limits.drain_timeout
-        # What ends a session's work happens in its session, which announces nothing.
-        while self._dtls.busy and loop.time() < end:  # noqa: ASYNC110
-            await asyncio.sleep(_DRAIN_INTERVAL)
+        await _until_idle(lambda: self._dtls.busy, self.application.endpoint.limits.drain_timeout)
         await self._dtls.close()
 
     async def __aenter__(self) -> Self:
@@ -111,14 +180,13 @@ class CoapsServer:
     ) -> None:
         await self.close()
 
-    def _open_session(self, channel: DtlsChannel) -> ServerSession:
-        return ServerSession(
-            channel,
-            self._site,
-            parameters=self._endpoint.parameters,
-            limits=self._endpoint.limits.coap,
-            on_lost=self._site.transfers.forget,
-        )
+
+async def _until_idle(is_busy: Callable[[], bool], within: float) -> None:
+    loop = asyncio.get_running_loop()
+    end = loop.time() + within
+    # What ends a session's work happens in its session, which announces nothing.
+    while is_busy() and loop.time() < end:  # noqa: ASYNC110
+        await asyncio.sleep(_DRAIN_INTERVAL)
 
 
 async def serve(service: EstService, endpoint: CoapsEndpoint) -> CoapsServer:
@@ -128,6 +196,6 @@ async def serve(service: EstService, endpoint: CoapsEndpoint) -> CoapsServer:
     :raises ConfigurationError: OpenSSL rejects the policy or the credentials.
     :raises OSError: the address cannot be listened on.
     """
-    server = CoapsServer(service, endpoint)
+    server = CoapsServer(CoapsApplication(service, endpoint))
     await server.start()
     return server

@@ -113,7 +113,7 @@ label names it:
   [default.registration_authorities]
   certificates = ["{certificate.fingerprint(hashes.SHA256()).hex()}"]
 
-A server that is running takes notice when it is started again.""")
+A server that is running takes notice at SIGHUP.""")
     return 0
 
 

@@ -5,15 +5,26 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
+import socket
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
+from est_server import service_manager
 from est_server.commands.options import OneLineParser, add_command
+from est_server.commands.outcome import exit_status
 from est_server.config import ServerConfig, load_config
 from est_server.logs import configure_logging
 from est_server.pem_files import load_certificates
-from est_server.server import EstServer, stop_event
+from est_server.server import EstServer
+from est_server.serving import serve_until_stopped
+from est_server.workers.sockets import WorkerSockets
+from est_server.workers.supervisor import Supervisor
+from est_server.workers.worker import run_worker
 
 _log = logging.getLogger("est_server.serve")
+
+#: More than this has a machine of today no use for.
+MAXIMUM_WORKERS = 256
 
 #: A server certificate that ends sooner is worth a word at the start.
 _SOON = timedelta(days=30)
@@ -21,7 +32,7 @@ _SOON = timedelta(days=30)
 
 def add_to(commands: argparse._SubParsersAction[OneLineParser]) -> None:
     """Add the command."""
-    add_command(
+    parser = add_command(
         commands,
         "serve",
         _run,
@@ -29,8 +40,24 @@ def add_to(commands: argparse._SubParsersAction[OneLineParser]) -> None:
         example="est-server serve --config est/est-server.toml",
         note="""\
 Prints "ready https=HOST:PORT coaps=HOST:PORT" when it listens. SIGTERM lets the requests
-under way finish and ends with exit status 0.""",
+under way finish and ends with exit status 0. SIGHUP has it read the configuration again, and
+the certificates, keys and manufacturers that it names: new connections go by them, open ones
+finish as they began. What does not load is reported, and nothing changes.""",
     )
+    parser.add_argument(
+        "--workers",
+        type=_worker_count,
+        default=1,
+        metavar="N",
+        help="serve with N processes on the same ports, one for each core; one that dies is "
+        "started again (default: 1, without a process that looks after it)",
+    )
+
+
+def _worker_count(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= MAXIMUM_WORKERS:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 to {MAXIMUM_WORKERS}")
+    return int(text)
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -38,15 +65,45 @@ def _run(options: argparse.Namespace) -> int:
     configure_logging(config.log, debug="debug" in options)
     for warning in unsafe_settings(config, now=datetime.now(UTC)):
         _log.warning("%s", warning)
-    asyncio.run(_serve(config))
-    return 0
+    if options.workers == 1:
+        asyncio.run(serve_until_stopped(config, _Console()))
+        return 0
+    work = partial(_work, "debug" in options)
+    return Supervisor(config, options.workers, work, _announce).run()
 
 
-async def _serve(config: ServerConfig) -> None:
-    stop = stop_event()
-    async with EstServer.from_config(config) as server:
-        print(f"ready {server}", flush=True)
-        await stop.wait()
+def _work(debug: bool, config: ServerConfig, sockets: WorkerSockets, channel: socket.socket) -> int:
+    """What a worker does."""
+
+    def run() -> int:
+        run_worker(config, sockets, channel)
+        return 0
+
+    return exit_status(run, debug=debug)
+
+
+def _announce(addresses: str) -> None:
+    print(f"ready {addresses}", flush=True)
+
+
+class _Console:
+    """Tells whoever started the server; see :class:`est_server.serving.Reports`."""
+
+    def ready(self, server: EstServer) -> None:
+        _announce(str(server))
+        service_manager.notify_ready()
+
+    def reloading(self) -> None:
+        service_manager.notify_reloading()
+
+    def reloaded(self) -> None:
+        service_manager.notify_ready()
+
+    def not_reloaded(self) -> None:
+        service_manager.notify_ready()
+
+    def stopping(self) -> None:
+        service_manager.notify_stopping()
 
 
 def unsafe_settings(config: ServerConfig, *, now: datetime) -> list[str]:

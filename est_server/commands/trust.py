@@ -26,7 +26,7 @@ def add_to(commands: argparse._SubParsersAction[OneLineParser]) -> None:
         subcommands,
         "add-manufacturer",
         _add_manufacturer,
-        help="trust a manufacturer's CA for birth certificates, from the next start on",
+        help="trust a manufacturer's CA for birth certificates, from the next start or SIGHUP on",
         example="est-server trust add-manufacturer acme-root.pem --config est/est-server.toml",
     )
     add.add_argument(
@@ -48,7 +48,7 @@ def _add_manufacturer(options: argparse.Namespace) -> int:
         fingerprint = certificate.fingerprint(hashes.SHA256()).hex()
         added = _add(directory / f"{fingerprint}.pem", certificate)
         print(f"{'added' if added else 'unchanged'} {name} sha256={fingerprint}")
-    print("A server that is running takes notice when it is started again.")
+    print("A server that is running believes it from SIGHUP on (systemctl reload).")
     return 0
 
 

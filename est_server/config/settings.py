@@ -28,6 +28,7 @@ from est_server.https import HttpsLimits, PlainHttpLimits
 from est_server.legacy_forms import NO_LEGACY_FORMS, LegacyForms
 from est_server.profiles import CertificateProfile
 from est_server.quotas import DeviceQuotas
+from est_server.retirement import ReloadLimits
 from est_server.revocation.publisher import CrlSchedule
 from est_server.stores.opening import Location
 from est_server.stores.options import StoreOptions
@@ -35,6 +36,7 @@ from est_server.stores.postgresql import PostgresqlAddress, PostgresqlOptions
 from est_server.stores.sqlite import SqliteOptions
 from est_server.user_credentials import UserRequirement
 from est_server.users import UserLimits
+from est_server.workers.limits import WorkerLimits
 
 #: Stands in a profile for the address of the label's CRL under ``[crl] url``.
 CRL_PLACEHOLDER = "{crl}"
@@ -402,11 +404,15 @@ class ServiceSettings:
     :param issuance_timeout: seconds that a certificate may take once it is granted, a key made by
         the server included; less than the store's lease.
     :param users: bounds of HTTP authentication and one-time secrets.
+    :param reload: what becomes of open connections when the configuration is read again.
+    :param workers: processes of ``est-server serve --workers``.
     """
 
     authorizer_timeout: float = 10.0
     issuance_timeout: float = 20.0
     users: UserLimits = field(default_factory=UserLimits)
+    reload: ReloadLimits = field(default_factory=ReloadLimits)
+    workers: WorkerLimits = field(default_factory=WorkerLimits)
 
 
 @dataclass(frozen=True, slots=True)

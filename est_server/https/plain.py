@@ -14,6 +14,12 @@ from typing import Self
 from aiohttp import web
 
 from est_protocol.secure_channel.stream import format_address
+from est_protocol.secure_channel.tcp import (
+    StreamListener,
+    StreamListenerFactory,
+    tcp_listener,
+    unix_listener,
+)
 from est_server.https.deadlines import RequestDeadlines
 from est_server.https.limits import HttpsLimits
 from est_server.https.peer_errors import PeerErrorsInOneLine
@@ -21,6 +27,9 @@ from est_server.https.runner import start_runner
 
 _log = logging.getLogger("est_server.http")
 _log.addFilter(PeerErrorsInOneLine())
+
+#: TCP connections that may wait to be accepted.
+_BACKLOG = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +69,7 @@ class PlainHttpEndpoint:
     :param reuse_port: let several processes listen on the port.
     :param unix_socket: a Unix socket to listen on in place of ``host`` and ``port``, for this
         user and group.
+    :param open_listener: opens the listening socket; by default according to the above.
     """
 
     host: str | None = "127.0.0.1"
@@ -67,6 +77,43 @@ class PlainHttpEndpoint:
     limits: PlainHttpLimits | HttpsLimits = field(default_factory=PlainHttpLimits)
     reuse_port: bool = False
     unix_socket: Path | None = None
+    open_listener: StreamListenerFactory | None = None
+
+
+class PlainHttpApplication:
+    """An application with the bounds to serve it by. Made by :func:`prepare_plain`."""
+
+    def __init__(
+        self,
+        runner: web.AppRunner,
+        make_http: Callable[[], asyncio.Protocol],
+        limits: PlainHttpLimits | HttpsLimits,
+    ) -> None:
+        self.make_http = make_http
+        self.limits = limits
+        self._runner = runner
+
+    async def close(self) -> None:
+        """Finish what is under way within bounds, and end the connections."""
+        await self._runner.cleanup()
+
+
+class RetiredPlainHttp:
+    """The connections that began before a :class:`PlainHttpServer` was renewed."""
+
+    def __init__(self, application: PlainHttpApplication, connections: _Connections) -> None:
+        self._application = application
+        self._connections = connections
+
+    @property
+    def in_use(self) -> bool:
+        """Whether one of them goes on."""
+        return self._connections.any_of(self._application)
+
+    async def close(self) -> None:
+        """Finish what is under way on them within bounds, and end them."""
+        await self._application.close()
+        self._connections.end(self._application)
 
 
 class PlainHttpServer:
@@ -75,14 +122,34 @@ class PlainHttpServer:
     Made by :func:`serve_plain`.
     """
 
-    def __init__(self, runner: web.AppRunner, connections: _Connections) -> None:
-        self._runner = runner
+    def __init__(self, connections: _Connections, listener: StreamListener) -> None:
         self._connections = connections
+        self._listener = listener
 
     @property
     def addresses(self) -> list[str]:
-        """Where it listens, as ``host:port``."""
-        return self._connections.addresses
+        """Where it listens, as ``host:port`` or ``unix:PATH``."""
+        return [
+            f"unix:{name}" if isinstance(name, str) else format_address(name)
+            for name in self._listener.addresses
+        ]
+
+    def renew(self, application: PlainHttpApplication) -> RetiredPlainHttp:
+        """Serve this application to new connections; where it listens stays as it is.
+
+        :return: the connections that there are, which go on as they began. Whoever closes the
+            server has to close them too.
+        """
+        previous = self._connections.application
+        self._connections.application = application
+        return RetiredPlainHttp(previous, self._connections)
+
+    async def close(self) -> None:
+        """Stop: accept nothing more, finish what is under way within bounds, close the rest."""
+        self._listener.close()
+        application = self._connections.application
+        await application.close()
+        self._connections.end(application)
 
     async def __aenter__(self) -> Self:
         return self
@@ -93,9 +160,15 @@ class PlainHttpServer:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._connections.listener.close()
-        await self._runner.cleanup()
-        self._connections.end()
+        await self.close()
+
+
+async def prepare_plain(
+    app: web.Application, limits: PlainHttpLimits | HttpsLimits
+) -> PlainHttpApplication:
+    """Start an application, for :func:`serve_plain` or :meth:`PlainHttpServer.renew`."""
+    runner, make_http = await start_runner(app, limits, logger=_log)
+    return PlainHttpApplication(runner, make_http, limits)
 
 
 async def serve_plain(app: web.Application, endpoint: PlainHttpEndpoint) -> PlainHttpServer:
@@ -103,52 +176,48 @@ async def serve_plain(app: web.Application, endpoint: PlainHttpEndpoint) -> Plai
 
     :raises OSError: the address cannot be listened on.
     """
-    limits = endpoint.limits
-    runner, make_http = await start_runner(app, limits, logger=_log)
-    connections = _Connections(limits)
-
-    def make_protocol() -> asyncio.Protocol:
-        return _Connection(make_http(), connections)
-
+    application = await prepare_plain(app, endpoint.limits)
+    connections = _Connections(application)
     try:
-        connections.listener = await _listen(make_protocol, endpoint)
+        listener = await _listen(connections.accept, endpoint)
     except OSError:
-        await runner.cleanup()
+        await application.close()
         raise
-    connections.addresses = [
-        format_address(name) or f"unix:{name}"
-        for name in (sock.getsockname() for sock in connections.listener.sockets)
-    ]
-    return PlainHttpServer(runner, connections)
+    return PlainHttpServer(connections, listener)
 
 
 async def _listen(
     make_protocol: Callable[[], asyncio.Protocol], endpoint: PlainHttpEndpoint
-) -> asyncio.Server:
-    loop = asyncio.get_running_loop()
-    path = endpoint.unix_socket
-    if path is None:
-        return await loop.create_server(
-            make_protocol, endpoint.host, endpoint.port, reuse_port=endpoint.reuse_port or None
-        )
-    # What a process before this one left there is removed by asyncio, if it is a socket.
-    server = await loop.create_unix_server(make_protocol, path)
-    path.chmod(0o660)
-    return server
+) -> StreamListener:
+    listen = endpoint.open_listener
+    if listen is None:
+        listen = unix_listener(endpoint.unix_socket) if endpoint.unix_socket else tcp_listener
+    return await listen(
+        make_protocol,
+        endpoint.host,
+        endpoint.port,
+        backlog=_BACKLOG,
+        reuse_port=endpoint.reuse_port,
+    )
 
 
 class _Connections:
-    """The connections of one server, in the order of their coming."""
+    """The connections of one server, in the order of their coming.
 
-    def __init__(self, limits: PlainHttpLimits | HttpsLimits) -> None:
-        self.limits = limits
-        self.listener: asyncio.Server
-        self.addresses: list[str] = []
+    :param application: what new ones are served.
+    """
+
+    def __init__(self, application: PlainHttpApplication) -> None:
+        self.application = application
         self._open: dict[_Connection, None] = {}
+
+    def accept(self) -> asyncio.Protocol:
+        """The protocol of a new connection."""
+        return _Connection(self.application, self)
 
     def admit(self, connection: _Connection) -> bool:
         """Whether there is room; the oldest that waits for its client goes for it."""
-        if len(self._open) >= self.limits.max_connections:
+        if len(self._open) >= self.application.limits.max_connections:
             oldest = next((known for known in self._open if known.idle), None)
             if oldest is None:
                 return False
@@ -160,16 +229,21 @@ class _Connections:
     def forget(self, connection: _Connection) -> None:
         self._open.pop(connection, None)
 
-    def end(self) -> None:
+    def any_of(self, application: PlainHttpApplication) -> bool:
+        return any(connection.application is application for connection in self._open)
+
+    def end(self, application: PlainHttpApplication) -> None:
         for connection in list(self._open):
-            connection.abort()
+            if connection.application is application:
+                connection.abort()
 
 
 class _Connection(RequestDeadlines):
     """A connection that is counted, and ended if its client does not read."""
 
-    def __init__(self, handler: asyncio.Protocol, connections: _Connections) -> None:
-        super().__init__(handler, connections.limits)
+    def __init__(self, application: PlainHttpApplication, connections: _Connections) -> None:
+        super().__init__(application.make_http(), application.limits)
+        self.application = application
         self._connections = connections
         self._unread: asyncio.TimerHandle | None = None
         self._admitted = False
@@ -191,7 +265,7 @@ class _Connection(RequestDeadlines):
     def pause_writing(self) -> None:
         super().pause_writing()
         self._unread = asyncio.get_running_loop().call_later(
-            self._connections.limits.write_timeout, self.abort
+            self.application.limits.write_timeout, self.abort
         )
 
     def resume_writing(self) -> None:

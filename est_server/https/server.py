@@ -12,8 +12,9 @@ from aiohttp import web
 
 from est_protocol.secure_channel.context import LocalCredentials, TrustAnchors, tls_context
 from est_protocol.secure_channel.policy import TlsPolicy
+from est_protocol.secure_channel.stream import TlsTransport
 from est_protocol.secure_channel.tcp import StreamListenerFactory, tcp_listener
-from est_protocol.secure_channel.tls_endpoints import TlsServer, serve_tls
+from est_protocol.secure_channel.tls_endpoints import Acceptance, TlsServer, serve_tls
 from est_server.https.deadlines import RequestDeadlines
 from est_server.https.limits import HttpsLimits
 from est_server.https.peer_errors import PeerErrorsInOneLine
@@ -51,13 +52,47 @@ class HttpsEndpoint:
     open_listener: StreamListenerFactory = tcp_listener
 
 
+class HttpsApplication:
+    """An application with the settings to serve it by. Made by :func:`prepare`."""
+
+    def __init__(
+        self, runner: web.AppRunner, acceptance: Acceptance, endpoint: HttpsEndpoint
+    ) -> None:
+        self.acceptance = acceptance
+        self.endpoint = endpoint
+        self._runner = runner
+
+    async def close(self) -> None:
+        """Finish what is under way within bounds, and end the connections."""
+        await self._runner.cleanup()
+
+
+class RetiredHttps:
+    """The connections that began before an :class:`HttpsServer` was renewed."""
+
+    def __init__(
+        self, application: HttpsApplication, tls: TlsServer, connections: frozenset[TlsTransport]
+    ) -> None:
+        self._application = application
+        self._tls = tls
+        self._connections = connections
+
+    @property
+    def in_use(self) -> bool:
+        """Whether one of them goes on."""
+        return self._tls.has_any(self._connections)
+
+    async def close(self) -> None:
+        """Finish what is under way on them within bounds, and end them."""
+        await self._application.close()
+
+
 class HttpsServer:
     """A server that listens; an async context manager that stops it. Made by :func:`serve`."""
 
-    def __init__(self, runner: web.AppRunner, tls: TlsServer, limits: HttpsLimits) -> None:
-        self._runner = runner
+    def __init__(self, application: HttpsApplication, tls: TlsServer) -> None:
+        self._application = application
         self._tls = tls
-        self._limits = limits
         self._closing: asyncio.Task[None] | None = None
 
     @property
@@ -75,6 +110,15 @@ class HttpsServer:
         """How many connections there are, handshakes included."""
         return self._tls.connections
 
+    def renew(self, application: HttpsApplication) -> RetiredHttps:
+        """Serve this application to new connections; where it listens stays as it is.
+
+        :return: the connections that there are, which go on as they began. Whoever closes the
+            server has to close them too.
+        """
+        previous, self._application = self._application, application
+        return RetiredHttps(previous, self._tls, self._tls.renew(application.acceptance))
+
     async def close(self) -> None:
         """Stop: accept nothing more, finish what is under way within bounds, close the rest.
 
@@ -86,8 +130,8 @@ class HttpsServer:
 
     async def _close(self) -> None:
         self._tls.close()
-        await self._runner.cleanup()
-        await self._tls.drain(self._limits.shutdown_timeout + 1.0)
+        await self._application.close()
+        await self._tls.drain(self._application.endpoint.limits.shutdown_timeout + 1.0)
 
     async def __aenter__(self) -> Self:
         return self
@@ -101,6 +145,26 @@ class HttpsServer:
         await self.close()
 
 
+async def prepare(app: web.Application, endpoint: HttpsEndpoint) -> HttpsApplication:
+    """Start an application, for :func:`serve` or :meth:`HttpsServer.renew`.
+
+    :raises ConfigurationError: OpenSSL rejects the policy or the credentials.
+    """
+    limits = endpoint.limits
+    context = tls_context(
+        endpoint.policy, server=True, credentials=endpoint.credentials, anchors=endpoint.anchors
+    )
+    runner, make_http = await start_runner(app, limits, logger=_log, access_log=endpoint.access_log)
+    acceptance = Acceptance(
+        lambda: RequestDeadlines(make_http(), limits),
+        context,
+        endpoint.anchors,
+        limits.stream,
+        limits.max_connections,
+    )
+    return HttpsApplication(runner, acceptance, endpoint)
+
+
 async def serve(app: web.Application, endpoint: HttpsEndpoint) -> HttpsServer:
     """Serve any aiohttp application over HTTPS.
 
@@ -109,25 +173,22 @@ async def serve(app: web.Application, endpoint: HttpsEndpoint) -> HttpsServer:
     :raises ConfigurationError: OpenSSL rejects the policy or the credentials.
     :raises OSError: the address cannot be listened on.
     """
-    limits = endpoint.limits
-    context = tls_context(
-        endpoint.policy, server=True, credentials=endpoint.credentials, anchors=endpoint.anchors
-    )
-    runner, make_http = await start_runner(app, limits, logger=_log, access_log=endpoint.access_log)
+    application = await prepare(app, endpoint)
+    acceptance = application.acceptance
     try:
         tls = await serve_tls(
-            lambda: RequestDeadlines(make_http(), limits),
+            acceptance.protocol_factory,
             endpoint.host,
             endpoint.port,
-            context=context,
-            anchors=endpoint.anchors,
-            limits=limits.stream,
-            max_connections=limits.max_connections,
+            context=acceptance.context,
+            anchors=acceptance.anchors,
+            limits=acceptance.limits,
+            max_connections=acceptance.max_connections,
             is_idle=lambda protocol: isinstance(protocol, RequestDeadlines) and protocol.idle,
             reuse_port=endpoint.reuse_port,
             listen=endpoint.open_listener,
         )
     except OSError:
-        await runner.cleanup()
+        await application.close()
         raise
-    return HttpsServer(runner, tls, limits)
+    return HttpsServer(application, tls)

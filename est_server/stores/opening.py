@@ -35,7 +35,7 @@ async def open_store(
     :param sqlite: bounds of a file.
     :param postgresql: bounds of the connections to PostgreSQL.
     :param integrity_key: seals the rows; see the stores' ``open``.
-    :param serves: whether devices are served with it. One server of a file has an identity in
+    :param serves: whether devices are served with it. The servers of a file have identities in
         the ledger that a restart keeps, so that what a crash left unfinished can be retried at
         once; elsewhere it can be after the lease.
     :raises ConfigurationError: it cannot be opened, or is no store of this version.

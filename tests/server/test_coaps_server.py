@@ -231,9 +231,9 @@ async def test_lost_session_lets_go_of_its_transfers() -> None:
                 payload=bytes(64),
             )
             assert (await client.receive()).code is Code.CONTINUE
-            assert server._site.transfers.octets == 64
+            assert server.application.site.transfers.octets == 64
         await until(lambda: server.sessions == 0)
-        assert server._site.transfers.octets == 0
+        assert server.application.site.transfers.octets == 0
 
 
 async def test_stopping_server_finishes_what_it_works_on() -> None:

@@ -29,7 +29,7 @@ from est_server import (
 from est_server.cli import main
 from est_server.commands.serve import unsafe_settings
 from est_server.config import load_config
-from est_server.stores.sqlite import stable_owner
+from est_server.stores.sqlite.owner import no_servers, stable_owner
 from tests import pki
 
 ROOT = Path(__file__).parent.parent.parent
@@ -165,12 +165,18 @@ async def test_the_root_is_sent_over_coaps_exactly_if_configured(config: Path) -
         assert not any(c.subject == c.issuer for c in chain)
 
 
-def test_one_server_of_a_store_takes_over_what_a_crash_left(tmp_path: Path) -> None:
+def test_who_takes_the_place_of_a_server_that_died_takes_over_what_it_left(tmp_path: Path) -> None:
     store = tmp_path / "est.sqlite"
     with stable_owner(store) as first:
-        with stable_owner(store) as second:
-            assert first is not None
-            assert second is None
+        with stable_owner(store) as second, no_servers(store) as alone:
+            assert first != second
+            assert not alone
+        with stable_owner(store) as restarted:
+            assert restarted == second
+    with no_servers(store) as alone:
+        assert alone
+        with stable_owner(store) as meanwhile:
+            assert meanwhile != first
     with stable_owner(store) as restarted:
         assert restarted == first
 

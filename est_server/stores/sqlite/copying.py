@@ -12,7 +12,7 @@ from est_server.stores.rules.values import Row
 from est_server.stores.seals import NO_SEALS, Seals
 from est_server.stores.sqlite import database
 from est_server.stores.sqlite.database import SqliteOptions
-from est_server.stores.sqlite.owner import stable_owner
+from est_server.stores.sqlite.owner import no_servers
 from est_server.stores.tables import Table
 from est_server.stores.transaction import Transaction
 
@@ -67,8 +67,8 @@ def open_copy(path: Path, options: SqliteOptions, seals: Seals = NO_SEALS) -> It
     :raises ConfigurationError: it is no store, or a server has it open.
     :raises EstError: the file failed meanwhile.
     """
-    with stable_owner(path) as owner:
-        if owner is None:
+    with no_servers(path) as alone:
+        if not alone:
             raise ConfigurationError(f"a server has {path} open; stop it first")
         database.prepare(path, options)
         with closing(database.connect(path, options, seals=seals)) as db:
