@@ -7,10 +7,24 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.benchmarks import scenarios
+from tests.benchmarks import endurance, scenarios
 from tests.benchmarks.figures import Run
 from tests.benchmarks.generators import Generators
-from tests.benchmarks.scenarios import ALL, FULL, QUICK, QUICK_ONES, Bench
+from tests.benchmarks.scenarios import FULL, QUICK, Bench
+
+ALL = {
+    "floors": scenarios.floors,
+    "enrollment": scenarios.enrollment,
+    "registration-authority": endurance.registration_authority,
+    "idle-clients": endurance.idle_clients,
+    "latency": endurance.latency,
+    "memory": endurance.memory,
+    "block-sizes": scenarios.block_sizes,
+    "list-sizes": scenarios.list_sizes,
+    "key-kinds": scenarios.key_kinds,
+    "list-import": scenarios.list_import,
+}
+QUICK_ONES = ("floors", "enrollment", "registration-authority", "idle-clients", "list-import")
 
 
 def main() -> None:

@@ -43,6 +43,10 @@ class HttpsConnection:
         while not self._engine.established:
             self._receive()
 
+    def get(self, path: str) -> tuple[int, bytes]:
+        """Ask for a resource: its status and its body."""
+        return self._ask(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+
     def post(self, path: str, octets: bytes) -> tuple[int, bytes]:
         """Send a request and read the answer: its status and its body."""
         head = (
@@ -50,7 +54,10 @@ class HttpsConnection:
             "Content-Type: application/pkcs10\r\nAccept: */*\r\n"
             f"Content-Length: {len(octets)}\r\n\r\n"
         )
-        self._engine.send_plaintext(head.encode() + octets)
+        return self._ask(head.encode() + octets)
+
+    def _ask(self, request: bytes) -> tuple[int, bytes]:
+        self._engine.send_plaintext(request)
         self._flush()
         while b"\r\n\r\n" not in self._plaintext:
             self._receive()
@@ -106,7 +113,7 @@ def enroll_all_over_one(
 ) -> Iterator[float]:
     """Enroll every device's key over one connection, as the first of them; seconds of each.
 
-    The first one's label has to take keys of others; see ``scenarios``.
+    The first one's credentials are those of a registration authority.
     """
     connection = HttpsConnection(port, devices[0], trusted, policy)
     for device in devices:

@@ -7,14 +7,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from cryptography import x509
+
 from tests.benchmarks import lists
-from tests.benchmarks.deployment import Deployment, deploy, running
+from tests.benchmarks.deployment import Deployment, RunningServer, deploy, running
 from tests.benchmarks.devices import Device, Manufacturer
 from tests.benchmarks.figures import Figure, Series
 from tests.benchmarks.floor import Floors, measure_floors, measure_primitives
 from tests.benchmarks.generators import Generators, Load, Measured
 
-_MICRO = 1e6
+#: Microseconds in a second.
+MICRO = 1e6
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,8 @@ class Size:
     :param listed: devices on the list.
     :param list_sizes: of the comparison over the size of the list.
     :param generators: processes that make the load.
+    :param floor_rounds: how often a floor is measured.
+    :param idle: connections, and sessions, that are held.
     :param imports: lists to import: what is on them, rows, and whether those are whole keys.
     """
 
@@ -33,6 +38,7 @@ class Size:
     list_sizes: tuple[int, ...]
     generators: int
     floor_rounds: int
+    idle: int
     imports: tuple[tuple[str, int, bool], ...]
 
 
@@ -42,9 +48,12 @@ FULL = Size(
     (10_000, 100_000, 1_000_000, 10_000_000),
     8,
     400,
+    10_000,
     (("hashes", 1_000_000, False), ("keys", 1_000_000, True), ("hashes", 10_000_000, False)),
 )
-QUICK = Size(100, 1_000, (100, 1_000), 4, 50, (("hashes", 20_000, False), ("keys", 20_000, True)))
+QUICK = Size(
+    100, 1_000, (100, 1_000), 4, 50, 20, (("hashes", 20_000, False), ("keys", 20_000, True))
+)
 
 
 class Bench:
@@ -67,6 +76,12 @@ class Bench:
         directory = self.scratch / f"server-{next(self._numbers)}"
         return deploy(directory, self._manufacturer, devices, listed, *init)
 
+    def run(
+        self, load: Load, server: RunningServer, devices: list[Device], root: x509.Certificate
+    ) -> Measured:
+        """Put ``load`` on a server that is running."""
+        return self._generators.run(load, server, devices, root)
+
     def measure(
         self, load: Load, deployment: Deployment, devices: list[Device], *options: str
     ) -> tuple[Measured, Floors]:
@@ -88,10 +103,10 @@ def floors(bench: Bench) -> Iterator[Figure]:
     """The floors themselves."""
     measured = measure_floors(bench.size.floor_rounds)
     primitives = measure_primitives(bench.size.floor_rounds)
-    yield Figure("bare primitives, for information", primitives * _MICRO, "us CPU")
-    yield Figure("floor: TLS 1.3 handshake", measured.tls * _MICRO, "us CPU")
-    yield Figure("floor: DTLS 1.2 handshake, CCM_8", measured.dtls * _MICRO, "us CPU")
-    yield Figure("floor: request and certificate", measured.certificate * _MICRO, "us CPU")
+    yield Figure("bare primitives, for information", primitives * MICRO, "us CPU")
+    yield Figure("floor: TLS 1.3 handshake", measured.tls * MICRO, "us CPU")
+    yield Figure("floor: DTLS 1.2 handshake, CCM_8", measured.dtls * MICRO, "us CPU")
+    yield Figure("floor: request and certificate", measured.certificate * MICRO, "us CPU")
 
 
 def enrollment(bench: Bench) -> Iterator[Figure | Series]:
@@ -120,7 +135,7 @@ def enrollment(bench: Bench) -> Iterator[Figure | Series]:
     more = (narrow.exchanges - wide.exchanges) / wide.enrollments
     yield Figure(
         "CoAPS, each further block of 64",
-        (narrow.cpu_each - wide.cpu_each) / more * _MICRO,
+        (narrow.cpu_each - wide.cpu_each) / more * MICRO,
         "us CPU",
         target=60,
         note=f"{more:.0f} blocks more per enrollment",
@@ -135,7 +150,7 @@ def block_sizes(bench: Bench) -> Iterator[Series]:
         devices = bench.devices(count)
         deployment = bench.deploy(devices, len(devices))
         measured, _ = bench.measure(Load("coaps", exponent), deployment, devices)
-        points.append((float(16 << exponent), measured.cpu_each * _MICRO))
+        points.append((float(16 << exponent), measured.cpu_each * MICRO))
     yield Series(
         "server CPU of an enrollment over CoAPS", "octets in a block", "us", points, log_x=True
     )
@@ -149,7 +164,7 @@ def list_sizes(bench: Bench) -> Iterator[Figure | Series]:
         devices = bench.devices(count)
         deployment = bench.deploy(devices, listed)
         measured, _ = bench.measure(Load("https"), deployment, devices)
-        points.append((float(listed), measured.cpu_each * _MICRO))
+        points.append((float(listed), measured.cpu_each * MICRO))
     (fewest, low), (most, high) = points[0], points[-1]
     yield Figure(
         f"HTTPS enrollment with {most:,.0f} devices listed",
@@ -195,18 +210,18 @@ def key_kinds(bench: Bench) -> Iterator[Figure]:
         measured, floor = bench.measure(Load("https"), deployment, devices)
         yield Figure(
             f"HTTPS, certificate for a key {kind}",
-            measured.cpu_each * _MICRO,
+            measured.cpu_each * MICRO,
             "us CPU",
-            note=f"beside a floor of {floor.https * _MICRO:,.0f} us for ec-p256",
+            note=f"beside a floor of {floor.https * MICRO:,.0f} us for ec-p256",
         )
 
 
 def _against(what: str, measured: Measured, floor: float, target: float) -> Figure:
     return Figure(
         what,
-        measured.cpu_each * _MICRO,
+        measured.cpu_each * MICRO,
         "us CPU",
-        floor=floor * _MICRO,
+        floor=floor * MICRO,
         target=target,
         note=f"{measured.rate:,.0f}/s with the generators on the other core",
     )
@@ -214,14 +229,3 @@ def _against(what: str, measured: Measured, floor: float, target: float) -> Figu
 
 def _values(floors: Floors) -> tuple[float, float, float]:
     return floors.tls, floors.dtls, floors.certificate
-
-
-ALL = {
-    "floors": floors,
-    "enrollment": enrollment,
-    "block-sizes": block_sizes,
-    "list-sizes": list_sizes,
-    "key-kinds": key_kinds,
-    "list-import": list_import,
-}
-QUICK_ONES = ("floors", "enrollment", "list-import")
