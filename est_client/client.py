@@ -74,8 +74,8 @@ class EstClient:
     :param present_bare_key: present a self-signed certificate for a bare key on HTTPS too, which
         proves possession of it where another key is to be certified.
     :param adopt_trust: let the answer to /cacerts replace the trust anchors (RFC 7030 section
-        4.1.3). Without it they stay as configured, for servers whose own certificate is of
-        another CA than the one that issues.
+        4.1.3), but for an Explicit one that the server itself is of. Without it they all stay as
+        configured, for servers whose own certificate is of another CA than the one that issues.
     :param fetch_ca_certificates: get /cacerts before the first enrollment (RFC 7030 section
         4.2), so that the issued certificate can be verified.
     :param http_credentials: what to answer a verified server with that asks for HTTP
@@ -187,8 +187,9 @@ class EstClient:
         """Get the CA certificates and trust them from now on (RFC 7030 section 4.1).
 
         :return: the current CA certificate, and every other one that verified under it.
-        :raises PeerNotTrusted: the server is not trusted; on CoAPS also if it is not one of the
-            CA that its answer names (RFC 9148 section 9.1).
+        :raises PeerNotTrusted: the server is not trusted; also if it is not one of the CA that
+            its answer names (RFC 9148 section 9.1), but for an HTTPS server that an Explicit
+            trust anchor verifies, which then stays one.
         :raises MessageError: the answer does not decode, or has no CA certificate in it.
         :raises ServerRefused: the server refused.
         :raises ChannelError: there was no answer.

@@ -193,7 +193,9 @@ async def renew_device(
 async def keep_trust(client: EstClient, store: KeyStore) -> bool:
     """Keep the trust anchors that ``client`` has learned, if it has; whether they are new."""
     trust, authority = client.trust, client.authority
-    if trust is None or authority is None or trust.explicit != authority.anchors:
+    if trust is None or authority is None:
+        return False
+    if trust.explicit[: len(authority.anchors)] != authority.anchors:
         return False
     if await store.trust_anchors() == trust.explicit:
         return False

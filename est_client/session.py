@@ -69,6 +69,7 @@ class Session:
         self._self_signed: tuple[SigningKey, LocalCredentials] | None = None
         self._connection: EstConnection | None = None
         self._connected_as: LocalCredentials | None = None
+        self._server_chain: tuple[x509.Certificate, ...] = ()
         #: The database that verified the server of the latest connection.
         self.verified_by: AnchorSet | None = None
 
@@ -131,6 +132,7 @@ class Session:
             await connection.close()
             raise
         server = connection.server
+        self._server_chain = tuple(server.chain)
         self._warn_of_a_mere_name(server)
         _log.info(
             "connected to %s: %s, %s, verified by the %s trust anchors",
@@ -170,24 +172,45 @@ class Session:
     async def adopt_trust(self, anchors: Sequence[x509.Certificate]) -> None:
         """Take the anchors that /cacerts gave over this very session.
 
-        On CoAPS the server's chain is verified once more, under the new anchors, before anything
-        else is sent over the session (RFC 9148 section 9.1).
+        The server's chain is verified once more, under the new anchors, since they are what later
+        connections are verified by (RFC 7030 section 4.1.3). On CoAPS it has to verify before
+        anything else is sent (RFC 9148 section 9.1). On HTTPS the Explicit anchor that it does
+        verify by is kept beside them: RFC 7030 section 4.1.3 adds entries to the Explicit
+        database, and wants the Implicit one disabled only.
 
-        :raises PeerNotTrusted: it does not verify; the session is closed.
+        :raises PeerNotTrusted: it does not verify; the trust is as before, the session closed.
         """
         previous = self.trust or TrustDatabase()
-        self._trust = previous.learned(anchors)
-        connection = self._connection
-        if connection is None or self.connector.transport is not Transport.COAPS:
-            return
-        chain = connection.server.chain
+        chain = self._server_chain
         try:
             verify_chain(chain[0], anchors=anchors, intermediates=chain[1:], now=self._now())
         except CertificateRejected as error:
-            await self.close()
-            raise PeerNotTrusted(
-                f"the server is not one of the CA whose certificates it sends: {error}"
-            ) from error
+            anchors = (*anchors, await self._other_anchor(previous, error))
+        self._trust = previous.learned(anchors)
+
+    async def _other_anchor(
+        self, previous: TrustDatabase, error: CertificateRejected
+    ) -> x509.Certificate:
+        """The Explicit anchor of a server that is of another CA than those that it names."""
+        chain = self._server_chain
+        if self.connector.transport is Transport.HTTPS:
+            try:
+                path = verify_chain(
+                    chain[0],
+                    anchors=previous.explicit,
+                    intermediates=chain[1:],
+                    now=self._now(),
+                )
+            except CertificateRejected:
+                pass
+            else:
+                _log.info("the server itself is of another CA, which stays a trust anchor")
+                return path[-1]
+        await self.close()
+        raise PeerNotTrusted(
+            "the server is not one of the CA whose certificates it sends, so it could not be "
+            f"verified again by them: {error}"
+        ) from error
 
     async def close(self) -> None:
         """Close the connection, if there is one."""

@@ -434,6 +434,39 @@ async def test_a_roll_over_of_the_root_needs_nobodys_help(server: MemoryServer) 
             await client.cacerts()
 
 
+@pytest.mark.conformance("CA-11")
+async def test_a_server_of_another_ca_than_it_names_is_still_known_afterwards(
+    server: MemoryServer,
+) -> None:
+    other = make_ca("the server's own root")
+    server.credentials = make_server(other)
+    trust = TrustDatabase(explicit=(other.certificate,))
+    async with client_of(server, trust=trust) as client:
+        await client.simpleenroll()
+        assert client.trust == TrustDatabase(explicit=(ROOT.certificate, other.certificate))
+        await client.close()
+        await client.simpleenroll()
+        # Once the server is of its own CA, the other one goes.
+        server.credentials = make_server(CA)
+        await client.close()
+        await client.cacerts()
+        assert client.trust == TRUST
+
+
+@pytest.mark.conformance("CA-12")
+async def test_a_server_that_could_not_be_verified_again_is_refused(server: MemoryServer) -> None:
+    other = make_ca("web PKI")
+    server.credentials = make_server(other)
+    trust = TrustDatabase(implicit=(other.certificate,))
+    async with client_of(server, trust=trust) as client:
+        with pytest.raises(PeerNotTrusted, match="not one of the CA"):
+            await client.simpleenroll()
+        assert client.trust == trust
+    assert not server.enrollments
+    async with client_of(server, trust=trust, adopt_trust=False) as client:
+        await client.simpleenroll()
+
+
 def self_issue(name: x509.Name, subject: Ca, issuer: Ca, *, days: int = 1) -> x509.Certificate:
     """A certificate of one key of a CA by another one of its keys."""
     key = subject.key.public_key()

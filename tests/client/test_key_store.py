@@ -289,6 +289,18 @@ async def test_enrolls_an_empty_store_and_renews_it(tmp_path: Path, fresh_key: b
     assert after.client.certificate == certificate
 
 
+async def test_a_store_keeps_what_verifies_a_server_of_another_ca(tmp_path: Path) -> None:
+    other = make_ca("the server's own root")
+    server, store = MemoryServer(CA, make_server(other)), FileKeyStore(tmp_path)
+    async with EstClient(server, trust=TrustDatabase(explicit=(other.certificate,))) as client:
+        await enroll_device(client, store)
+    kept = await store.trust_anchors()
+    assert kept == (CA.certificate, other.certificate)
+    async with EstClient(server, trust=TrustDatabase(explicit=kept)) as client:
+        await renew_device(client, store)
+    assert len(server.enrollments) == 2
+
+
 async def test_renewing_a_bare_key_is_a_local_error(tmp_path: Path) -> None:
     server = MemoryServer(CA, make_server(CA))
     store = FileKeyStore(tmp_path)
