@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import gc
 
 import pytest
@@ -534,3 +535,15 @@ async def enrolled(world: World, road: Road) -> Device:
     async with road.connection(device) as connection:
         certificate = await connection.simpleenroll(device.key)
     return device.with_certificate(certificate)
+
+
+@pytest.mark.conformance("CF-01")
+async def test_base64_where_der_belongs_is_refused(world: World, road: Road) -> None:
+    """On HTTPS that is base64 within the base64 of the transport."""
+    device = await world.list_device("a")
+    async with road.connection(device) as connection:
+        body = base64.b64encode(connection.csr(device.key, make_name("a")).der)
+        with pytest.raises(ServerRefused) as refusal:
+            await connection.post(Operation.SIMPLEENROLL, body)
+    assert refusal.value.status == road.bad_request
+    assert world.issued_count() == 0

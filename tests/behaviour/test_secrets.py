@@ -69,7 +69,7 @@ def client_of(url: str, **secrets: object) -> EstClient:
     ("digest", "basic"),
     [((), True), ((DigestAlgorithm.SHA_256,), False), ((DigestAlgorithm.MD5,), False)],
 )
-@pytest.mark.conformance("AUTH-06")
+@pytest.mark.conformance("AUTH-06", "TLS-10")
 async def test_our_client_answers(
     tmp_path: Path, digest: tuple[DigestAlgorithm, ...], basic: bool
 ) -> None:

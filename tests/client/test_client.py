@@ -389,15 +389,21 @@ async def test_a_server_of_another_name_gets_no_request(server: MemoryServer) ->
 
 @pytest.mark.conformance("CA-11", "CA-12")
 async def test_cacerts_makes_the_database_explicit(server: MemoryServer) -> None:
-    trust = TrustDatabase(implicit=(ROOT.certificate,))
+    web = make_ca("web PKI")
+    trust = TrustDatabase(implicit=(ROOT.certificate, web.certificate))
     async with client_of(server, trust=trust) as client:
         await client.cacerts()
         assert client.trust is not None
         assert client.trust == TRUST
         await client.close()
         await client.cacerts()
-    databases = [connection.server.anchor_set for connection in server.connections]
-    assert databases == [AnchorSet.IMPLICIT, AnchorSet.EXPLICIT]
+        databases = [connection.server.anchor_set for connection in server.connections]
+        assert databases == [AnchorSet.IMPLICIT, AnchorSet.EXPLICIT]
+        # A certificate of whom it trusted before, for the same name, is worth nothing now.
+        server.credentials = make_server(web)
+        await client.close()
+        with pytest.raises(PeerNotTrusted):
+            await client.cacerts()
 
 
 @pytest.mark.conformance("CA-08")

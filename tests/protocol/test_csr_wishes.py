@@ -200,6 +200,9 @@ def test_the_size_of_an_rsa_key_is_a_placeholder_and_a_curve_needs_none() -> Non
     assert rsa is not None
     assert ec is not None
     assert rsa.subject is None
+    named = write(CsrWishes(subject=((NameAttributeTemplate("2.5.4.3", None),),))).template
+    assert named is not None
+    assert named.subject is not None
     assert rsa.key is not None
     assert rsa.key.placeholder is not None
     assert len(rsa.key.placeholder) > 3072 // 8

@@ -169,7 +169,7 @@ async def test_ca_certificates_are_at_both_roots(
     assert service.requests == [EstRequest(Operation.CACERTS, Transport.COAPS)]
 
 
-@pytest.mark.conformance("CR-02", "CF-05", "CF-01", "CU-10")
+@pytest.mark.conformance("CR-02", "CF-05", "CF-01", "CU-01", "CU-10")
 @pytest.mark.parametrize(
     ("name", "operation"),
     [("sen", Operation.SIMPLEENROLL), ("sren", Operation.SIMPLEREENROLL)],
@@ -539,7 +539,7 @@ def asking(service: RecordingService) -> Site:
     return Site(service, SiteLimits(), now=Clock())
 
 
-@pytest.mark.conformance("CF-07", "ATT-28")
+@pytest.mark.conformance("CF-07", "CU-01", "ATT-28")
 @pytest.mark.parametrize("options", [{}, {"accept": CSR_ATTRIBUTES}])
 async def test_csr_attributes_have_a_content_format_of_their_own(
     asking: Site, service: RecordingService, remote: Remote, options: dict[str, int]
@@ -645,7 +645,7 @@ async def test_key_generation_is_discovered_where_it_is_served(
     ]
 
 
-@pytest.mark.conformance("CF-08", "CF-11")
+@pytest.mark.conformance("CF-08", "CF-11", "CU-01")
 @pytest.mark.parametrize(("name", "certificate"), [("skg", 281), ("skc", 287)])
 @pytest.mark.parametrize("options", [{}, {"accept": 62}])
 async def test_both_names_of_key_generation(
