@@ -142,6 +142,7 @@ class RefusalReason(StrEnum):
     CERTIFICATE_UNKNOWN = "certificate-unknown"
     UNKNOWN_DEVICE = "unknown-device"
     DEVICE_NOT_ACTIVE = "device-not-active"
+    DEVICE_QUARANTINED = "device-quarantined"
     ALREADY_CLAIMED = "already-claimed"
     QUOTA_EXCEEDED = "quota-exceeded"
     APPROVAL_DENIED = "approval-denied"
@@ -199,6 +200,7 @@ STATUS: dict[RefusalReason, Status] = {
     RefusalReason.CERTIFICATE_UNKNOWN: _FORBIDDEN,
     RefusalReason.UNKNOWN_DEVICE: _FORBIDDEN,
     RefusalReason.DEVICE_NOT_ACTIVE: _FORBIDDEN,
+    RefusalReason.DEVICE_QUARANTINED: _FORBIDDEN,
     RefusalReason.ALREADY_CLAIMED: _FORBIDDEN,
     # Where it makes sense to come again, 429; see RequestRefused.status.
     RefusalReason.QUOTA_EXCEEDED: _FORBIDDEN,

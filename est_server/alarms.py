@@ -23,7 +23,8 @@ _log = logging.getLogger("est_server.alarm")
 class AlarmKind(StrEnum):
     """What happened.
 
-    ``SECOND_KEY``: a first enrollment of a device that has made one, with another key.
+    ``SECOND_KEY``: a first enrollment of a device that has made one, with another key; or a birth
+    certificate that names a device that is known by another key.
     ``SECOND_ENROLLMENT``: the same with the key of the first, but by another client.
     ``OLD_CERTIFICATE``: a certificate that was renewed already came back.
     ``COMPROMISED_KEY``: somebody uses a key that was reported as compromised.

@@ -22,13 +22,21 @@ def load_anchors(config: ServerConfig) -> TrustAnchors:
     :raises ConfigurationError: a file has no certificate in it, or this server's own CA is among
         the manufacturers.
     """
-    manufacturers: list[x509.Certificate] = []
-    directory = config.trust.manufacturers
-    for file in sorted(directory.glob("*.pem")) if directory else ():
-        manufacturers.extend(load_certificates(file))
+    manufacturers = [c for loaded in load_manufacturers(config).values() for c in loaded]
     require_foreign(config, manufacturers)
     operational = [load_certificates(a.certificate)[0] for a in config.authorities.values()]
     return TrustAnchors({AnchorSet.OPERATIONAL: operational, AnchorSet.MANUFACTURER: manufacturers})
+
+
+def load_manufacturers(config: ServerConfig) -> dict[str, tuple[x509.Certificate, ...]]:
+    """The certificates of each manufacturer that this server is told to believe, by the name of
+    its file without ``.pem``.
+
+    :raises ConfigurationError: a file has no certificate in it.
+    """
+    directory = config.trust.manufacturers
+    files = sorted(directory.glob("*.pem")) if directory else []
+    return {file.stem: tuple(load_certificates(file)) for file in files}
 
 
 def require_foreign(config: ServerConfig, manufacturers: Iterable[x509.Certificate]) -> None:

@@ -16,7 +16,7 @@ from est_protocol.key_package import KeyGenerator
 from est_protocol.secure_channel.context import LocalCredentials, TrustAnchors
 from est_server.alarm_webhook import Webhook
 from est_server.alarms import AlarmBell, log_alarm, to_all
-from est_server.anchors import load_anchors
+from est_server.anchors import load_anchors, load_manufacturers
 from est_server.authorities.local import LocalAuthority
 from est_server.authorities.signers.file import (
     FileSigner,
@@ -288,6 +288,7 @@ def _label_policy(
             else None
         ),
         owners=settings.allowed_owners,
+        serve_quarantined=settings.serve_quarantined,
     )
 
 
@@ -329,6 +330,6 @@ def _authorizer(
 ) -> Authorizer:
     place = Place(config.file, label_table(label), "authorizers")
     try:
-        return make_authorizer(config.policies[label], store, users)
+        return make_authorizer(config.policies[label], store, users, load_manufacturers(config))
     except ConfigurationError as error:
         place.fail(str(error))

@@ -31,6 +31,7 @@ _WORTH_RECORDING = frozenset(
         RefusalReason.CERTIFICATE_UNKNOWN,
         RefusalReason.UNKNOWN_DEVICE,
         RefusalReason.DEVICE_NOT_ACTIVE,
+        RefusalReason.DEVICE_QUARANTINED,
         RefusalReason.ALREADY_CLAIMED,
         RefusalReason.QUOTA_EXCEEDED,
         RefusalReason.APPROVAL_DENIED,

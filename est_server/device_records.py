@@ -9,26 +9,37 @@ from datetime import datetime
 from enum import StrEnum
 from typing import NamedTuple
 
+from est_server.quotas import Quota
+
 #: The attribute that says who owns a device, until it is transferred.
 OWNER_ATTRIBUTE = "owner"
 
 #: The attribute that says which labels a device may use.
 LABELS_ATTRIBUTE = "labels"
 
+#: The attribute that a device has which was registered just in time: whose birth certificate it
+#: came with. A list that gives it to a device has it taken for one of those.
+PROVISIONED_ATTRIBUTE = "just_in_time"
+
 
 class DeviceState(StrEnum):
-    """The life cycle of a listed device. Only ``LISTED`` and ``ENROLLED`` get certificates."""
+    """The life cycle of a device. Only ``LISTED`` and ``ENROLLED`` get certificates.
+
+    ``QUARANTINED``: registered by its birth certificate, and not looked at by anybody yet. Under
+    labels that serve such devices it gets certificates too; the ledger sees to that.
+    """
 
     LISTED = "listed"
     ENROLLED = "enrolled"
+    QUARANTINED = "quarantined"
     SUSPENDED = "suspended"
     REVOKED = "revoked"
     DECOMMISSIONED = "decommissioned"
 
     @property
     def may_enroll(self) -> bool:
-        """Whether a device in this state may be given a certificate."""
-        return self in (DeviceState.LISTED, DeviceState.ENROLLED)
+        """Whether a device in this state may be given a certificate, under some label."""
+        return self in (DeviceState.LISTED, DeviceState.ENROLLED, DeviceState.QUARANTINED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +75,11 @@ class Device:
         """The device's unique identifier."""
         return self.listed.udid
 
+    @property
+    def is_provisioned(self) -> bool:
+        """Whether it was registered just in time, and so is on no list."""
+        return PROVISIONED_ATTRIBUTE in self.listed.attributes
+
     def may_use(self, label: str | None, owners: frozenset[str] | None) -> bool:
         """Whether it may have certificates under ``label``.
 
@@ -76,6 +92,24 @@ class Device:
             return False
         named = self.listed.attributes.get(LABELS_ATTRIBUTE)
         return named is None or (label or "default") in named.replace(",", " ").split()
+
+
+@dataclass(frozen=True, slots=True)
+class Registration:
+    """A device that is to be registered with its first enrollment.
+
+    :param state: the one that it begins in: ``LISTED`` or ``QUARANTINED``.
+    :param quotas: what its registration counts against, for good.
+    """
+
+    device: ListedDevice
+    state: DeviceState
+    quotas: tuple[Quota, ...]
+
+    def as_device(self, now: datetime) -> Device:
+        """The device that it makes."""
+        owner = self.device.attributes.get(OWNER_ATTRIBUTE)
+        return Device(self.device, self.state, now, owner=owner)
 
 
 class AddOutcome(StrEnum):

@@ -39,6 +39,7 @@ from est_server.device_records import (
     ListedDevice,
     ListImport,
     ListRow,
+    Registration,
 )
 from est_server.key_protection import KeyGenerationPolicy
 from est_server.ledger_records import (
@@ -152,6 +153,8 @@ class IssuanceGrant:
     :param secret: number of the one-time secret that a first enrollment uses up one use of.
     :param quotas: what a first enrollment counts against.
     :param approval: a first enrollment waits for an operator's approval, on these terms.
+    :param registration: the device is registered with its first enrollment; its UDID is
+        ``device``.
     """
 
     device: str
@@ -163,6 +166,7 @@ class IssuanceGrant:
     secret: int | None = None
     quotas: tuple[Quota, ...] = ()
     approval: ApprovalTerms | None = None
+    registration: Registration | None = None
 
 
 class Authorizer(Protocol):
@@ -297,6 +301,14 @@ class EnrollmentLedger(Protocol):
            ``APPROVAL_DENIED``. Where nobody has decided the answer is
            :class:`~est_protocol.messages.Pending`, the request is in the queue, and nothing else
            is recorded or taken.
+        9. Where the claim is taken and there is a ``registration``, the device is added to the
+           registry, and what that counts against quotas is taken for good. Refused with
+           ``IDENTITY_MISMATCH`` if its UDID is that of a device with another key, or its key that
+           of a device with another UDID. If it begins in quarantine, and the label does not serve
+           such devices, it is registered, but refused all the same.
+
+        A device in quarantine is refused with ``DEVICE_QUARANTINED`` unless
+        ``serve_quarantined``.
         """
         ...
 
@@ -557,6 +569,7 @@ class LabelPolicy:
     :param key_generation: how keys are generated for clients; ``None``: not at all.
     :param legacy: departures from the RFCs on HTTPS, for peers that need them.
     :param registration_authorities: which clients may enroll on behalf of devices; ``None``: none.
+    :param serve_quarantined: whether devices in quarantine may have its certificates.
     :param owners: whose devices may have its certificates; ``None`` for everybody's. The device
         list says who the owner of a device is, so unlisted devices are out of it.
     """
@@ -573,3 +586,4 @@ class LabelPolicy:
     legacy: LegacyForms = NO_LEGACY_FORMS
     registration_authorities: RegistrationAuthorityPolicy | None = None
     owners: frozenset[str] | None = None
+    serve_quarantined: bool = False

@@ -11,6 +11,7 @@ from cryptography import x509
 from est_protocol.messages import Transport
 from est_protocol.operations import Operation
 from est_server.approvals import ApprovalTerms
+from est_server.device_records import Registration
 from est_server.quotas import Quota
 
 
@@ -70,6 +71,8 @@ class EnrollmentIntent:
     :param secret: number of the one-time secret that it uses up one use of.
     :param quotas: what it counts against.
     :param approval: what holds while it waits for an operator's approval; ``None``: it needs none.
+    :param registration: the device, if it is to be registered with its first enrollment.
+    :param serve_quarantined: whether the label serves devices in quarantine.
     :param client_certificate: SHA-256 of the certificate that the client presented, whoever
         issued it; ``None`` if there was none.
     :param client_keys: SPKI hashes of the keys that the client, and the device behind it, proved
@@ -91,6 +94,8 @@ class EnrollmentIntent:
     secret: int | None = None
     quotas: tuple[Quota, ...] = ()
     approval: ApprovalTerms | None = None
+    registration: Registration | None = None
+    serve_quarantined: bool = False
     client_certificate: bytes | None = None
     client_keys: frozenset[bytes] = frozenset()
     owners: frozenset[str] | None = None

@@ -26,6 +26,8 @@ class LifeCycleStep(StrEnum):
     good until the next one supersedes it.
     ``TRANSFER``: it has another owner, its certificates are revoked, and it may make one more
     first enrollment under each label that the new owner may use.
+    ``RELEASE``: out of the quarantine in which a device begins that was registered by its birth
+    certificate.
     """
 
     SUSPEND = "suspend"
@@ -34,27 +36,34 @@ class LifeCycleStep(StrEnum):
     DECOMMISSION = "decommission"
     RESET = "reset"
     TRANSFER = "transfer"
+    RELEASE = "release"
 
 
 _IN_SERVICE = frozenset({DeviceState.LISTED, DeviceState.ENROLLED})
+_QUARANTINED = frozenset({DeviceState.QUARANTINED})
+_SUSPENDED = frozenset({DeviceState.SUSPENDED})
+_REVOKED = frozenset({DeviceState.REVOKED})
 
 #: In which states a step may be taken. What is decommissioned stays so.
 _FROM: Mapping[LifeCycleStep, frozenset[DeviceState]] = {
-    LifeCycleStep.SUSPEND: _IN_SERVICE,
-    LifeCycleStep.RESUME: frozenset({DeviceState.SUSPENDED}),
-    LifeCycleStep.REVOKE: _IN_SERVICE | {DeviceState.SUSPENDED},
-    LifeCycleStep.DECOMMISSION: _IN_SERVICE | {DeviceState.SUSPENDED, DeviceState.REVOKED},
-    LifeCycleStep.RESET: _IN_SERVICE | {DeviceState.REVOKED},
+    LifeCycleStep.SUSPEND: _IN_SERVICE | _QUARANTINED,
+    LifeCycleStep.RESUME: _SUSPENDED,
+    LifeCycleStep.REVOKE: _IN_SERVICE | _QUARANTINED | _SUSPENDED,
+    LifeCycleStep.DECOMMISSION: _IN_SERVICE | _QUARANTINED | _SUSPENDED | _REVOKED,
+    LifeCycleStep.RESET: _IN_SERVICE | _REVOKED,
     LifeCycleStep.TRANSFER: _IN_SERVICE,
+    LifeCycleStep.RELEASE: _QUARANTINED,
 }
 
-#: Where a step leads; ``RESUME`` leads back to where the device was.
+#: Where a step leads; ``RESUME`` leads back to where the device was, and so does ``RESET`` if that
+#: was the quarantine, which only ``RELEASE`` ends.
 _TO: Mapping[LifeCycleStep, DeviceState] = {
     LifeCycleStep.SUSPEND: DeviceState.SUSPENDED,
     LifeCycleStep.REVOKE: DeviceState.REVOKED,
     LifeCycleStep.DECOMMISSION: DeviceState.DECOMMISSIONED,
     LifeCycleStep.RESET: DeviceState.LISTED,
     LifeCycleStep.TRANSFER: DeviceState.LISTED,
+    LifeCycleStep.RELEASE: DeviceState.LISTED,
 }
 
 #: Steps after which every certificate of the device is revoked.
@@ -144,12 +153,11 @@ class HistoryEntry:
     when: datetime
 
 
-def state_after(
-    step: LifeCycleStep, now: DeviceState, before_suspension: DeviceState
-) -> DeviceState:
+def state_after(step: LifeCycleStep, now: DeviceState, last_living: DeviceState) -> DeviceState:
     """The state that ``step`` leads to from the state ``now``.
 
-    :param before_suspension: the state that a suspended device was in before.
+    :param last_living: the state that a suspended or revoked device was in before it was shut
+        out.
     :raises StepNotPossible: it may not be taken.
     """
     if now not in _FROM[step]:
@@ -157,4 +165,7 @@ def state_after(
         raise StepNotPossible(
             f"cannot {step.value} a device that is {now.value}, only one that is {possible}"
         )
-    return _TO.get(step, before_suspension)
+    still_held = now is DeviceState.REVOKED and last_living is DeviceState.QUARANTINED
+    if step is LifeCycleStep.RESET and still_held:
+        return last_living
+    return _TO.get(step, last_living)

@@ -381,6 +381,8 @@ def intent_of(
         secret=None if renewed else grant.secret,
         quotas=() if renewed else grant.quotas,
         approval=None if renewed else grant.approval,
+        registration=None if renewed else grant.registration,
+        serve_quarantined=exchange.policy.serve_quarantined,
         lost_since=_lost_since(exchange),
         client_certificate=exchange.peer.certificate_sha256,
         client_keys=frozenset(key for key in (known, exchange.peer.key_sha256) if key is not None),

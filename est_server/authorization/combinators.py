@@ -25,7 +25,8 @@ def all_of(*authorizers: Authorizer) -> Authorizer:
     They are asked in order; the first that refuses, or says "not yet", has spoken for all. They
     must grant to the same device. The names are those of the first, the validity is the shortest,
     a key that one of them insists on is insisted on, what one of them counts is counted, and the
-    approval that one of them wants is wanted, on the terms of the first that does.
+    approval that one of them wants is wanted, on the terms of the first that does, and a device
+    that one of them registers is registered.
 
     :raises ConfigurationError: there are none.
     """
@@ -104,6 +105,7 @@ def _merge(one: IssuanceGrant, other: IssuanceGrant) -> IssuanceGrant:
         secret=secrets.pop() if secrets else None,
         quotas=merged_quotas(one.quotas + other.quotas),
         approval=one.approval or other.approval,
+        registration=one.registration or other.registration,
         validity=_shortest(one.validity, other.validity),
         key_sha256=keys.pop() if keys else None,
         reasons=one.reasons + other.reasons,

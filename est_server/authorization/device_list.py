@@ -14,6 +14,7 @@ from est_protocol.credentials import AnchorSet, PeerCredentials
 from est_protocol.errors import RefusalReason, RequestRefused
 from est_protocol.operations import Operation
 from est_server.authorization.names import grant_for_device
+from est_server.authorization.operational_keys import certified_key, require_own_key
 from est_server.device_records import Device
 from est_server.interfaces import ClientIdentity, DeviceRegistry, EnrollmentRequest, IssuanceGrant
 from est_server.profiles import OperationalKey
@@ -79,24 +80,24 @@ class DeviceListAuthorizer:
                 "renewal needs an operational certificate of this server",
             )
         device = await self._registry.find_by_udid(client.issued.device)
-        if device is None:
+        if device is None or device.is_provisioned:
             raise RequestRefused(
                 RefusalReason.UNKNOWN_DEVICE,
                 "the device is not listed (any more)",
                 device=client.issued.device,
             )
         self._require_usable(request, device)
-        await self._require_key_is_not_anothers(request, device)
+        await require_own_key(self._registry, request, device.udid, device.listed.spki_sha256)
         return self._grant(request, device, OperationalKey.ANY, "operational certificate")
 
     async def _first_enrollment(
         self, request: EnrollmentRequest, client: ClientIdentity
     ) -> IssuanceGrant:
         device = await self._find(request, client)
-        if device is None:
+        if device is None or device.is_provisioned:
             raise _why_unknown(client, request)
         self._require_usable(request, device)
-        await self._require_key_is_not_anothers(request, device)
+        await require_own_key(self._registry, request, device.udid, device.listed.spki_sha256)
         grant = self._grant_to(device, request, client)
         return replace(grant, quotas=await self._quotas_of(device, request.label))
 
@@ -165,22 +166,6 @@ class DeviceListAuthorizer:
         only_expired = all(failure.is_expiry for failure in credentials.failures)
         return only_expired and self._expired_birth_certificates
 
-    async def _require_key_is_not_anothers(
-        self, request: EnrollmentRequest, device: Device
-    ) -> None:
-        """A key that is listed for one device must not end up in a certificate of another."""
-        key = request.key_sha256
-        if key is None or key == device.listed.spki_sha256:
-            return
-        owner = await self._registry.find_by_key(key)
-        if owner is not None and owner.udid != device.udid:
-            raise RequestRefused(
-                RefusalReason.IDENTITY_MISMATCH,
-                "the key of the certification request belongs to another device",
-                detail=f"it is listed for {owner.udid}",
-                device=device.udid,
-            )
-
     def _grant(
         self,
         request: EnrollmentRequest,
@@ -188,21 +173,8 @@ class DeviceListAuthorizer:
         by_identity: OperationalKey,
         reason: str,
     ) -> IssuanceGrant:
-        wanted = request.profile.operational_key
-        allowed = by_identity if wanted is OperationalKey.BY_IDENTITY else wanted
-        listed = device.listed.spki_sha256
-        if allowed is OperationalKey.FRESH and request.key_sha256 == listed:
-            raise RequestRefused(
-                RefusalReason.KEY_NOT_ALLOWED,
-                "a fresh key is required; the listed key is not certified here",
-                device=device.udid,
-            )
-        return grant_for_device(
-            request,
-            device,
-            key_sha256=listed if allowed is OperationalKey.LISTED else None,
-            reasons=(reason,),
-        )
+        key = certified_key(request, device.udid, device.listed.spki_sha256, by_identity)
+        return grant_for_device(request, device, key_sha256=key, reasons=(reason,))
 
 
 def _why_unknown(client: ClientIdentity, request: EnrollmentRequest) -> RequestRefused:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from est_protocol.errors import RefusalReason, RequestRefused
 from est_protocol.operations import Operation
 from est_server.authorization.names import grant_for, grant_for_device
+from est_server.authorization.operational_keys import certified_key, require_own_key
 from est_server.device_records import Device
 from est_server.interfaces import ClientIdentity, DeviceRegistry, EnrollmentRequest, IssuanceGrant
 from est_server.ledger_records import IssuedCertificate
@@ -41,7 +42,7 @@ async def grant_to_user(
             detail=f"it is listed for {owner.udid}",
             device=udid,
         )
-    if listed is not None:
+    if listed is not None and (unlisted or not listed.is_provisioned):
         return _grant_listed(request, listed, reason)
     if not unlisted:
         raise RequestRefused(
@@ -61,14 +62,7 @@ async def grant_renewal(
     if client.issued is None or not _renews(request, client.issued):
         return None
     device = await registry.find_by_udid(client.issued.device)
-    owner = await registry.find_by_key(request.csr.key_sha256)
-    if owner is not None and owner.udid != client.issued.device:
-        raise RequestRefused(
-            RefusalReason.IDENTITY_MISMATCH,
-            "the key of the certification request belongs to another device",
-            detail=f"it is listed for {owner.udid}",
-            device=client.issued.device,
-        )
+    await require_own_key(registry, request, client.issued.device)
     if device is not None:
         _require_active(device)
         return grant_for_device(request, device, reasons=("operational certificate",))
@@ -89,16 +83,8 @@ def _renews(request: EnrollmentRequest, issued: IssuedCertificate) -> bool:
 
 def _grant_listed(request: EnrollmentRequest, device: Device, reason: str) -> IssuanceGrant:
     _require_active(device)
-    key = device.listed.spki_sha256
-    wanted = request.profile.operational_key
-    if wanted is OperationalKey.FRESH and request.csr.key_sha256 == key:
-        raise RequestRefused(
-            RefusalReason.KEY_NOT_ALLOWED,
-            "a fresh key is required; the listed key is not certified here",
-            device=device.udid,
-        )
-    free = wanted in (OperationalKey.FRESH, OperationalKey.ANY)
-    return grant_for_device(request, device, key_sha256=None if free else key, reasons=(reason,))
+    key = certified_key(request, device.udid, device.listed.spki_sha256, OperationalKey.LISTED)
+    return grant_for_device(request, device, key_sha256=key, reasons=(reason,))
 
 
 def _require_active(device: Device) -> None:

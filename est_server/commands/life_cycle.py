@@ -27,6 +27,7 @@ _HELP = {
     LifeCycleStep.DECOMMISSION: "shut devices out for ever and revoke their certificates",
     LifeCycleStep.RESET: "let devices make one more first enrollment under each label",
     LifeCycleStep.TRANSFER: "give devices to another owner and revoke their certificates",
+    LifeCycleStep.RELEASE: "let devices out of the quarantine in which they were registered",
 }
 
 _NOTES = {

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import re
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -16,6 +18,8 @@ from est_server.commands.options import OneLineParser, add_command
 from est_server.config import load_config
 from est_server.pem_files import load_certificates
 from est_server.private_files import write_new
+
+_FROM_WHEN = "A server that is running believes it from SIGHUP on (systemctl reload)."
 
 
 def add_to(commands: argparse._SubParsersAction[OneLineParser]) -> None:
@@ -32,6 +36,12 @@ def add_to(commands: argparse._SubParsersAction[OneLineParser]) -> None:
     add.add_argument(
         "certificate", type=Path, metavar="CERT.pem", help="CA certificate, or several, in PEM"
     )
+    add.add_argument(
+        "--name",
+        type=_file_name,
+        metavar="NAME",
+        help="what the configuration calls the manufacturer (default: each certificate's SHA-256)",
+    )
 
 
 def _add_manufacturer(options: argparse.Namespace) -> int:
@@ -43,13 +53,32 @@ def _add_manufacturer(options: argparse.Namespace) -> int:
     for certificate in certificates:
         _require_ca(certificate, options.certificate)
     require_foreign(config, certificates)
+    if options.name is not None:
+        _add_named(directory, options.name, certificates)
+        return 0
     for certificate in certificates:
         name = certificate.subject.rfc4514_string()
         fingerprint = certificate.fingerprint(hashes.SHA256()).hex()
         added = _add(directory / f"{fingerprint}.pem", certificate)
         print(f"{'added' if added else 'unchanged'} {name} sha256={fingerprint}")
-    print("A server that is running believes it from SIGHUP on (systemctl reload).")
+    print(_FROM_WHEN)
     return 0
+
+
+def _add_named(directory: Path, name: str, certificates: Sequence[x509.Certificate]) -> None:
+    content = b"".join(certificate.public_bytes(Encoding.PEM) for certificate in certificates)
+    try:
+        write_new(directory / f"{name}.pem", content, private=False)
+    except FileExistsError as error:
+        raise ConfigurationError(f"there is a manufacturer {name} already") from error
+    print(f"added {name}")
+    print(_FROM_WHEN)
+
+
+def _file_name(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", text):
+        raise argparse.ArgumentTypeError("1 to 64 of A-Z, a-z, 0-9, - and _ are needed")
+    return text
 
 
 def _add(path: Path, certificate: x509.Certificate) -> bool:

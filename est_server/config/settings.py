@@ -18,6 +18,7 @@ from est_protocol.http_authentication import DigestAlgorithm
 from est_protocol.secure_channel.policy import DtlsPolicy, TlsPolicy
 from est_server.alarms import AlarmLimits
 from est_server.approvals import ApprovalTerms
+from est_server.birth_certificates import BirthCertificateSettings
 from est_server.coaps.limits import CoapsLimits
 from est_server.config.csr_attributes import CsrAttributesSettings
 from est_server.config.proxy import ProxySettings
@@ -151,9 +152,10 @@ class LabelSettings:
     :param authorizers: who decides; there is no default, and a label without one keeps the
         server from starting. ``device-list`` grants to the devices of imported lists;
         ``one-time-secret`` grants for the secrets of ``est-server secrets``; ``http-user`` grants
-        to the users in ``http_users``; ``approval`` has an operator look at each first enrollment:
-        with ``all-of`` at those that the others grant, alone or with ``first-of`` at those of
-        anybody who proves to hold a key;
+        to the users in ``http_users``; ``birth-certificate`` registers devices of manufacturers
+        that are trusted when they first come; ``approval`` has an operator look at each first
+        enrollment: with ``all-of`` at those that the others grant, alone or with ``first-of`` at
+        those of anybody who proves to hold a key;
         ``package.module:function`` is an ``async def`` of your own, in an installed package.
     :param combination: what several authorizers decide together: ``all-of`` them have to grant,
         or the ``first-of`` them that grants decides.
@@ -172,6 +174,8 @@ class LabelSettings:
         A device's owner is its attribute ``owner`` in the list, or who it was transferred to.
     :param device_list: what ``device-list`` takes for proof.
     :param quotas: how many devices ``device-list`` grants to.
+    :param birth_certificate: whose devices ``birth-certificate`` registers.
+    :param serve_quarantined: whether devices in quarantine may have certificates of this label.
     :param approval: what holds for requests that wait for ``approval``.
     :param csr_attributes: what CSRs should have in them.
     :param server_key_generation: keys that the server makes; without this table, none.
@@ -193,6 +197,8 @@ class LabelSettings:
     device_list: DeviceListSettings = field(default_factory=DeviceListSettings)
     quotas: DeviceQuotas = field(default_factory=DeviceQuotas)
     approval: ApprovalTerms = field(default_factory=ApprovalTerms)
+    birth_certificate: BirthCertificateSettings | None = None
+    serve_quarantined: bool = False
     csr_attributes: CsrAttributesSettings = field(default_factory=CsrAttributesSettings)
     legacy: LegacyForms = NO_LEGACY_FORMS
     profile: CertificateProfile = field(default_factory=CertificateProfile)

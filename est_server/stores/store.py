@@ -70,7 +70,7 @@ class _Undone(Exception):
     :param begun: what it came to.
     """
 
-    def __init__(self, begun: IssuanceTicket | IssuedCertificate | Pending) -> None:
+    def __init__(self, begun: ledger.Begun) -> None:
         super().__init__("this was a preview")
         self.begun = begun
 
@@ -177,7 +177,7 @@ class Store:
         """Take the right to issue; see :class:`~est_server.interfaces.EnrollmentLedger`."""
         taken: list[int] = []
 
-        def write(db: Transaction) -> IssuanceTicket | IssuedCertificate | Pending:
+        def write(db: Transaction) -> ledger.Begun:
             now = self._moment(db)
             result = ledger.begin(db, intent, self._worker, now)
             if isinstance(result, IssuanceTicket):
@@ -190,7 +190,7 @@ class Store:
 
         begun = self._writer.enqueue(write)
         try:
-            return await asyncio.shield(begun)
+            result = await asyncio.shield(begun)
         except asyncio.CancelledError:
             # Nobody will work on this ticket, so the next attempt need not wait for its lease.
             begun.add_done_callback(lambda _: self._worker.held.difference_update(taken))
@@ -198,6 +198,9 @@ class Store:
         except RequestRefused:
             self._worker.held.difference_update(taken)
             raise
+        if isinstance(result, RequestRefused):
+            raise result
+        return result
 
     async def preview(self, intent: EnrollmentIntent) -> IssuedCertificate | Pending | None:
         """What ``begin`` would answer; see :class:`~est_server.interfaces.EnrollmentLedger`."""
@@ -210,6 +213,8 @@ class Store:
         try:
             await self._writer.submit(attempt)
         except _Undone as undone:
+            if isinstance(undone.begun, RequestRefused):
+                raise undone.begun from None
             return None if isinstance(undone.begun, IssuanceTicket) else undone.begun
 
     async def complete(

@@ -49,6 +49,9 @@ _PRUNE_EVERY = 64
 _NO_KEY_YET = bytes(32)
 
 
+Begun = IssuanceTicket | IssuedCertificate | Pending | RequestRefused
+
+
 @dataclass(slots=True)
 class Worker:
     """Who begins attempts: one open store.
@@ -64,12 +67,15 @@ class Worker:
     held: set[int] = field(default_factory=set)
 
 
-def begin(
-    db: Transaction, intent: EnrollmentIntent, worker: Worker, now: datetime
-) -> IssuanceTicket | IssuedCertificate | Pending:
-    """See :meth:`est_server.interfaces.EnrollmentLedger.begin`."""
+def begin(db: Transaction, intent: EnrollmentIntent, worker: Worker, now: datetime) -> Begun:
+    """See :meth:`est_server.interfaces.EnrollmentLedger.begin`.
+
+    A refusal that is returned, not raised, is to be raised once what was written is kept.
+    """
     # What is refused leaves no trace: the caller undoes what was written before an exception.
     standing.require_for(db, intent)
+    if intent.registration is not None:
+        registry.require_free(db, intent.registration)
     issued = _already_issued(db, intent, now)
     if issued is not None:
         return issued
@@ -88,6 +94,11 @@ def begin(
         quotas.require_left(db, intent.quotas, now)
         if not approvals.is_approved(db, intent, intent.approval, now):
             return Pending(intent.approval.seconds)
+    if intent.registration is not None:
+        held = standing.quarantine(registry.register(db, intent.registration, now), intent)
+        if held is not None:
+            # The operator who is to release it has to find it.
+            return held
     number = _insert_attempt(db, intent, worker, Event.CLAIMED, now)
     _take(db, intent, number, now)
     return IssuanceTicket(number, intent)

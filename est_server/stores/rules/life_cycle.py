@@ -18,6 +18,9 @@ from est_server.stores.rules import administration, ledger, registry, revocation
 from est_server.stores.rules.values import from_column, is_storable
 from est_server.stores.transaction import Transaction
 
+#: Steps that leave alone what is under way.
+_HARMLESS = (LifeCycleStep.SUSPEND, LifeCycleStep.RESUME, LifeCycleStep.RELEASE)
+
 
 def change_device(db: Transaction, order: DeviceOrder, *, now: datetime) -> DeviceChange:
     """See :meth:`est_server.interfaces.DeviceRegistry.change_device`."""
@@ -26,7 +29,7 @@ def change_device(db: Transaction, order: DeviceOrder, *, now: datetime) -> Devi
         raise KeyError(order.udid)
     after = replace(
         before,
-        state=state_after(order.step, before.state, _before_suspension(db, order.udid)),
+        state=_state_after(db, order.step, before),
         owner=order.owner or before.owner,
         changed_at=now,
     )
@@ -34,7 +37,7 @@ def change_device(db: Transaction, order: DeviceOrder, *, now: datetime) -> Devi
         db, before, after, step=order.step.value, actor=order.actor, reason=order.reason
     )
     claims = 0
-    if order.step not in (LifeCycleStep.SUSPEND, LifeCycleStep.RESUME):
+    if order.step not in _HARMLESS:
         ledger.abandon_all(db, order.udid, reason=f"{order.step.value} by {order.actor}", now=now)
     if order.releases_claims:
         claims = ledger.release_all(db, order.udid, actor=order.actor, reason=order.reason, now=now)
@@ -65,11 +68,19 @@ def history(db: Transaction, udid: str) -> list[HistoryEntry]:
     ]
 
 
-def _before_suspension(db: Transaction, udid: str) -> DeviceState:
+def _state_after(db: Transaction, step: LifeCycleStep, device: Device) -> DeviceState:
+    after = state_after(step, device.state, _last_living(db, device.udid))
+    enrolled = step is LifeCycleStep.RELEASE and ledger.certified_keys(db, device.udid)
+    return DeviceState.ENROLLED if enrolled else after
+
+
+def _last_living(db: Transaction, udid: str) -> DeviceState:
+    """The last state from which a device was brought to another, and in which it may enroll."""
+    living = [state.value for state in DeviceState if state.may_enroll]
     row = db.execute(
-        "SELECT from_state FROM device_history WHERE udid = ? AND to_state = 'suspended' "
-        "ORDER BY id DESC LIMIT 1",
-        (udid,),
+        "SELECT from_state FROM device_history WHERE udid = ? "
+        f"AND from_state IN ({', '.join('?' for _ in living)}) ORDER BY id DESC LIMIT 1",
+        (udid, *living),
     ).fetchone()
     return DeviceState.LISTED if row is None else DeviceState(row[0])
 
@@ -77,6 +88,8 @@ def _before_suspension(db: Transaction, udid: str) -> DeviceState:
 def _change_certificates(db: Transaction, order: DeviceOrder, device: Device, now: datetime) -> int:
     if order.step is LifeCycleStep.RESET:
         standing.forget_compromised(db, device.udid)
+        return 0
+    if order.step is LifeCycleStep.RELEASE:
         return 0
     if order.step is LifeCycleStep.RESUME:
         return revocations.release_hold(db, device.udid)

@@ -14,6 +14,9 @@ from est_server.quotas import Quota, merged
 from est_server.stores.rules.values import from_column, to_column
 from est_server.stores.transaction import Transaction
 
+#: Seconds; what Max-Age of CoAP can say.
+_LONGEST_WAIT = 2**31 - 1
+
 _MICROSECOND = timedelta(microseconds=1)
 
 
@@ -103,7 +106,7 @@ def _exceeded(quota: Quota, end: int, now: datetime) -> RequestRefused:
     if quota.window is None:
         wait, bound = None, f"{quota.limit}"
     else:
-        wait = int((from_column(end) - now).total_seconds()) + 1
+        wait = min(int((from_column(end) - now).total_seconds()) + 1, _LONGEST_WAIT)
         bound = f"{quota.limit} in {quota.window}"
     return RequestRefused(
         RefusalReason.QUOTA_EXCEEDED,

@@ -6,9 +6,17 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 
-from est_server.device_records import AddOutcome, Device, DeviceState, ListedDevice
+from est_protocol.errors import RefusalReason, RequestRefused
+from est_server.alarms import AlarmingRefusal, AlarmKind
+from est_server.device_records import (
+    AddOutcome,
+    Device,
+    DeviceState,
+    ListedDevice,
+    Registration,
+)
 from est_server.journal import Event
-from est_server.stores.rules import journal, tallies
+from est_server.stores.rules import journal, quotas, tallies
 from est_server.stores.rules.sealed_devices import SEALED_COLUMNS, NewDevices, opened, seal
 from est_server.stores.rules.values import (
     NEW_DEVICE_COLUMNS,
@@ -81,6 +89,57 @@ def _add(db: Transaction, listed: ListedDevice, added: NewDevices) -> AddOutcome
     )
     journal.append(db, Event.LISTED, added.now, device=listed.udid, key=listed.spki_sha256.hex())
     return AddOutcome.ADDED
+
+
+def require_free(db: Transaction, registration: Registration) -> None:
+    """Check that a device can be registered: nobody else has its UDID or its key.
+
+    :raises RequestRefused: ``IDENTITY_MISMATCH``.
+    """
+    new = registration.device
+    known = find_by_udid(db, new.udid)
+    if known is not None and known.listed.spki_sha256 != new.spki_sha256:
+        raise AlarmingRefusal(
+            AlarmKind.SECOND_KEY,
+            RefusalReason.IDENTITY_MISMATCH,
+            "another device has the identifier that the birth certificate gives this one",
+            detail=f"{new.udid} has key {known.listed.spki_sha256.hex()}, this one "
+            f"{new.spki_sha256.hex()}",
+            device=new.udid,
+        )
+    known = find_by_key(db, new.spki_sha256)
+    if known is not None and known.udid != new.udid:
+        raise RequestRefused(
+            RefusalReason.IDENTITY_MISMATCH,
+            "the key is that of a device with another identifier",
+            detail=f"{known.udid}, not {new.udid}",
+            device=known.udid,
+        )
+
+
+def register(db: Transaction, registration: Registration, now: datetime) -> Device:
+    """Add a device that :func:`require_free` found nothing against, unless it is there already.
+
+    :raises RequestRefused: ``QUOTA_EXCEEDED``.
+    """
+    udid = registration.device.udid
+    known = find_by_udid(db, udid)
+    if known is not None:
+        return known
+    quotas.take_for_good(db, registration.quotas, now)
+    add_devices(db, [registration.device], now)
+    added = find_by_udid(db, udid)
+    assert added is not None
+    registered = replace(added, state=registration.state)
+    change(
+        db,
+        added,
+        registered,
+        step="",
+        actor=_ENROLLMENT_ACTOR,
+        reason="registered by its birth certificate",
+    )
+    return registered
 
 
 def change(

@@ -7,7 +7,7 @@ from datetime import datetime
 
 from est_protocol.errors import RefusalReason, RequestRefused
 from est_server.alarms import AlarmingRefusal, AlarmKind
-from est_server.device_records import Device
+from est_server.device_records import Device, DeviceState
 from est_server.ledger_records import CertificateState, EnrollmentIntent
 from est_server.stores.rules import journal, registry
 from est_server.stores.rules.values import to_column
@@ -42,6 +42,10 @@ def require_for(db: Transaction, intent: EnrollmentIntent) -> None:
     """Require that nothing about an issuance is shut out: who asks, for which device and key."""
     device = registry.find_by_udid(db, intent.device)
     _require_active(device)
+    if device is None and intent.registration is not None:
+        device = intent.registration.as_device(intent.requested_at)
+    elif device is not None and (held := quarantine(device, intent)) is not None:
+        raise held
     require(db, certificate=intent.client_certificate, keys=intent.client_keys)
     if intent.spki_sha256 is not None:
         _require_sound(db, intent.spki_sha256)
@@ -56,6 +60,18 @@ def require_for(db: Transaction, intent: EnrollmentIntent) -> None:
             detail=f"label {intent.label!r}, owner {device.owner if device else None!r}",
             device=intent.device,
         )
+
+
+def quarantine(device: Device, intent: EnrollmentIntent) -> RequestRefused | None:
+    """Why a device in quarantine is not served; ``None`` if it is, or in none."""
+    if device.state is not DeviceState.QUARANTINED or intent.serve_quarantined:
+        return None
+    return RequestRefused(
+        RefusalReason.DEVICE_QUARANTINED,
+        "this device is in quarantine until an operator has looked at it",
+        detail=f"device {device.udid}, label {intent.label!r}",
+        device=device.udid,
+    )
 
 
 def mark_compromised(db: Transaction, key: bytes, device: str, now: datetime) -> None:
