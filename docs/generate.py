@@ -27,6 +27,7 @@ from cryptography import x509
 from docs.conformance_page import conformance_page
 from docs.interop_page import interop_page
 from docs.profiles_page import profiles_page
+from docs.scaling_page import load_figures, with_tables
 from est_client.options import parser as client_parser
 from est_protocol.errors import STATUS, RefusalReason
 from est_server.cli import make_parser as server_parser
@@ -42,6 +43,7 @@ def pages() -> dict[Path, str]:
     """Every generated page with its content."""
     reference = ROOT / "docs" / "reference"
     readme = ROOT / "README.md"
+    scaling = ROOT / "docs" / "explanation" / "scaling.md"
     return {
         reference / "configuration.md": configuration_page(),
         reference / "cli.md": cli_page(),
@@ -50,6 +52,7 @@ def pages() -> dict[Path, str]:
         reference / "link-profiles.md": profiles_page(_GENERATED),
         ROOT / "docs" / "conformance.md": conformance_page(ROOT, _GENERATED),
         readme: with_examples(readme.read_text()),
+        scaling: with_tables(scaling.read_text(), load_figures(ROOT / "docs")),
     }
 
 
