@@ -48,6 +48,7 @@ class OurClient:
         if credentials is not None:
             line += ["--key", credentials.key, "--cert", credentials.certificate]
         if user is not None:
+            self._transcript.conceal(user.password)
             secret = self._directory / "password.txt"
             secret.write_text(user.password + "\n")
             line += ["--user", user.name, "--password-file", secret]

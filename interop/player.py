@@ -43,7 +43,10 @@ class Player:
 
     def order(self, label: str | None = None, **what: Any) -> Order:
         """What to ask for: what :class:`Order` says, by default for the listed key."""
-        return Order(**{"key": self.device.key, "label": label, **what})
+        order = Order(**{"key": self.device.key, "label": label, **what})
+        if order.user is not None:
+            self.bench.transcript.conceal(order.user.password)
+        return order
 
     def enroll(self, label: str | None = None, **what: Any) -> Outcome:
         """Enroll under ``label``."""

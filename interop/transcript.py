@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 import subprocess
 import time
@@ -10,11 +9,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from interop.sanitizing import sanitized
+
 #: Seconds that a program of a peer may take, unless told otherwise.
 PATIENCE = 20.0
-
-#: What a program prints of its secrets: session keys, and nothing else that matters here.
-_SECRET = re.compile(r"(Master-Key|Resumption PSK|TLS session ticket): ?.*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +45,7 @@ class Transcript:
         self._directory = directory
         self._scratch = scratch
         self._number = 0
+        self._secrets: set[str] = set()
         directory.mkdir(parents=True, exist_ok=True)
         for old in directory.glob("*.txt"):
             old.unlink()
@@ -55,6 +54,10 @@ class Transcript:
     def directory(self) -> Path:
         """Where the files go."""
         return self._directory
+
+    def conceal(self, secret: str) -> None:
+        """From now on ``secret`` is written nowhere; keys are concealed without being told of."""
+        self._secrets.add(secret)
 
     def run(
         self,
@@ -95,13 +98,14 @@ class Transcript:
         text = f"$ {shlex.join(command)}\n\n[{ending}]\n"
         for name, octets in (("standard output", out), ("standard error", err)):
             if octets:
-                text += f"\n[{name}]\n{_SECRET.sub(r'[1]: (left out)', _readable(octets))}\n"
+                text += f"\n[{name}]\n{_readable(octets)}\n"
         self.write(f"{Path(command[0]).name}-{_topic(command)}".strip("-"), text)
 
     def write(self, name: str, text: str) -> None:
-        """Add a file of ``text``."""
+        """Add a file of ``text``, without the secrets in it."""
         self._number += 1
         path = self._directory / f"{self._number:02}-{name}.txt"
+        text = sanitized(text, self._secrets)
         path.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
