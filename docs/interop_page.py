@@ -22,6 +22,11 @@ client or a server of yours: [how-to](../how-to/run-the-interop-scenarios.md).
 
 A number says why a scenario cannot be played; an empty cell is a scenario that says nothing about
 the peer.
+
+The server does as it does by default, but for two peers that need
+[switches of a label](../how-to/several-labels.md#for-old-peers): bouncycastle has
+`content_transfer_encoding`, `empty_bodies` and `quoted_challenges` on throughout,
+libest-estclient where the server makes the key.
 """
 
 #: Role of its peers, title, and file of the scenarios, of each table.

@@ -81,7 +81,8 @@ def contents_as_wished(
 ) -> CsrContents:
     """Fill in what the server leaves open, and take over what it gives.
 
-    Where the server asks for names at all, nothing that it does not ask for is added.
+    Where a template of the server's has a subject, nothing else gets into it; a list of attributes
+    says what the server wants to see, and the rest of ``subject`` stands in front of them.
 
     :param subject: where an attribute of the subject comes from that ``values`` does not have;
         the whole subject if the server asks for none.
@@ -163,12 +164,13 @@ def _subject(wishes: CsrWishes, subject: x509.Name, given: Mapping[str, str]) ->
     for attribute in subject:
         supply.setdefault(attribute.oid.dotted_string, []).append(str(attribute.value))
     supply |= {oid: [text] for oid, text in given.items()}
-    return x509.Name(
-        [
-            x509.RelativeDistinguishedName([_name_attribute(item, supply) for item in rdn])
-            for rdn in wishes.subject
-        ]
-    )
+    asked = [
+        x509.RelativeDistinguishedName([_name_attribute(item, supply) for item in rdn])
+        for rdn in wishes.subject
+    ]
+    oids = {attribute.oid for rdn in wishes.subject for attribute in rdn}
+    others = [rdn for rdn in subject.rdns if not any(a.oid.dotted_string in oids for a in rdn)]
+    return x509.Name(asked if wishes.as_template else [*others, *asked])
 
 
 def _name_attribute(

@@ -71,6 +71,8 @@ class CsrWishes:
     :param extensions: the extensions, their values complete, filled in only in part, or open.
     :param attributes: OIDs of other attributes.
     :param problems: what was left out of a message because it made no sense, in words.
+    :param as_template: whether a template says it, and so what is not in it is not wanted (RFC
+        9908 section 3.4); a list leaves the rest to the client.
     """
 
     link: bool = False
@@ -82,6 +84,7 @@ class CsrWishes:
     extensions: tuple[ExtensionTemplate, ...] = ()
     attributes: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
+    as_template: bool = field(default=False, compare=False)
 
     def __bool__(self) -> bool:
         """Whether anything is wished for."""
@@ -116,7 +119,7 @@ def read(message: CsrAttributes) -> CsrWishes:
     else:
         reading.extensions(template.attributes)
         reading.template(template)
-    return reading.wishes()
+    return replace(reading.wishes(), as_template=template is not None)
 
 
 def write(wishes: CsrWishes) -> CsrAttributes:

@@ -38,30 +38,17 @@ USERS = Users()
 _waiting: dict[bytes, None] = {}
 
 
-async def approve_the_second_time(
-    request: EnrollmentRequest, client: ClientIdentity, /
-) -> IssuanceGrant | Pending:
-    """Say "not before a minute" to the first request for a key, and nothing to the second.
-
-    libest takes less than a minute for an hour.
-
-    :raises RequestRefused: it was asked for before; for the combination ``first-of``.
-    """
-    return _wait(request, 60)
-
-
 async def approve_a_second_later(
     request: EnrollmentRequest, client: ClientIdentity, /
 ) -> IssuanceGrant | Pending:
-    """The same for clients that stay and poll."""
-    return _wait(request, 1)
+    """Say "not before a second" to the first request for a key, and nothing to the second.
 
-
-def _wait(request: EnrollmentRequest, seconds: int) -> Pending:
+    :raises RequestRefused: it was asked for before; for the combination ``first-of``.
+    """
     key = request.csr.key_sha256
     if key in _waiting:
         raise RequestRefused(RefusalReason.NOT_AUTHORIZED, "the operator has no objection")
     _waiting[key] = None
     if len(_waiting) > _REMEMBERED:
         del _waiting[next(iter(_waiting))]
-    return Pending(seconds)
+    return Pending(1)

@@ -26,6 +26,9 @@ _KEY_TEXT = re.compile(
     r"(?:\r?\n[ \t]+(?:[0-9a-f]{2}:?)+)+",
     re.MULTILINE,
 )
+_HEX = re.compile(r"(?<![0-9a-fA-F])((?:[0-9a-fA-F]{2}){40,})[0-9a-fA-F]?")
+#: Beginnings of a private key: a SEQUENCE with a version in front.
+_KEY = re.compile(rb"\x30(?:[\x10-\x7f]|\x81.|\x82..)\x02\x01[\x00\x01]", re.DOTALL)
 _BASE64 = re.compile(r"[A-Za-z0-9+/]{8,}={0,2}")
 #: The base64 of a SEQUENCE, in lines or not, and whatever follows it that looks like base64.
 _SEQUENCE = re.compile(r"(?<![A-Za-z0-9+/])M[A-I](?:\r?\n?[A-Za-z0-9+/])+={0,2}")
@@ -44,6 +47,9 @@ def sanitized(text: str, secrets: Iterable[str] = ()) -> str:
         text = pattern.sub(rf"\1 {LEFT_OUT}", text)
     text = _SEQUENCE.sub(_without_key, text)
     text = _BASE64.sub(lambda found: LEFT_OUT if _holds(found[0], known) else found[0], text)
+    text = _HEX.sub(
+        lambda found: LEFT_OUT if holds_private_key(bytes.fromhex(found[1])) else found[0], text
+    )
     for secret in known:
         text = text.replace(secret, LEFT_OUT)
     return text
@@ -68,6 +74,12 @@ def _without_key(found: re.Match[str]) -> str:
         if left == 0:
             return LEFT_OUT + text[place + 1 :].lstrip("=")
     return LEFT_OUT
+
+
+def holds_private_key(octets: bytes) -> bool:
+    """Whether there is the DER of a private key anywhere in ``octets``."""
+    pieces = (octets[found.start() :] for found in _KEY.finditer(octets))
+    return any(_is_private_key(piece[: _size(piece)]) for piece in pieces)
 
 
 def _size(der: bytes) -> int:

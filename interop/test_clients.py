@@ -120,6 +120,7 @@ def test_enroll_after_approval(player: Player) -> None:
     first = player.enroll(label, **player.anyhow())
     if first.certificate is None:
         assert first.pending, first.text
+        player.approve()
         player.issued(player.enroll(label, **player.anyhow()))
     else:  # The peer has polled by itself.
         player.issued(first)
@@ -216,6 +217,15 @@ def test_a_renewal_under_another_name_is_refused(player: Player) -> None:
         key=current.key, credentials=current, common_name="sensor-9999", renames=True
     )
     player.refused(outcome, "identity-mismatch")
+
+
+@scenario("refused: a revoked certificate")
+def test_a_revoked_certificate_is_refused(player: Player) -> None:
+    current = player.first_certificate()
+    words = ("certificates", "revoke", current.certificate, "--reason", "cessation-of-operation")
+    player.server.command(*words)
+    outcome = player.renew(key=current.key, credentials=current)
+    player.refused(outcome, "certificate-revoked")
 
 
 @scenario("refused: a renewal with a certificate that was renewed already")

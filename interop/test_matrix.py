@@ -20,7 +20,7 @@ _HERE = Path(__file__).parent
     [
         ("test_clients.py", [client.name for client in CLIENTS]),
         ("test_servers.py", [server.name for server in SERVERS]),
-        ("libest/test_proxy.py", ["libest-estproxy"]),
+        ("libest/test_proxy.py", ["libest-estproxy", "libest-estproxy-coap"]),
     ],
 )
 def test_every_peer_has_played_every_scenario(file: str, names: list[str]) -> None:

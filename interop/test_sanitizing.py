@@ -21,7 +21,7 @@ from interop.sanitizing import LEFT_OUT, sanitized
 from interop.transcript import Transcript
 
 PASSWORD = "planted-pass word"
-KEYS = {
+KEYS: dict[str, ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey] = {
     "ec": ec.generate_private_key(ec.SECP256R1()),
     "rsa": rsa.generate_private_key(65537, 2048),
 }
@@ -40,8 +40,10 @@ def test_private_keys_are_left_out(kind: str, form: str) -> None:
     lines = base64.encodebytes(octets).decode()
     single = base64.b64encode(octets).decode()
     folded = lines.replace("\n", "\r\n")
-    for written in (pem, pem[:-40], lines, single, folded):
+    hexes = b"\x84\x19\x01\x1c\x58" + octets + b"\x00"
+    for written in (pem, pem[:-40], lines, single, folded, hexes.hex()):
         said = sanitized(f"before\n\n{written}\nafter\n")
+        assert octets.hex()[40:80] not in said
         assert not any(line in said for line in lines.split() if len(line) > 8)
         assert LEFT_OUT in said
         assert said.startswith("before\n")
@@ -103,10 +105,12 @@ def test_nothing_that_a_program_says_or_is_told_gets_into_the_files(tmp_path: Pa
     key = base64.encodebytes(der(KEYS["ec"], "pkcs8")).decode()
     script = "import sys; print(sys.argv[1]); print(sys.argv[2], file=sys.stderr)"
     done = transcript.run([sys.executable, "-c", script, key, f"user:{PASSWORD}"])
+    transcript.note(["coap-client"], "ended", b"\x84" + der(KEYS["ec"], "pkcs8"))
     transcript.write("by-hand", f"{key}\n{PASSWORD}\n")
     # The test itself sees everything.
     assert key.encode() in done.out
     kept = "".join(file.read_text() for file in (tmp_path / "kept").iterdir())
-    assert len(list((tmp_path / "kept").iterdir())) == 2
+    assert len(list((tmp_path / "kept").iterdir())) == 3
+    assert "\\x02" not in kept
     for secret in (PASSWORD, *key.split()):
         assert secret not in kept

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from interop.sanitizing import sanitized
+from interop.sanitizing import LEFT_OUT, holds_private_key, sanitized
 
 #: Seconds that a program of a peer may take, unless told otherwise.
 PATIENCE = 20.0
@@ -98,7 +98,8 @@ class Transcript:
         text = f"$ {shlex.join(command)}\n\n[{ending}]\n"
         for name, octets in (("standard output", out), ("standard error", err)):
             if octets:
-                text += f"\n[{name}]\n{_readable(octets)}\n"
+                said = LEFT_OUT if holds_private_key(octets) else _readable(octets)
+                text += f"\n[{name}]\n{said}\n"
         self.write(f"{Path(command[0]).name}-{_topic(command)}".strip("-"), text)
 
     def write(self, name: str, text: str) -> None:

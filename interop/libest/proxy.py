@@ -29,7 +29,10 @@ _USAGES = ("clientAuth", "serverAuth", "1.3.6.1.5.5.7.3.28")
 
 
 class EstProxy:
-    """``estproxy`` and ``est-server`` in a network of their own."""
+    """``estproxy`` and ``est-server`` in a network of their own.
+
+    :param coap: whether devices reach ``estproxy`` over CoAPS; ``est-server`` it asks over HTTPS.
+    """
 
     def __init__(
         self,
@@ -38,6 +41,8 @@ class EstProxy:
         transcript: Transcript,
         openssl: OpenSsl,
         home: Path,
+        *,
+        coap: bool,
     ) -> None:
         self._program = find_libest("estproxy")
         self._server = server
@@ -45,6 +50,7 @@ class EstProxy:
         self._transcript = transcript
         self._openssl = openssl
         self._home = home
+        self.coap = coap
 
     @contextmanager
     def serve(self, label: str, *options: str) -> Iterator[Served]:
@@ -70,6 +76,7 @@ class EstProxy:
             "estrealm",
             "-v",
             *options,
+            *(["--enable-coap"] if self.coap else []),
         ]
         output = self._home / "estproxy.txt"
         born = Credentials(self._device.short_birth_certificate, self._device.key)
@@ -77,6 +84,7 @@ class EstProxy:
             proxy = LoopbackOnly(
                 command,
                 port=_PORT,
+                udp=self.coap,
                 directory=self._home,
                 environment={
                     **environment,
@@ -89,6 +97,8 @@ class EstProxy:
             try:
                 with proxy:
                     url = f"https://127.0.0.1:{_PORT}"
+                    if self.coap:
+                        url = f"coaps://127.0.0.1:{_PORT}/est"
                     yield Served(url, issuers, issuers, born, _USER, inside=upstream.inside)
             finally:
                 said = output.read_bytes() if output.exists() else b""

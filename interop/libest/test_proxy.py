@@ -1,7 +1,4 @@
-"""libest's ``estproxy`` between ``est-client`` and ``est-server``.
-
-Its command line has no CoAP, which only its library has.
-"""
+"""libest's ``estproxy`` between ``est-client`` and ``est-server``."""
 
 from __future__ import annotations
 
@@ -11,7 +8,7 @@ import pytest
 
 from interop.by_openssl import OpenSsl
 from interop.checks import Checks
-from interop.client_peer import Credentials
+from interop.client_peer import CannotPlay, Credentials
 from interop.devices import Device
 from interop.libest.proxy import EstProxy
 from interop.matrix import plays
@@ -22,7 +19,7 @@ from interop.transcript import Transcript
 scenario = pytest.mark.scenario
 
 
-@pytest.fixture
+@pytest.fixture(params=[False, True], ids=["libest-estproxy", "libest-estproxy-coap"])
 def proxy(
     request: pytest.FixtureRequest,
     server: ServerUnderTest,
@@ -33,14 +30,20 @@ def proxy(
     tmp_path: Path,
 ) -> EstProxy:
     """``estproxy`` with a certificate that makes it a registration authority."""
-    plays(request, "libest-estproxy", "HTTPS", role="registrar")
-    return EstProxy(server, device, transcript, openssl, tmp_path)
+    coap: bool = request.param
+    if coap:
+        plays(request, "libest-estproxy-coap", "CoAPS", role="registrar")
+    else:
+        plays(request, "libest-estproxy", "HTTPS", role="registrar")
+    return EstProxy(server, device, transcript, openssl, tmp_path, coap=coap)
 
 
 @scenario("CA certificates")
 def test_ca_certificates(proxy: EstProxy, transcript: Transcript, tmp_path: Path) -> None:
     with proxy.serve("ra", "-n") as served:
-        done = OurClient(served, transcript, tmp_path).run("cacerts")
+        # On CoAPS every request is authenticated.
+        credentials = served.credentials if proxy.coap else None
+        done = OurClient(served, transcript, tmp_path).run("cacerts", credentials=credentials)
     assert done.status == DONE, done.text
     assert done.out.count(b"BEGIN CERTIFICATE") == 2
 
@@ -50,6 +53,8 @@ def test_enroll_by_basic(
     proxy: EstProxy, device: Device, checks: Checks, transcript: Transcript, tmp_path: Path
 ) -> None:
     out = tmp_path / "certificate.pem"
+    if proxy.coap:
+        raise CannotPlay("there is no HTTP authentication on CoAP")
     with proxy.serve("ra") as served:
         client = OurClient(served, transcript, tmp_path)
         words = ("--key", device.key, "--no-pop-linking", "--out", out)

@@ -12,8 +12,13 @@ from cryptography.x509.oid import NameOID
 from est_client.csr_contents import CsrContents, contents_as_wished
 from est_client.self_signed import udid_name
 from est_protocol.channel_binding import ChannelBinding, ChannelBindingType
-from est_protocol.csr_attributes import CsrAttributes, ExtensionTemplate, NameAttributeTemplate
-from est_protocol.csr_wishes import CsrWishes, read
+from est_protocol.csr_attributes import (
+    CsrAttribute,
+    CsrAttributes,
+    ExtensionTemplate,
+    NameAttributeTemplate,
+)
+from est_protocol.csr_wishes import CsrWishes, read, write
 from est_protocol.errors import ConfigurationError
 from est_protocol.oid_names import (
     EST_IDENTITY_LINKING,
@@ -66,13 +71,25 @@ def test_the_template_of_rfc_9908_section_3_4_is_followed() -> None:
 @pytest.mark.conformance("ATT-19")
 def test_values_come_before_the_subject_and_others_are_not_added() -> None:
     subject = x509.Name([*make_name("pump 7"), x509.NameAttribute(NameOID.LOCALITY_NAME, "here")])
-    wishes = CsrWishes(subject=(OPEN_CN, SERIAL_NUMBER))
+    wishes = CsrWishes(subject=(OPEN_CN, SERIAL_NUMBER), as_template=True)
     contents = contents_as_wished(wishes, KEY, subject=subject, values={"serialnumber": "4711"})
     assert contents.subject.rfc4514_string() == "2.5.4.5=4711,CN=pump 7"
     contents = contents_as_wished(
         wishes, KEY, subject=subject, values={"2.5.4.5": "1", "CN": "other"}
     )
     assert contents.subject.rfc4514_string() == "2.5.4.5=1,CN=other"
+
+
+@pytest.mark.parametrize("template", [False, True])
+def test_a_list_leaves_the_rest_of_the_subject_to_the_device(*, template: bool) -> None:
+    message = CsrAttributes((CsrAttribute(NameOID.EMAIL_ADDRESS.dotted_string),))
+    if template:
+        message = write(read(message))
+    contents = contents_as_wished(
+        read(message), KEY, subject=make_name("pump 7"), values={"emailAddress": "pump@example.org"}
+    )
+    email = x509.NameAttribute(NameOID.EMAIL_ADDRESS, "pump@example.org")
+    assert contents.subject == x509.Name([email] if template else [*make_name("pump 7"), email])
 
 
 def test_without_wishes_for_names_the_device_names_itself() -> None:
