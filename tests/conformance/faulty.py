@@ -151,7 +151,8 @@ class FaultyServer:
         try:
             answer = await FaultyKeys(CA, self.fault).answer(base64_body.decode(body), peer)
         except (MessageError, RequestRefused) as error:
-            raise Refusal(400, str(error)) from error
+            status = 202 if self.fault == "keys put off" else 400
+            raise Refusal(status, str(error)) from error
         media_type, octets = key_delivery.to_multipart_mixed(answer)
         if self.fault == "keys in three parts":
             parts = multipart_mixed.decode(media_type, octets)

@@ -76,6 +76,7 @@ KEY_FAULTS = [
     ("keys in three parts", "SKG-06", "keys"),
     ("keys of another certificate", "SKG-08", "keys"),
     ("keys rather in the clear", "SKG-13", "keys"),
+    ("keys put off", "SKG-13", "keys"),
     ("keys signed by nobody", "SKG-14", "keys"),
     ("keys never encrypted", "SKG-14", "keys"),
     ("keys numbered wrongly", "SKG-15", "keys"),
