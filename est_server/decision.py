@@ -17,6 +17,7 @@ from est_protocol.operations import Operation
 from est_protocol.pkcs10 import CertificationRequest
 from est_server.csr_attributes import AskedAttributes
 from est_server.identification import ClientIdentification
+from est_server.intents import intent_of
 from est_server.interfaces import (
     ClientIdentity,
     Clock,
@@ -34,7 +35,6 @@ from est_server.rules import (
     begin_key_generation,
     check_grant,
     decode_csr,
-    intent_of,
     refuse_superseded,
     require_authentication,
     require_renewable,

@@ -11,7 +11,8 @@ from cryptography import x509
 
 from est_protocol.messages import Transport
 from est_server.device_records import Device
-from est_server.interfaces import DeviceRegistry, LedgerAdministration
+from est_server.interfaces import DeviceRegistry
+from est_server.ledger_administration import LedgerAdministration
 from est_server.ledger_records import Claim
 from est_server.preview import Preview
 from est_server.service import EnrollmentService

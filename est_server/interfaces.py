@@ -1,7 +1,8 @@
 """Every extension point of the server, and the values that authorizers and authorities see.
 
 The values of the device list are in ``device_records``, those of the ledger in
-``ledger_records``, and what certificates look like in ``profiles``.
+``ledger_records``, and what certificates look like in ``profiles``. What an operator may do to the
+ledger is in ``ledger_administration``.
 
 The road of a request, the same for both transports and every operation::
 
@@ -43,7 +44,6 @@ from est_server.device_records import (
 )
 from est_server.key_protection import KeyGenerationPolicy
 from est_server.ledger_records import (
-    Claim,
     EnrollmentIntent,
     IssuanceTicket,
     IssuedCertificate,
@@ -54,7 +54,6 @@ from est_server.life_cycle import DeviceChange, DeviceOrder, HistoryEntry
 from est_server.profiles import CertificateProfile
 from est_server.quotas import Quota
 from est_server.registration import RegistrationAuthority, RegistrationAuthorityPolicy
-from est_server.revocations import RevocationReason
 from est_server.user_credentials import CredentialsVerifier, HttpAuthentication, VerifiedUser
 
 # ---------------------------------------------------------------------------------------------
@@ -373,55 +372,6 @@ class EnrollmentLedger(Protocol):
         :param keys: SPKI hashes of the keys that the client proved itself by.
         :raises RequestRefused: ``CERTIFICATE_REVOKED``; ``DEVICE_NOT_ACTIVE``: the device that
             the certificate was issued to, or that lists a key; ``KEY_COMPROMISED``.
-        """
-        ...
-
-
-class LedgerAdministration(Protocol):
-    """What an operator may do to the ledger, beside what devices cause."""
-
-    def certificates(
-        self, *, device: str | None = None, serial: str | None = None
-    ) -> AsyncIterator[IssuedCertificate]:
-        """Issued certificates, the oldest first.
-
-        :param device: those of this device only.
-        :param serial: those with this serial number only, in hex.
-        """
-        ...
-
-    async def find_claim(self, device: str, label: str | None) -> Claim | None:
-        """The claim that the first enrollment of ``device`` under ``label`` took, if it did."""
-        ...
-
-    async def revoke_certificate(
-        self,
-        sha256: bytes,
-        *,
-        actor: str,
-        reason: str,
-        code: RevocationReason = RevocationReason.UNSPECIFIED,
-        now: datetime,
-    ) -> IssuedCertificate:
-        """Mark a certificate as revoked; its claim stays taken.
-
-        With ``KEY_COMPROMISE`` all other certificates for its key are revoked too, and the key
-        gets no other, nor anybody by it, until its device is reset.
-
-        :param reason: why, in words for the audit trail.
-        :param code: why, in CRLs.
-        :raises KeyError: no such certificate.
-        """
-        ...
-
-    async def release_claim(
-        self, device: str, label: str | None, *, actor: str, reason: str, now: datetime
-    ) -> bool:
-        """Let a device make a first enrollment under ``label`` again; whether it had a claim.
-
-        What the claim counted against quotas is given back.
-        An attempt that is under way is abandoned. The certificate that the device has stays
-        active until the next one supersedes it.
         """
         ...
 

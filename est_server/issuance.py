@@ -17,11 +17,11 @@ from est_protocol.errors import RefusalReason, RequestRefused
 from est_protocol.keys import spki_sha256
 from est_protocol.messages import CertificatesResponse, EstResponse, Pending
 from est_server.decision import Decision
+from est_server.intents import order_id
 from est_server.interfaces import CertificateAuthority, Clock, EnrollmentLedger, IssuanceOrder
 from est_server.key_generation import DeliveredKey, Delivery, KeyFactory
 from est_server.ledger_records import IssuanceTicket, IssuedCertificate
 from est_server.patience import in_time
-from est_server.rules import order_id
 
 
 class Outcome(NamedTuple):

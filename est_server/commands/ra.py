@@ -22,11 +22,11 @@ from est_server.authorities.creation import CMC_RA
 from est_server.authorities.local import LocalAuthority
 from est_server.commands.options import OneLineParser, add_command
 from est_server.config import ServerConfig, load_config
+from est_server.intents import order_id
 from est_server.interfaces import IssuanceOrder
 from est_server.ledger_records import EnrollmentIntent, IssuanceTicket, IssuedCertificate
 from est_server.private_files import write_new
 from est_server.profiles import CertificateProfile
-from est_server.rules import order_id
 
 #: Octets of a file with a certification request; more is something else.
 _LARGEST_CSR = 65536

@@ -82,7 +82,7 @@ class Store:
 
     Implements :class:`~est_server.interfaces.DeviceRegistry`,
     :class:`~est_server.interfaces.EnrollmentLedger`,
-    :class:`~est_server.interfaces.LedgerAdministration`,
+    :class:`~est_server.ledger_administration.LedgerAdministration`,
     :class:`~est_server.approvals.ApprovalQueue`,
     :class:`~est_server.revocations.RevocationRegistry` and
     :class:`~est_server.user_credentials.SecretRegistry`.
@@ -285,7 +285,7 @@ class Store:
     async def certificates(
         self, *, device: str | None = None, serial: str | None = None
     ) -> AsyncIterator[IssuedCertificate]:
-        """Issued certificates; see :class:`~est_server.interfaces.LedgerAdministration`."""
+        """See :meth:`est_server.ledger_administration.LedgerAdministration.certificates`."""
         last: int | None = 0
         while last is not None:
             page, last = await self._read_certificates(device, serial, last)

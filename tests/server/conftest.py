@@ -14,8 +14,8 @@ from est_server.interfaces import (
     Clock,
     DeviceRegistry,
     EnrollmentLedger,
-    LedgerAdministration,
 )
+from est_server.ledger_administration import LedgerAdministration
 from est_server.revocations import RevocationRegistry
 from est_server.stores.postgresql import PostgresqlAddress, PostgresqlOptions
 from est_server.stores.postgresql.database import prepare

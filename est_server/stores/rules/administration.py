@@ -71,7 +71,7 @@ def revoke_certificate(
     code: RevocationReason,
     now: datetime,
 ) -> IssuedCertificate:
-    """See :meth:`est_server.interfaces.LedgerAdministration.revoke_certificate`.
+    """See :meth:`est_server.ledger_administration.LedgerAdministration.revoke_certificate`.
 
     A compromised key takes every other certificate for it along.
     """
@@ -143,7 +143,7 @@ def release_claim(
     now: datetime,
     kept: int,
 ) -> bool:
-    """See :meth:`est_server.interfaces.LedgerAdministration.release_claim`."""
+    """See :meth:`est_server.ledger_administration.LedgerAdministration.release_claim`."""
     row = db.execute(
         "SELECT issuance FROM claims WHERE device = ? AND label = ?", (device, label_column(label))
     ).fetchone()

@@ -252,7 +252,7 @@ def release(db: Transaction, number: int) -> None:
 
 
 def find_claim(db: Transaction, device: str, label: str | None) -> Claim | None:
-    """See :meth:`est_server.interfaces.LedgerAdministration.find_claim`."""
+    """See :meth:`est_server.ledger_administration.LedgerAdministration.find_claim`."""
     row = db.execute(
         "SELECT issuance, requested_at, serial FROM claims "
         "JOIN issuances ON issuances.number = claims.issuance "
