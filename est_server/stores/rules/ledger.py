@@ -131,11 +131,13 @@ def complete(
         raise _taken_over(ticket, certificate, sha256)
     if row[0] == "in-progress":
         _require_certified_key(intent, certificate)
-        standing.require_for(db, intent)
+        device = standing.require_for(db, intent)
         if _claim(db, intent) != ticket.number:
             _require_right(db, intent)
-        _record_certificate(db, ticket, der, certificate, sha256, now)
-        registry.mark_enrolled(db, intent.device, now)
+        issued = _record_certificate(db, ticket, der, certificate, sha256, now)
+        if device is not None:
+            registry.mark_enrolled(db, device, now)
+        return issued
     recorded = find_certificate(db, sha256)
     assert recorded is not None
     return recorded
@@ -465,8 +467,9 @@ def _record_certificate(
     certificate: x509.Certificate,
     sha256: bytes,
     now: datetime,
-) -> None:
+) -> IssuedCertificate:
     intent = ticket.intent
+    spki = intent.spki_sha256 or spki_sha256(certificate.public_key())
     db.execute(
         "UPDATE issuances SET state = 'superseded' "
         "WHERE device = ? AND label = ? AND state = 'active'",
@@ -481,7 +484,7 @@ def _record_certificate(
             sha256,
             f"{certificate.serial_number:x}",
             to_column(certificate.not_valid_after_utc),
-            spki_sha256(certificate.public_key()),
+            spki,
             ticket.number,
         ),
     )
@@ -494,6 +497,15 @@ def _record_certificate(
         serial=f"{certificate.serial_number:x}",
         reference=ticket.number,
         sha256=sha256.hex(),
+    )
+    return IssuedCertificate(
+        certificate=certificate,
+        sha256=sha256,
+        device=intent.device,
+        label=intent.label,
+        spki_sha256=spki,
+        state=CertificateState.ACTIVE,
+        issued_at=now,
     )
 
 

@@ -193,10 +193,9 @@ def change(
     )
 
 
-def mark_enrolled(db: Transaction, udid: str, now: datetime) -> None:
+def mark_enrolled(db: Transaction, device: Device, now: datetime) -> None:
     """Note that a listed device has its first certificate; others are left as they are."""
-    device = find_by_udid(db, udid)
-    if device is not None and device.state is DeviceState.LISTED:
+    if device.state is DeviceState.LISTED:
         enrolled = replace(device, state=DeviceState.ENROLLED, changed_at=now)
         change(
             db,

@@ -14,11 +14,21 @@ from est_server.stores.rules.values import to_column
 from est_server.stores.transaction import Transaction
 
 
-def require(db: Transaction, *, certificate: bytes | None, keys: Collection[bytes]) -> None:
-    """See :meth:`est_server.interfaces.EnrollmentLedger.check_standing`."""
+def require(
+    db: Transaction,
+    *,
+    certificate: bytes | None,
+    keys: Collection[bytes],
+    known: Device | None = None,
+) -> None:
+    """See :meth:`est_server.interfaces.EnrollmentLedger.check_standing`.
+
+    :param known: an active device, which is not looked up by its key once more.
+    """
     for key in keys:
         _require_sound(db, key)
-        _require_active(registry.find_by_key(db, key))
+        if known is None or key != known.listed.spki_sha256:
+            _require_active(registry.find_by_key(db, key))
     if certificate is None:
         return
     row = db.execute(
@@ -38,16 +48,19 @@ def require(db: Transaction, *, certificate: bytes | None, keys: Collection[byte
     _require_active(registry.find_by_udid(db, udid))
 
 
-def require_for(db: Transaction, intent: EnrollmentIntent) -> None:
-    """Require that nothing about an issuance is shut out: who asks, for which device and key."""
-    device = registry.find_by_udid(db, intent.device)
+def require_for(db: Transaction, intent: EnrollmentIntent) -> Device | None:
+    """Require that nothing about an issuance is shut out: who asks, for which device and key.
+
+    :return: the device as it is registered, if it is.
+    """
+    registered = device = registry.find_by_udid(db, intent.device)
     _require_active(device)
     if device is None and intent.registration is not None:
         device = intent.registration.as_device(intent.requested_at)
     elif device is not None and (held := quarantine(device, intent)) is not None:
         raise held
-    require(db, certificate=intent.client_certificate, keys=intent.client_keys)
-    if intent.spki_sha256 is not None:
+    require(db, certificate=intent.client_certificate, keys=intent.client_keys, known=registered)
+    if intent.spki_sha256 is not None and intent.spki_sha256 not in intent.client_keys:
         _require_sound(db, intent.spki_sha256)
     if device is None:
         usable = intent.owners is None
@@ -60,6 +73,7 @@ def require_for(db: Transaction, intent: EnrollmentIntent) -> None:
             detail=f"label {intent.label!r}, owner {device.owner if device else None!r}",
             device=intent.device,
         )
+    return registered
 
 
 def quarantine(device: Device, intent: EnrollmentIntent) -> RequestRefused | None:
