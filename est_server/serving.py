@@ -56,7 +56,7 @@ async def serve_until_stopped(
     :raises OSError: an address cannot be listened on.
     """
     stop, reload = stop_event(), reload_event()
-    # Until here a process that was forked kept them back.
+    # They were kept back until here.
     signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM, signal.SIGINT, signal.SIGHUP))
     watch(stop)
     async with EstServer.from_config(config, arrange=arrange) as server:

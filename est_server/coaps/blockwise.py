@@ -52,6 +52,7 @@ class _Transfer:
     octets: bytearray | bytes
     deadline: float
     body: Body | None = None
+    complete: bool = False
 
 
 #: The transfers of one session, those of requests and those of answers apart.
@@ -143,6 +144,21 @@ class BlockwiseState:
             return None
         download.deadline = now + self._lifetime
         return download.body
+
+    def fetched(self, session: object, key: TransferKey, *, now: float) -> None:
+        """Note that the client has been sent all of an answer; it may still ask again."""
+        download = self._transfers(session, now).downloads.get(key)
+        if download is not None:
+            download.complete = True
+
+    def under_way(self, now: float) -> bool:
+        """Whether any client has more blocks to send or to fetch."""
+        return any(
+            not transfer.complete and transfer.deadline > now
+            for transfers in list(self._sessions.values())
+            for direction in (transfers.uploads, transfers.downloads)
+            for transfer in direction.values()
+        )
 
     def too_large(self) -> RequestRefused:
         """The refusal of a body that is larger than ``max_body``."""

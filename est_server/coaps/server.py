@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from types import TracebackType
@@ -93,7 +94,10 @@ class CoapsApplication:
 class RetiredCoaps:
     """The sessions that began before a :class:`CoapsServer` was renewed."""
 
-    def __init__(self, channels: tuple[DtlsChannel, ...], drain_timeout: float) -> None:
+    def __init__(
+        self, site: EstSite, channels: tuple[DtlsChannel, ...], drain_timeout: float
+    ) -> None:
+        self._site = site
         self._channels = channels
         self._drain_timeout = drain_timeout
 
@@ -105,7 +109,10 @@ class RetiredCoaps:
     async def close(self) -> None:
         """Finish what is under way on them within bounds, and end them."""
         await _until_idle(
-            lambda: any(channel.busy and not channel.lost for channel in self._channels),
+            lambda: (
+                self._site.busy
+                or any(channel.busy and not channel.lost for channel in self._channels)
+            ),
             self._drain_timeout,
         )
         for channel in self._channels:
@@ -121,6 +128,8 @@ class CoapsServer:
     def __init__(self, application: CoapsApplication) -> None:
         #: What new sessions are served.
         self.application = application
+        # Those of former settings too, as long as they have sessions.
+        self._sites = weakref.WeakSet({application.site})
         self._listener = application.make_listener()
         self._dtls = DtlsServer(
             self._listener, application.open_session, application.endpoint.limits.datagram
@@ -156,17 +165,22 @@ class CoapsServer:
         :return: the sessions that there are, which go on as they began.
         """
         drain_timeout = self.application.endpoint.limits.drain_timeout
+        former = self.application.site
         self.application = application
+        self._sites.add(application.site)
         self._listener = application.make_listener(self._listener)
         channels = self._dtls.renew(
             self._listener, application.open_session, application.endpoint.limits.datagram
         )
-        return RetiredCoaps(channels, drain_timeout)
+        return RetiredCoaps(former, channels, drain_timeout)
 
     async def close(self) -> None:
         """Let no new session in, finish what is being worked on, say goodbye to every client."""
         self._dtls.stop_accepting()
-        await _until_idle(lambda: self._dtls.busy, self.application.endpoint.limits.drain_timeout)
+        await _until_idle(
+            lambda: self._dtls.busy or any(site.busy for site in self._sites),
+            self.application.endpoint.limits.drain_timeout,
+        )
         await self._dtls.close()
 
     async def __aenter__(self) -> Self:

@@ -85,6 +85,11 @@ class EstSite:
             lifetime=self._limits.transfer_lifetime,
         )
 
+    @property
+    def busy(self) -> bool:
+        """Whether a client is between two blocks."""
+        return self.transfers.under_way(self._now())
+
     def answer(self, request: Request) -> Response | Coroutine[Any, Any, Response]:
         """Answer one CoAP request; never raises but for a bug.
 
@@ -226,6 +231,8 @@ class EstSite:
             response.size2 = len(body.payload)
         if number == 0 and (more or block1 is not None):
             self.transfers.keep(request.session, key, body, now=self._now())
+        if not more:
+            self.transfers.fetched(request.session, key, now=self._now())
         return response
 
     def _continue(self, block1: Block | None) -> Response:

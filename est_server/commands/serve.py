@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
+import signal
 import socket
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -61,6 +62,8 @@ def _worker_count(text: str) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
+    # Kept back until it can be dealt with; it would end the program before.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     config = load_config(options.config)
     configure_logging(config.log, debug="debug" in options)
     for warning in unsafe_settings(config, now=datetime.now(UTC)):

@@ -116,7 +116,8 @@ def _bind(family: int, kind: _Kind, address: tuple[object, ...], *, shared: bool
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if shared:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        if family == socket.AF_INET6:
+        if family == socket.AF_INET6 and kind == socket.SOCK_STREAM:
+            # As asyncio has it: TCP has a socket for each family, UDP one for both.
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         sock.setblocking(False)
         sock.bind(address)

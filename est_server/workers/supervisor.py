@@ -279,6 +279,7 @@ def _wakeups() -> Iterator[tuple[socket.socket, socket.socket]]:
         sender.setblocking(False)
         signal.set_wakeup_fd(sender.fileno())
         handlers = {number: signal.signal(number, lambda *_: None) for number in _SIGNALS}
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
         try:
             yield receiver, sender
         finally:

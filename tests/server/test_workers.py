@@ -49,12 +49,12 @@ def deployment(tmp_path: Path, request: pytest.FixtureRequest) -> Deployment:
     return deploy(tmp_path, getattr(request, "param", 1))
 
 
-def quick_connector(url: str) -> Connector:
+def quick_connector(url: str, block_size: int = 64) -> Connector:
     if url.startswith("https"):
         return connector_for(url)
     host, _, port = url.removeprefix("coaps://").rpartition(":")
     limits = CoapsClientLimits(handshake_timeout=3.0, answer_timeout=1.5)
-    return CoapsConnector(host, int(port), parameters=QUICK, limits=limits)
+    return CoapsConnector(host, int(port), parameters=QUICK, limits=limits, block_size=block_size)
 
 
 def client_of(url: str, deployment: Deployment, device: str) -> EstClient:
@@ -219,7 +219,8 @@ async def test_stopping_finishes_what_is_under_way(
     deployment.change('["device-list"]', '["tests.server.test_workers:slow"]')
     with serving(deployment, *options) as server:
         enrolling = [
-            asyncio.create_task(enroll(server.https, deployment, f"device-{n}")) for n in range(4)
+            asyncio.create_task(enroll(url, deployment, f"device-{number}"))
+            for number, url in enumerate(2 * [server.https, server.coaps])
         ]
         await until(lambda: len(list(gate.glob("begun-*"))) == 4)
         server.process.send_signal(signal.SIGTERM)
