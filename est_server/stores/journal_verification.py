@@ -23,11 +23,12 @@ _SCRATCH = (
         label   TEXT,
         claim   INTEGER NOT NULL DEFAULT 0,
         issued  INTEGER NOT NULL DEFAULT 0,
-        revoked INTEGER NOT NULL DEFAULT 0
+        revoked INTEGER NOT NULL DEFAULT 0,
+        secret  INTEGER
     )
     """,
     "CREATE TABLE history (id INTEGER PRIMARY KEY)",
-    "CREATE TABLE secrets (number INTEGER PRIMARY KEY)",
+    "CREATE TABLE removed_secrets (number INTEGER PRIMARY KEY)",
 )
 
 
@@ -45,6 +46,7 @@ def journal_findings(
     yield from _check_attempts(db, scratch, progress)
     yield from _check_claims(db, scratch)
     yield from _check_history(db, scratch)
+    yield from _check_secrets(db, scratch)
 
 
 # From the journal to the tables
@@ -86,10 +88,23 @@ def _follow_one(db: Transaction, chain: Chain, entry: Entry) -> str | None:
 def _remember(scratch: sqlite3.Connection, entry: Entry) -> None:
     if entry.event in (Event.CLAIMED, Event.BEGUN):
         scratch.execute(
-            "INSERT OR REPLACE INTO attempts (number, device, label, claim) VALUES (?, ?, ?, ?)",
-            (entry.reference, entry.device, entry.label, entry.event == Event.CLAIMED),
+            "INSERT OR REPLACE INTO attempts (number, device, label, claim, secret) "
+            "VALUES (?, ?, ?, ?, ?)",
+            (
+                entry.reference,
+                entry.device,
+                entry.label,
+                entry.event == Event.CLAIMED,
+                entry.known.get("secret"),
+            ),
         )
-    elif entry.event in (Event.ABANDONED, Event.RELEASED):
+    elif entry.event == Event.ABANDONED:
+        scratch.execute(
+            "UPDATE attempts SET claim = 0, secret = NULL WHERE number = ?", (entry.reference,)
+        )
+    elif entry.event == Event.SECRET_REMOVED:
+        scratch.execute("INSERT OR REPLACE INTO removed_secrets VALUES (?)", (entry.reference,))
+    elif entry.event == Event.RELEASED:
         scratch.execute("UPDATE attempts SET claim = 0 WHERE number = ?", (entry.reference,))
     elif entry.event == Event.ISSUED:
         scratch.execute("UPDATE attempts SET issued = 1 WHERE number = ?", (entry.reference,))
@@ -210,3 +225,17 @@ def _check_history(db: Transaction, scratch: sqlite3.Connection) -> Iterator[str
             if scratch.execute("SELECT 1 FROM history WHERE id = ?", (number,)).fetchone() is None:
                 yield f"device {udid}: the journal knows nothing of entry {number} of its history"
         after = rows[-1][0]
+
+
+def _check_secrets(db: Transaction, scratch: sqlite3.Connection) -> Iterator[str]:
+    for (number,) in scratch.execute("SELECT number FROM removed_secrets"):
+        if db.execute("SELECT 1 FROM secrets WHERE number = ?", (number,)).fetchone() is not None:
+            yield f"secret {number}: was removed, and is there"
+    for issuance, secret in scratch.execute(
+        "SELECT number, secret FROM attempts WHERE secret IS NOT NULL"
+    ):
+        row = db.execute(
+            "SELECT secret FROM secret_uses WHERE issuance = ?", (issuance,)
+        ).fetchone()
+        if row != (secret,):
+            yield f"secret {secret}: its use by issuance {issuance} is gone"

@@ -458,4 +458,12 @@ MIGRATIONS: tuple[Migration, ...] = (
             "CREATE INDEX journal_by_time ON journal (happened_at)",
         ),
     ),
+    Migration(
+        "seals of secrets and approvals",
+        (
+            "ALTER TABLE secrets ADD COLUMN mac BLOB",
+            "ALTER TABLE secret_uses ADD COLUMN mac BLOB",
+            "ALTER TABLE approvals ADD COLUMN mac BLOB",
+        ),
+    ),
 )

@@ -9,6 +9,7 @@ from est_protocol.errors import ConfigurationError
 from est_server.journal import Chain, Event, JournalBroken
 from est_server.stores.rules import journal, tallies
 from est_server.stores.rules.sealed_devices import SEALED_COLUMNS, fault
+from est_server.stores.rules.sealed_rows import FIRST, SEALED_TABLES, SealedTable
 from est_server.stores.rules.tallies import Tally
 from est_server.stores.rules.values import Row, to_column
 from est_server.stores.seals import Seals, add_up, device_rest, tampered
@@ -83,6 +84,11 @@ def seal_store(
     db.execute("DELETE FROM list_seals")
     for number, tally in found.items():
         tallies.put(db, number, tally)
+    # All are checked before any is sealed: the code of a secret counts the uses beside it.
+    for table in SEALED_TABLES:
+        _check_rows(db, previous, table)
+    for table in SEALED_TABLES:
+        _seal_rows(db, table)
     _seal_journal(db, previous)
     _take_over(db, now)
     return count
@@ -100,9 +106,8 @@ def _require_complete(db: Transaction, previous: Seals, found: dict[int, Tally])
 
 
 def _is_empty(db: Transaction) -> bool:
-    return not any(
-        db.execute(f"SELECT 1 FROM {table} LIMIT 1").fetchone() for table in ("devices", "lists")
-    )
+    names = ("devices", "lists", *(table.name for table in SEALED_TABLES))
+    return not any(db.execute(f"SELECT 1 FROM {name} LIMIT 1").fetchone() for name in names)
 
 
 def _take_over(db: Transaction, now: datetime) -> None:
@@ -149,6 +154,22 @@ def _seal_devices(
         "WHERE devices.udid = sealed.column1",
         values,
     )
+
+
+def _check_rows(db: Transaction, previous: Seals, table: SealedTable) -> None:
+    after = FIRST
+    while rows := table.page(db, after, _PAGE):
+        for row in rows:
+            table.require(previous, row)
+        after = rows[-1][0]
+
+
+def _seal_rows(db: Transaction, table: SealedTable) -> None:
+    after = FIRST
+    while rows := table.page(db, after, _PAGE):
+        for row in rows:
+            table.seal(db, row[0])
+        after = rows[-1][0]
 
 
 def _seal_journal(db: Transaction, previous: Seals) -> None:

@@ -16,6 +16,7 @@ from est_server.device_records import ListDescription, ListRow
 from est_server.stores.journal_verification import journal_findings
 from est_server.stores.rules import tallies
 from est_server.stores.rules.sealed_devices import SEALED_COLUMNS, fault
+from est_server.stores.rules.sealed_rows import FIRST, SEALED_TABLES
 from est_server.stores.rules.tallies import NO_LIST, Tally
 from est_server.stores.rules.values import Row
 from est_server.stores.seals import add_up
@@ -70,6 +71,7 @@ def findings(
         yield from _check_devices(db, scratch, numbers, found, progress)
         yield from _check_lists(db, found)
         yield from _missing(scratch)
+        yield from _check_sealed_rows(db)
         yield from journal_findings(db, scratch, progress=progress)
 
 
@@ -172,3 +174,14 @@ def _check_lists(db: Transaction, found: dict[int, Tally]) -> Iterator[str]:
             yield f"list {number}: {there.devices} devices are there, sealed are {sealed.devices}"
         elif sealed.total != there.total:
             yield f"list {number}: its devices are not those that came with it"
+
+
+def _check_sealed_rows(db: Transaction) -> Iterator[str]:
+    for table in SEALED_TABLES:
+        after = FIRST
+        while rows := table.page(db, after, _PAGE):
+            for row in rows:
+                finding = table.fault(db.seals, row)
+                if finding is not None:
+                    yield finding
+            after = rows[-1][0]

@@ -10,15 +10,11 @@ from est_protocol.messages import Transport
 from est_protocol.operations import Operation
 from est_server.approvals import Approval, ApprovalState, ApprovalTerms, NotWaiting
 from est_server.ledger_records import EnrollmentIntent
+from est_server.stores.rules.sealed_rows import APPROVALS
 from est_server.stores.rules.values import Row, from_column, label_column, to_column
 from est_server.stores.transaction import Transaction
 
 _MICROSECOND = timedelta(microseconds=1)
-
-_COLUMNS = (
-    "number, operation, device, label, spki_sha256, client_key, transport, peer, reasons, "
-    "asked_at, expires_at, state, actor, reason, decided_at"
-)
 
 #: How many a page of :func:`page` has.
 PAGE_SIZE = 500
@@ -47,18 +43,36 @@ def is_approved(
 
 def use(db: Transaction, intent: EnrollmentIntent, issuance: int) -> None:
     """Use the approval of a request up, in the name of an attempt."""
-    db.execute(
-        "UPDATE approvals SET state = 'used', issuance = ? "
-        "WHERE request_key = ? AND state = 'approved'",
-        (issuance, intent.request_key),
+    _reseal(
+        db,
+        db.execute(
+            "UPDATE approvals SET state = 'used', issuance = ? "
+            "WHERE request_key = ? AND state = 'approved' RETURNING number",
+            (issuance, intent.request_key),
+        ).fetchall(),
     )
 
 
 def give_back(db: Transaction, issuance: int) -> None:
-    """Let the approval be used again that an abandoned attempt used."""
-    db.execute(
-        "UPDATE approvals SET state = 'approved', issuance = NULL WHERE issuance = ?", (issuance,)
+    """Let the approval be used again that an abandoned attempt used.
+
+    :raises RequestRefused: ``RECORD_TAMPERED``.
+    """
+    for row in db.execute(f"{APPROVALS.select} WHERE issuance = ?", (issuance,)).fetchall():
+        APPROVALS.require(db.seals, row)
+    _reseal(
+        db,
+        db.execute(
+            "UPDATE approvals SET state = 'approved', issuance = NULL WHERE issuance = ? "
+            "RETURNING number",
+            (issuance,),
+        ).fetchall(),
     )
+
+
+def _reseal(db: Transaction, changed: list[Row]) -> None:
+    for (number,) in changed:
+        APPROVALS.seal(db, number)
 
 
 def decide(
@@ -78,6 +92,7 @@ def decide(
         "expires_at = ? + lifetime WHERE number = ?",
         (state.value, actor, reason, to_column(now), to_column(now), number),
     )
+    APPROVALS.seal(db, number)
     decided = find(db, number)
     assert decided is not None
     return decided
@@ -85,26 +100,26 @@ def decide(
 
 def find(db: Transaction, number: int) -> Approval | None:
     """The request with this number."""
-    row = db.execute(f"SELECT {_COLUMNS} FROM approvals WHERE number = ?", (number,)).fetchone()
-    return None if row is None else _approval(row)
+    row = db.execute(f"{APPROVALS.select} WHERE number = ?", (number,)).fetchone()
+    return None if row is None else _approval(db, row)
 
 
 def page(db: Transaction, *, decided: bool, after: int, now: datetime) -> list[Approval]:
     """The next requests after number ``after``: those that wait, or all."""
     which = "" if decided else "AND state = 'waiting' "
     rows = db.execute(
-        f"SELECT {_COLUMNS} FROM approvals WHERE number > ? {which}"
+        f"{APPROVALS.select} WHERE number > ? {which}"
         "AND (expires_at > ? OR state = 'used') ORDER BY number LIMIT ?",
         (after, to_column(now), PAGE_SIZE),
     ).fetchall()
-    return [_approval(row) for row in rows]
+    return [_approval(db, row) for row in rows]
 
 
 def _find(db: Transaction, intent: EnrollmentIntent, now: datetime) -> Approval | None:
     """What was asked and decided about the same request, if it is neither used nor expired."""
     # The request key stands for the rest; see the ledger on why it is compared all the same.
     row = db.execute(
-        f"SELECT {_COLUMNS} FROM approvals WHERE request_key = ? AND state <> 'used' "
+        f"{APPROVALS.select} WHERE request_key = ? AND state <> 'used' "
         "AND expires_at > ? AND operation = ? AND device = ? AND label = ? "
         "AND spki_sha256 IS NOT DISTINCT FROM ?",
         (
@@ -116,7 +131,7 @@ def _find(db: Transaction, intent: EnrollmentIntent, now: datetime) -> Approval 
             intent.spki_sha256,
         ),
     ).fetchone()
-    return None if row is None else _approval(row)
+    return None if row is None else _approval(db, row)
 
 
 def _add(db: Transaction, intent: EnrollmentIntent, terms: ApprovalTerms, now: datetime) -> None:
@@ -130,10 +145,10 @@ def _add(db: Transaction, intent: EnrollmentIntent, terms: ApprovalTerms, now: d
             retry_after=terms.seconds,
             device=intent.device,
         )
-    db.execute(
+    (number,) = db.execute(
         "INSERT INTO approvals (request_key, operation, device, label, spki_sha256, client_key, "
         "transport, peer, reasons, asked_at, lifetime, expires_at, state) "
-        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'waiting')",
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'waiting') RETURNING number",
         (
             intent.request_key,
             intent.operation.value,
@@ -148,14 +163,16 @@ def _add(db: Transaction, intent: EnrollmentIntent, terms: ApprovalTerms, now: d
             terms.lifetime // _MICROSECOND,
             to_column(now + terms.lifetime),
         ),
-    )
+    ).fetchone()
+    APPROVALS.seal(db, number)
 
 
-def _approval(row: Row) -> Approval:
-    operation, device, label, spki, client_key, transport, peer, reasons = row[1:9]
-    asked_at, expires_at, state, actor, reason, decided_at = row[9:]
+def _approval(db: Transaction, row: Row) -> Approval:
+    values = APPROVALS.opened(db, row)
+    _, operation, device, label, spki, client_key, transport, peer, reasons = values[1:10]
+    asked_at, _, expires_at, state, actor, reason, decided_at, _ = values[10:]
     return Approval(
-        number=row[0],
+        number=values[0],
         operation=Operation(operation),
         device=device,
         label=label or None,

@@ -439,6 +439,7 @@ def _insert_attempt(
         peer=intent.peer,
         key=None if intent.spki_sha256 is None else intent.spki_sha256.hex(),
         predecessor=None if intent.predecessor is None else intent.predecessor.hex(),
+        secret=intent.secret if event is Event.CLAIMED else None,
         reasons="; ".join(intent.reasons),
     )
     return int(number)

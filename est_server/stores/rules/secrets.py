@@ -8,27 +8,24 @@ from datetime import datetime
 from est_protocol.errors import RefusalReason, RequestRefused
 from est_server.journal import Event
 from est_server.stores.rules import journal
-from est_server.stores.rules.values import from_column, is_storable, to_column
+from est_server.stores.rules.sealed_rows import SECRET_USES, SECRETS
+from est_server.stores.rules.values import Row, from_column, is_storable, to_column
 from est_server.stores.transaction import Transaction
 from est_server.user_credentials import EnrollmentSecret
-
-_QUERY = (
-    "SELECT name, hash, device, max_uses, expires_at, number, "
-    "(SELECT count(*) FROM secret_uses WHERE secret = number) FROM secrets"
-)
 
 
 def find(db: Transaction, name: str) -> EnrollmentSecret | None:
     """The secret of this name."""
     if not is_storable(name):
         return None
-    row = db.execute(f"{_QUERY} WHERE name = ?", (name,)).fetchone()
-    return None if row is None else _secret(row)
+    row = db.execute(f"{SECRETS.select} WHERE name = ?", (name,)).fetchone()
+    return None if row is None else _secret(db, row)
 
 
 def every(db: Transaction) -> list[EnrollmentSecret]:
     """All of them, by name."""
-    return [_secret(row) for row in db.execute(f"{_QUERY} ORDER BY name")]
+    rows = db.execute(f"{SECRETS.select} ORDER BY name").fetchall()
+    return [_secret(db, row) for row in rows]
 
 
 def add(db: Transaction, secret: EnrollmentSecret, now: datetime) -> EnrollmentSecret:
@@ -47,6 +44,7 @@ def add(db: Transaction, secret: EnrollmentSecret, now: datetime) -> EnrollmentS
             to_column(now),
         ),
     ).fetchone()
+    SECRETS.seal(db, number)
     journal.append(
         db,
         Event.SECRET_ADDED,
@@ -73,8 +71,7 @@ def require_use_left(db: Transaction, number: int, now: datetime) -> None:
 
     :raises RequestRefused: ``SECRET_USED_UP``.
     """
-    row = db.execute(f"{_QUERY} WHERE number = ?", (number,)).fetchone()
-    secret = None if row is None else _secret(row)
+    secret = _find_by_number(db, number)
     if secret is None:
         why = f"secret {number} was removed"
     elif secret.expires_at is not None and secret.expires_at <= now:
@@ -89,17 +86,35 @@ def require_use_left(db: Transaction, number: int, now: datetime) -> None:
 
 
 def take_use(db: Transaction, number: int, issuance: int) -> None:
-    """Note that an attempt uses a secret."""
+    """Note that an attempt uses a secret, which has a use left."""
     db.execute("INSERT INTO secret_uses (issuance, secret) VALUES (?, ?)", (issuance, number))
+    SECRET_USES.seal(db, issuance)
+    SECRETS.seal(db, number)
 
 
 def give_back_use(db: Transaction, issuance: int) -> None:
-    """Forget what an abandoned attempt used."""
+    """Forget what an abandoned attempt used.
+
+    :raises RequestRefused: ``RECORD_TAMPERED``.
+    """
+    row = db.execute(f"{SECRET_USES.select} WHERE issuance = ?", (issuance,)).fetchone()
+    if row is None:
+        return
+    _, number = SECRET_USES.opened(db, row)
+    secret = _find_by_number(db, number)
     db.execute("DELETE FROM secret_uses WHERE issuance = ?", (issuance,))
+    # The use of a secret that was removed is no longer counted.
+    if secret is not None:
+        SECRETS.seal(db, number)
 
 
-def _secret(row: tuple[str, str, str | None, int, int | None, int, int]) -> EnrollmentSecret:
-    name, hashed, device, max_uses, expires_at, number, uses = row
+def _find_by_number(db: Transaction, number: int) -> EnrollmentSecret | None:
+    row = db.execute(f"{SECRETS.select} WHERE number = ?", (number,)).fetchone()
+    return None if row is None else _secret(db, row)
+
+
+def _secret(db: Transaction, row: Row) -> EnrollmentSecret:
+    number, name, hashed, device, max_uses, expires_at, _, uses = SECRETS.opened(db, row)
     return EnrollmentSecret(
         name=name,
         hash=hashed,
