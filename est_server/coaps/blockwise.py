@@ -2,7 +2,8 @@
 
 aiocoap's own assembly has no bound in octets and is shared by all peers. Here every session has
 its own state, one transfer in each direction per resource, limited in octets and in time, and a
-budget of octets for all sessions together.
+budget of octets for all sessions together. Where that is spent, the session that has been silent
+longest loses its transfers, so that nobody keeps the others out by holding on to what is begun.
 """
 
 from __future__ import annotations
@@ -191,10 +192,12 @@ class BlockwiseState:
         upload.octets += payload
 
     def _transfers(self, session: object, now: float) -> _Transfers:
-        transfers = self._sessions.get(session)
+        transfers = self._sessions.pop(session, None)
         if transfers is None:
-            transfers = self._sessions[session] = _Transfers()
+            transfers = _Transfers()
             weakref.finalize(session, self._session_gone, transfers).atexit = False
+        # The last in the dictionary is the last that was heard of.
+        self._sessions[session] = transfers
         for direction in (transfers.uploads, transfers.downloads):
             for key in [key for key, item in direction.items() if item.deadline <= now]:
                 self._drop(transfers, direction, key)
@@ -217,6 +220,8 @@ class BlockwiseState:
 
     def _add(self, transfers: _Transfers, octets: int) -> None:
         if self.octets + octets > self._max_total:
+            self._take_from_the_silent(transfers, octets)
+        if self.octets + octets > self._max_total:
             raise RequestRefused(
                 RefusalReason.TRY_LATER,
                 "too many transfers are under way",
@@ -225,6 +230,15 @@ class BlockwiseState:
             )
         transfers.octets += octets
         self.octets += octets
+
+    def _take_from_the_silent(self, asking: _Transfers, octets: int) -> None:
+        """Make room for ``octets`` at the expense of the sessions that were silent longest."""
+        for transfers in list(self._sessions.values()):
+            if self.octets + octets <= self._max_total or transfers is asking:
+                return
+            for direction in (transfers.uploads, transfers.downloads):
+                for key in list(direction):
+                    self._drop(transfers, direction, key)
 
 
 def _incomplete(sentence: str) -> RequestRefused:

@@ -463,12 +463,31 @@ async def test_transfers_expire(service: RecordingService, remote: Remote) -> No
 @pytest.mark.conformance("BW-11")
 async def test_all_sessions_together_are_bounded(service: RecordingService, remote: Remote) -> None:
     site = Site(service, SiteLimits(max_transfer_octets=2000), now=Clock())
-    others = [Remote(), Remote()]
-    for other in others:
-        response = await site.respond(post(other, "est/sen", b"x" * 1024, block1=(0, True, 6)))
+    for number in (0, 1):
+        response = await site.respond(
+            post(remote, "est/sen", bytes([number]) * 1024, block1=(number, True, 6))
+        )
     assert status(response) == "5.03"
     assert response.opt.max_age
     assert site.transfers.octets == 1024
+
+
+@pytest.mark.conformance("BW-11")
+async def test_who_is_silent_keeps_nobody_out(service: RecordingService, remote: Remote) -> None:
+    site = Site(service, SiteLimits(max_transfer_octets=2100), now=Clock())
+    silent, busy = Remote(), Remote()
+    for other in (silent, busy):
+        await site.respond(post(other, "est/sen", b"x" * 1024, block1=(0, True, 6)))
+    # Whoever goes on is not silent.
+    await site.respond(post(silent, "est/sen", b"y" * 16, block1=(64, True, 0)))
+    await site.respond(post(busy, "est/sen", b"y" * 16, block1=(64, True, 0)))
+    response = await site.respond(post(remote, "est/sen", b"x" * 1024, block1=(0, True, 6)))
+    assert status(response) == "2.31"
+    assert site.transfers.octets == 1040 + 1024
+    response = await site.respond(post(busy, "est/sen", b"z" * 16, block1=(65, True, 0)))
+    assert status(response) == "2.31"
+    response = await site.respond(post(silent, "est/sen", b"z" * 16, block1=(65, True, 0)))
+    assert status(response) == "4.08"
 
 
 @pytest.mark.conformance("BW-11")
