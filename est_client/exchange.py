@@ -32,6 +32,9 @@ from est_protocol.operations import Operation
 
 _log = logging.getLogger(__name__)
 
+#: Credentials that are made anew for one request, because the server calls their nonce stale.
+_MOST_STALE = 2
+
 _Answer = TypeVar("_Answer", CertificatesResponse, CsrAttributesResponse, GeneratedKeyResponse)
 
 
@@ -163,6 +166,7 @@ class Exchange:
         :raises _AnswerElsewhere: this one has, too.
         """
         challenge: ServerRefused | None = None
+        answered = 0
         try:
             while True:
                 try:
@@ -175,7 +179,11 @@ class Exchange:
                     if moves == 1 and isinstance(request.http_credentials, DigestCredentials):
                         # The nonce may have been for the connection that has ended.
                         raise _AnswerElsewhere(refused) from refused
+                    if answered > _MOST_STALE:
+                        # Whoever calls every nonce stale would be answered for ever.
+                        raise
                     request, challenge = self._answered(request, refused), refused
+                    answered += 1
                 except ChannelClosed as error:
                     if challenge is None or moves:
                         raise

@@ -207,6 +207,16 @@ async def test_a_stale_nonce_is_answered_again(server: MemoryServer) -> None:
     assert nonces == ["n", "m"]
 
 
+async def test_a_server_that_calls_every_nonce_stale_is_not_answered_for_ever(
+    server: MemoryServer,
+) -> None:
+    server.handlers = [ask(SHA_256 + ", stale=true")] * 100
+    async with client_of(server) as client:
+        with pytest.raises(ServerRefused):
+            await client.simpleenroll()
+    assert len(told(server)) == 4
+
+
 @pytest.mark.conformance("AUTH-12")
 @pytest.mark.parametrize("otp", [None, "n:s"])
 @pytest.mark.conformance("AUTH-12")
