@@ -63,5 +63,12 @@ class PendingRequest:
                 datetime.fromisoformat(value["asked_at"]).astimezone(UTC),
                 datetime.fromisoformat(value["ask_again_at"]).astimezone(UTC),
             )
-        except (KeyError, TypeError, ValueError, MessageError) as error:
+        except (
+            KeyError,
+            TypeError,
+            ValueError,
+            OverflowError,
+            RecursionError,
+            MessageError,
+        ) as error:
             raise ConfigurationError(f"{where} is damaged") from error

@@ -306,7 +306,9 @@ async def test_a_refusal_ends_the_wait(server: MemoryServer, tmp_path: Path) -> 
     assert await store.pending_request() is None
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"operation": "simpleenroll", "csr": ""}'])
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", '{"operation": "simpleenroll", "csr": ""}', "[" * 100_000]
+)
 async def test_a_damaged_request_stops_nobody(
     server: MemoryServer, store: FileKeyStore, text: str, caplog: pytest.LogCaptureFixture
 ) -> None:

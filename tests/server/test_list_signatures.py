@@ -30,7 +30,9 @@ from hypothesis import strategies as st
 
 from est_protocol.errors import ConfigurationError
 from est_protocol.keys import SigningKey
+from est_protocol.signatures import DIGEST_OIDS
 from est_server.devices.refusals import SignatureRejected
+from est_server.devices.signatures.algorithms import Algorithm, Scheme, verifies_digest
 from est_server.devices.signatures.detached import MAX_OCTETS, read_signature
 from est_server.devices.signatures.jws import encode_base64url
 from est_server.devices.signatures.signed import Signed
@@ -396,6 +398,22 @@ def test_the_json_serialization_is_the_same() -> None:
     head, _, signature = jws().decode().split(".")
     text = json.dumps({"protected": head, "signature": signature})
     assert judge(text.encode()) == judge(jws())
+
+
+def test_a_salt_of_no_length_verifies_nothing() -> None:
+    key, sha256 = RSA_KEY.public_key(), next(iter(DIGEST_OIDS.values()))
+    for octets in (-5, 2**31, 2**70):
+        algorithm = Algorithm(Scheme.PSS, sha256, octets)
+        assert not verifies_digest(key, algorithm, bytes(key.key_size // 8), bytes(32))
+
+
+def test_a_certificate_with_a_key_that_nobody_knows_signed_nothing() -> None:
+    ca = make_ca("lists")
+    der = make_leaf(ca, "signer").chain[0].public_bytes(Encoding.DER)
+    known, unknown = bytes.fromhex("06072a8648ce3d0201"), bytes.fromhex("06072a8648ce3d027f")
+    strange = base64.b64encode(der.replace(known, unknown)).decode()
+    by_ca = ListSigner("ca", anchors=(ca.certificate,))
+    assert "none of the configured" in refusal(jws(LIST, {"x5c": [strange]}), by_ca)
 
 
 def test_pss_verifies() -> None:

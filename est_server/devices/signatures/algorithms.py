@@ -80,7 +80,8 @@ def verifies_digest(key: PublicKey, algorithm: Algorithm, signature: bytes, dige
             key.verify(signature, digest, pss, prehashed)
         else:
             return False
-    except (InvalidSignature, UnsupportedAlgorithm, ValueError):
+    except (InvalidSignature, UnsupportedAlgorithm, ValueError, OverflowError):
+        # OverflowError for the length of a salt that is no length.
         return False
     return True
 

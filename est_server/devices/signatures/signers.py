@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from typing import NamedTuple, NoReturn
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 
 from est_protocol.chain import verify_chain
 from est_protocol.errors import CertificateRejected, ConfigurationError, MessageError
@@ -123,7 +124,12 @@ def _candidates(
         yield certificate.public_key(), certificate
     if signer.anchors:
         for certificate in sent:
-            yield certificate.public_key(), certificate
+            try:
+                key = certificate.public_key()
+            except (UnsupportedAlgorithm, ValueError):
+                # Of a kind that nobody here knows, so that nothing verifies with it.
+                continue
+            yield key, certificate
 
 
 def _moment(signer: ListSigner, signed_at: datetime | None, now: datetime) -> datetime:
