@@ -367,10 +367,7 @@ def _certificates(answer: Any) -> tuple[x509.Certificate, ...]:
     if answer.opt.content_format == ContentFormat.CERTS_ONLY:
         return certs_only.decode(answer.payload)
     if answer.opt.content_format == ContentFormat.PKIX_CERT:
-        try:
-            return (x509.load_der_x509_certificate(answer.payload),)
-        except ValueError as error:
-            raise MessageError("the answer is no certificate") from error
+        return (certs_only.decode_certificate(answer.payload),)
     raise MessageError(f"the answer has content-format {answer.opt.content_format}")
 
 

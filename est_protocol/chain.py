@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from datetime import datetime
 
 from cryptography import x509
@@ -10,6 +11,7 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from OpenSSL import crypto
 
 from est_protocol.errors import CertificateRejected
+from est_protocol.secure_channel.bindings import forget_errors
 
 
 def verify_chain(
@@ -34,18 +36,28 @@ def verify_chain(
     store.set_time(now)
     for anchor in anchors:
         store.add_cert(crypto.X509.from_cryptography(anchor))
-    context = crypto.X509StoreContext(
-        store,
-        crypto.X509.from_cryptography(certificate),
-        # A self-signed certificate leads nowhere, and OpenSSL does not turn back.
-        [crypto.X509.from_cryptography(c) for c in intermediates if not is_self_signed(c)],
-    )
     try:
-        path = context.get_verified_chain()
-    except crypto.X509StoreContextError as error:
+        own = crypto.X509.from_cryptography(certificate)
+        path = crypto.X509StoreContext(store, own, _usable(intermediates)).get_verified_chain()
+    except (crypto.X509StoreContextError, crypto.Error) as error:
         subject = certificate.subject.rfc4514_string()
-        raise CertificateRejected(f"the certificate of {subject!r}: {error}") from error
+        why = error if isinstance(error, crypto.X509StoreContextError) else "OpenSSL cannot read it"
+        raise CertificateRejected(f"the certificate of {subject!r}: {why}") from error
+    finally:
+        forget_errors()
     return tuple(step.to_cryptography() for step in path)
+
+
+def _usable(intermediates: Iterable[x509.Certificate]) -> list[crypto.X509]:
+    """Those that a path may pass, as OpenSSL has them."""
+    usable = []
+    for certificate in intermediates:
+        # A self-signed certificate leads nowhere, and OpenSSL does not turn back.
+        if not is_self_signed(certificate):
+            # What OpenSSL cannot read concerns nobody but those whose path it is on.
+            with suppress(crypto.Error):
+                usable.append(crypto.X509.from_cryptography(certificate))
+    return usable
 
 
 def is_self_signed(certificate: x509.Certificate) -> bool:

@@ -11,6 +11,7 @@ from ipaddress import ip_address
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from est_protocol.oid_names import ID_KP_CMC_RA
@@ -136,3 +137,13 @@ def _key_usage(*, ca: bool) -> x509.KeyUsage:
         encipher_only=False,
         decipher_only=False,
     )
+
+
+def odd_to_openssl(certificate: x509.Certificate) -> x509.Certificate:
+    """The same with a common name that ``cryptography`` reads and OpenSSL does not."""
+    der = certificate.public_bytes(Encoding.DER)
+    name = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)[0].value
+    assert isinstance(name, str)
+    text = bytes([0x0C, len(name)]) + name.encode()
+    before, _, after = der.rpartition(text)
+    return x509.load_der_x509_certificate(before + b"\x04" + text[1:] + after)

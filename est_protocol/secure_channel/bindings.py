@@ -53,6 +53,14 @@ def set_client_purpose(store: crypto.X509Store) -> None:
     _lib.X509_STORE_set_purpose(store._store, _lib.X509_PURPOSE_SSL_CLIENT)
 
 
+def forget_errors() -> None:
+    """Empty this thread's queue of errors, which a verification fills that fails.
+
+    What stays there would be taken for an error of the next connection that OpenSSL works on.
+    """
+    _lib.ERR_clear_error()
+
+
 @cache
 def verify_error_text(code: int) -> str:
     """OpenSSL's words for an ``X509_V_ERR_*`` number."""

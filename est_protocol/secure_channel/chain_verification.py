@@ -13,6 +13,7 @@ from cryptography import x509
 from OpenSSL import crypto
 
 from est_protocol.credentials import AnchorSet, VerificationFailure
+from est_protocol.errors import MessageError
 from est_protocol.secure_channel import bindings
 from est_protocol.secure_channel.context import TrustAnchors, weakness
 
@@ -29,16 +30,21 @@ def verify_client_chain(
     :param anchors: where it may end.
     :param now: the time at which it has to be valid.
     :return: as :class:`~est_protocol.credentials.PeerCredentials` has them.
+    :raises MessageError: OpenSSL cannot read a certificate; in a handshake that ends it.
     """
     try:
         path = _path(chain, anchors, for_client=False)
+        failures = [*_strength_failures(path, anchors), *_time_failures(path, now)]
+        try:
+            _path(chain, anchors, for_client=True)
+        except crypto.X509StoreContextError as error:
+            failures.insert(0, _failure_of(error))
     except crypto.X509StoreContextError as error:
         return None, (_failure_of(error),)
-    failures = [*_strength_failures(path, anchors), *_time_failures(path, now)]
-    try:
-        _path(chain, anchors, for_client=True)
-    except crypto.X509StoreContextError as error:
-        failures.insert(0, _failure_of(error))
+    except crypto.Error as error:
+        raise MessageError("a certificate of the client's chain does not decode") from error
+    finally:
+        bindings.forget_errors()
     return anchors.kind_of(path[-1]), tuple(failures)
 
 

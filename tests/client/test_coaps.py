@@ -8,10 +8,11 @@ import pytest
 from aiocoap import Message
 from aiocoap.numbers import Code
 from aiocoap.numbers.types import ACK, NON
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from est_client.blockwise import BlockwiseClient, CoapRequest
 from est_client.client import EstClient
-from est_client.coaps import CoapsClientLimits, CoapsConnector
+from est_client.coaps import CoapsClientLimits, CoapsConnector, _certificates
 from est_client.connectors import ConnectorOptions, connector_for
 from est_client.trust import TrustDatabase
 from est_protocol import certs_only, pkcs10
@@ -428,3 +429,11 @@ async def test_answer_before_the_request_is_whole() -> None:
     script = Script(answer(Code.CHANGED, block1=(0, False, 2)))
     with pytest.raises(MessageError):
         await script.client(2).request(UPLOAD)
+
+
+def test_a_bare_certificate_of_no_version_is_no_answer() -> None:
+    der = pki.make_leaf(pki.make_ca("root"), "device").chain[0].public_bytes(Encoding.DER)
+    payload = der.replace(bytes.fromhex("a003020102"), bytes.fromhex("a003020105"), 1)
+    message = Message(code=Code.CONTENT, payload=payload, content_format=287)
+    with pytest.raises(MessageError):
+        _certificates(message)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from itertools import permutations
 
 import pytest
@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives import hashes
 from est_protocol.chain import verify_chain
 from est_protocol.errors import CertificateRejected, MessageError
 from est_protocol.trust_anchors import read_ca_certificates
-from tests.pki import PRESENT, Ca, make_ca, make_key, make_leaf, make_name
+from tests.pki import PRESENT, Ca, make_ca, make_key, make_leaf, make_name, odd_to_openssl
 
 
 def ca_certificate(
@@ -118,3 +118,15 @@ def test_an_answer_without_a_root_is_refused() -> None:
     issuing = make_ca("issuing", make_ca("root"))
     with pytest.raises(MessageError):
         read_ca_certificates([issuing.certificate], now=PRESENT)
+
+
+def test_what_openssl_cannot_read_is_left_out() -> None:
+    ca = make_ca("root")
+    odd = odd_to_openssl(make_ca("issuing", ca).certificate)
+    leaf = make_leaf(ca, "device").chain[0]
+    now = datetime.now(UTC)
+    assert read_ca_certificates([ca.certificate, odd], now=now).all == (ca.certificate,)
+    path = verify_chain(leaf, anchors=[ca.certificate], intermediates=[odd], now=now)
+    assert path == (leaf, ca.certificate)
+    with pytest.raises(CertificateRejected, match="OpenSSL cannot read it"):
+        verify_chain(odd, anchors=[ca.certificate], intermediates=[], now=now)

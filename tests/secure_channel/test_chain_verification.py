@@ -8,8 +8,11 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
+from OpenSSL._util import lib
 
+from est_protocol.chain import verify_chain
 from est_protocol.credentials import AnchorSet, PeerCredentials
+from est_protocol.errors import CertificateRejected
 from est_protocol.secure_channel.chain_verification import verify_client_chain
 from est_protocol.secure_channel.context import LocalCredentials, TrustAnchors, tls_context
 from est_protocol.secure_channel.policy import TlsPolicy
@@ -104,3 +107,17 @@ def test_the_time_is_the_callers() -> None:
     _, early = verify_client_chain(chain, ANCHORS, now=PRESENT - timedelta(days=400))
     assert early
     assert not any(failure.is_expiry for failure in early)
+
+
+def test_no_error_is_left_for_the_next_connection() -> None:
+    """OpenSSL before 4.0 takes what is left in the queue for an error of whatever comes next."""
+    certificate = make_leaf(ISSUING, "device").chain[0]
+    der = bytearray(certificate.public_bytes(Encoding.DER))
+    der[-1] ^= 1
+    forged = x509.load_der_x509_certificate(bytes(der))
+    _, failures = verify_client_chain([forged], ANCHORS, now=datetime.now(UTC))
+    assert "signature" in failures[0].text
+    assert lib.ERR_peek_error() == 0
+    with pytest.raises(CertificateRejected, match="signature"):
+        verify_chain(forged, anchors=[ISSUING.certificate], intermediates=[], now=datetime.now(UTC))
+    assert lib.ERR_peek_error() == 0

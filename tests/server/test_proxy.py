@@ -35,7 +35,7 @@ from est_server.https import (
 from est_server.https.peers import Connection, find_peer
 from est_server.server import EstServer
 from tests.foreign_tls import client_context
-from tests.pki import CLIENT_AUTH, make_ca, make_leaf, make_server
+from tests.pki import CLIENT_AUTH, make_ca, make_leaf, make_server, odd_to_openssl
 from tests.server.test_https import BODY, Clerk, head, issue
 
 CA = make_ca("operational")
@@ -114,6 +114,14 @@ def test_a_proxy_is_not_its_client() -> None:
     peer = found(Connection("192.0.2.1", "192.0.2.1:1", channel, over_tls=True))
     assert (peer.chain, peer.channel_binding) == ((), None)
     assert peer.terminated_by == "192.0.2.1:1"
+
+
+def test_a_certificate_that_openssl_cannot_read_is_malformed() -> None:
+    fields = encode_chain([odd_to_openssl(DEVICE.chain[0])])
+    peer = find_peer(LOOPBACK, {name: [value] for name, value in fields.items()}, TRUST)
+    assert peer.refused is not None
+    assert peer.refused.reason is RefusalReason.MALFORMED_REQUEST
+    assert peer.peer.chain == ()
 
 
 # -- what it says -------------------------------------------------------------------------------
