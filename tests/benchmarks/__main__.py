@@ -7,7 +7,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.benchmarks import endurance, scenarios
+from tests.benchmarks import endurance, scenarios, workers
 from tests.benchmarks.figures import Run
 from tests.benchmarks.generators import Generators
 from tests.benchmarks.scenarios import FULL, QUICK, Bench
@@ -19,6 +19,7 @@ ALL = {
     "idle-clients": endurance.idle_clients,
     "latency": endurance.latency,
     "memory": endurance.memory,
+    "workers": workers.workers,
     "block-sizes": scenarios.block_sizes,
     "list-sizes": scenarios.list_sizes,
     "key-kinds": scenarios.key_kinds,
