@@ -87,12 +87,6 @@ class Player:
         """A first certificate for the listed key."""
         return self.issued(self.first())
 
-    def approve(self) -> None:
-        """Let an operator approve the one request of the device that waits."""
-        waiting = self.server.command("approvals", "list").splitlines()
-        [number] = [line.split()[0] for line in waiting if self.device.udid in line.split()]
-        self.server.command("approvals", "approve", number, "--reason", "order 17")
-
     # -- What came of it -----------------------------------------------------------------------
 
     def issued(self, outcome: Outcome, key: Path | None = None) -> Credentials:

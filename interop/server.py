@@ -191,6 +191,12 @@ class ServerUnderTest(Serving):
         assert done.returncode == 0, f"est-server {' '.join(arguments)}: {done.stderr}"
         return done.stdout
 
+    def approve(self, udid: str) -> None:
+        """Let an operator approve the one request of a device that waits."""
+        waiting = self.command("approvals", "list").splitlines()
+        [number] = [line.split()[0] for line in waiting if udid in line.split()]
+        self.command("approvals", "approve", number, "--reason", "order 17")
+
     def stop(self) -> int:
         """Stop all processes; the exit status is that of the first that did not end well, or 0."""
         statuses = [front.stop() for front in self._fronts.values()]

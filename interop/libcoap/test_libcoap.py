@@ -242,12 +242,18 @@ def test_a_key_made_by_the_server_in_blocks(
 
 
 def test_not_yet(
-    coap: CoapClient, device: Device, born: Credentials, openssl: OpenSsl, checks: Checks
+    coap: CoapClient,
+    server: ServerUnderTest,
+    device: Device,
+    born: Credentials,
+    openssl: OpenSsl,
+    checks: Checks,
 ) -> None:
     csr = openssl.make_csr(device.key)
     first = coap.post("/est/manual/sen", born, csr, block=64)
     assert first.code == "5.03"
     assert "Max-Age:60" in first.text
+    server.approve(device.udid)
     second = coap.post("/est/manual/sen", born, csr, block=64)
     checks.issued_alone(issued_to(second), udid=device.udid, key=device.key)
 
