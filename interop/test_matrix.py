@@ -15,6 +15,12 @@ from interop.servers import SERVERS
 _HERE = Path(__file__).parent
 
 
+@pytest.fixture(autouse=True)
+def _recorded(request: pytest.FixtureRequest) -> None:
+    if request.config.getoption("--record"):
+        pytest.skip("the record is written at the end of this run")
+
+
 @pytest.mark.parametrize(
     ("file", "names"),
     [

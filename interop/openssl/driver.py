@@ -7,6 +7,7 @@ import subprocess
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Timer
 
 from interop.transcript import Transcript
 
@@ -100,11 +101,21 @@ class Conversation:
 
     def finish(self, octets: bytes) -> bytes:
         """Send ``octets``, and return what is said until the server closes."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        watchdog = Timer(_PATIENCE, self._process.kill)
+        watchdog.start()
         try:
-            rest, _ = self._process.communicate(octets, timeout=_PATIENCE)
+            # Its input stays open: at the end of it gnutls-cli may leave before the answer is in.
+            self._process.stdin.write(octets)
+            self._process.stdin.flush()
+            rest = self._process.stdout.read()
         finally:
+            watchdog.cancel()
             self._process.kill()
             self._process.wait()
+            self._process.stdin.close()
+            self._process.stdout.close()
         self._said += rest
         sent = b"\n[sent through the channel]\n" + octets
         self._transcript.note(self._command, "ended", self._said + sent)
