@@ -70,6 +70,8 @@ async def start_runner(
         "max_line_size": limits.header_line_size,
         "max_field_size": limits.header_line_size,
         "max_headers": limits.header_count,
+        # Nobody inflates what a stranger compressed.
+        "auto_decompress": False,
     }
     app.on_response_prepare.append(conceal_software)
     runner = web.AppRunner(app, shutdown_timeout=limits.drain_timeout, **options)

@@ -250,6 +250,9 @@ def _http_credentials(http: HttpRequest) -> HttpCredentials | None:
 
 def _require_media_type(http: HttpRequest, operation: Operation) -> None:
     """Compare the type alone: parameters say nothing about the body (RFC 8951 section 3)."""
+    if (http.header("content-encoding") or "identity").strip().lower() != "identity":
+        # RFC 9110 section 8.4: 415 for a coding that is not taken.
+        _refuse(RefusalReason.UNSUPPORTED_MEDIA_TYPE, "a body is not taken compressed")
     expected = operation.request_type
     header = http.header("content-type")
     if expected is None or (header and MediaType.parse(header).name == expected.name):
