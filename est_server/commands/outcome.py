@@ -7,7 +7,7 @@ import sys
 import traceback
 from collections.abc import Callable
 
-from est_protocol.errors import ConfigurationError, EstError
+from est_protocol.errors import ConfigurationError, EstError, RequestRefused
 from est_server.commands.options import UsageError
 
 FAILED = 1
@@ -48,4 +48,8 @@ def _one_line(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         named = f"{error.filename}: " if error.filename else ""
         return f"{named}{error.strerror}"
-    return " ".join(str(error).split())
+    text = str(error)
+    if isinstance(error, RequestRefused) and error.detail:
+        # Devices are not told; who gives commands has to know.
+        text = f"{text} ({error.detail})"
+    return " ".join(text.split())

@@ -52,7 +52,7 @@ def _run(options: argparse.Namespace) -> int:
         given = [_given(config, name, files) for name in options.lists]
         count = asyncio.run(_print_findings(config, given))
     if count:
-        print(f"{count} findings", file=sys.stderr)
+        print("1 finding" if count == 1 else f"{count} findings", file=sys.stderr)
         return 1
     key = "" if config.store.integrity_key else "; there is no integrity key to check seals with"
     print(f"nothing is wrong{key}")

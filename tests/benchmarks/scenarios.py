@@ -19,6 +19,9 @@ from tests.benchmarks.generators import Generators, Load, Measured
 #: Microseconds in a second.
 MICRO = 1e6
 
+#: What a lookup in a long list is compared with.
+_FEW = 10_000
+
 
 @dataclass(frozen=True)
 class Size:
@@ -199,6 +202,24 @@ def list_import(bench: Bench) -> Iterator[Figure]:
         yield Figure(f"memory to import {rows:,} {what}", imported.peak_megabytes, "MB", target=200)
         for file in bench.scratch.glob("plain.sqlite*"):
             file.unlink()
+        if not whole_keys:
+            yield _lookup(bench, deployment.config, rows)
+
+
+def _lookup(bench: Bench, config: Path, rows: int) -> Figure:
+    """What it takes to find one of many devices, beside one of few at the same moment."""
+    path = bench.scratch / "few.csv"
+    lists.write_list(path, _FEW, whole_keys=False)
+    few = bench.deploy([], 0)
+    lists.import_signed(few.config, path)
+    return Figure(
+        f"lookup of one of {rows:,} devices",
+        lists.lookup_seconds(config, rows) * MICRO,
+        "us",
+        floor=lists.lookup_seconds(few.config, _FEW) * MICRO,
+        target=1.5,
+        note=f"floor: one of {_FEW:,}; with an integrity key, keys in no order",
+    )
 
 
 def key_kinds(bench: Bench) -> Iterator[Figure]:

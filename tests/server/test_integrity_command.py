@@ -48,7 +48,9 @@ def test_a_new_server_has_a_key_and_uses_it(config: Path, capsys: Output) -> Non
     execute(config, "UPDATE devices SET state = 'enrolled' WHERE udid = 'device-1'")
     capsys.readouterr()
     assert run(config, "devices", "show", "device-1") == 1
-    assert "record-tampered" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "record-tampered" in said
+    assert "device device-1: the row is not what a server wrote" in said
 
 
 def test_a_store_is_sealed_and_its_key_exchanged(config: Path, capsys: Output) -> None:
@@ -91,7 +93,7 @@ def test_a_store_is_verified(config: Path, devices: Path, capsys: Output) -> Non
     assert run(config, *verify) == 1
     said = capsys.readouterr()
     assert said.out == "device device-1: the row is not what a server wrote\n"
-    assert said.err == "1 findings\n"
+    assert said.err == "1 finding\n"
 
 
 def test_a_store_is_compared_with_a_list_row_by_row(
