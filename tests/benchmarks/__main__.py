@@ -18,6 +18,7 @@ ALL = {
     "registration-authority": endurance.registration_authority,
     "idle-clients": endurance.idle_clients,
     "latency": endurance.latency,
+    "ledger": endurance.ledger,
     "memory": endurance.memory,
     "workers": workers.workers,
     "block-sizes": scenarios.block_sizes,

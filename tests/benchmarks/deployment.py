@@ -97,15 +97,19 @@ class RunningServer:
 
 @contextmanager
 def running(
-    deployment: Deployment, *options: str, cores: Sequence[int] = (0,)
+    deployment: Deployment,
+    *options: str,
+    cores: Sequence[int] = (0,),
+    module: str = "est_server.cli",
 ) -> Iterator[RunningServer]:
     """Serve ``deployment`` on ``cores`` as long as the context lasts.
 
+    :param module: what is run.
     :raises TimeoutError: it does not say that it is ready.
     """
     audit = (deployment.directory / "serve.err").open("w")
     process = subprocess.Popen(
-        [*_EST_SERVER, "serve", "--config", str(deployment.config), *options],
+        [sys.executable, "-m", module, "serve", "--config", str(deployment.config), *options],
         stdout=subprocess.PIPE,
         stderr=audit,
         text=True,

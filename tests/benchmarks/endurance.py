@@ -138,6 +138,28 @@ def latency(bench: Bench) -> Iterator[Figure]:
     )
 
 
+def ledger(bench: Bench) -> Iterator[Figure]:
+    """Throughput with the ledger against that of a server whose ledger writes nothing."""
+    rates = []
+    for module in ("tests.benchmarks.without_ledger", "est_server.cli"):
+        devices = bench.devices(bench.size.enrollments)
+        deployment = bench.deploy(devices, len(devices))
+        few, most = devices[: bench.size.generators], devices[bench.size.generators :]
+        with running(deployment, module=module) as server:
+            bench.run(Load("https"), server, few, deployment.root)
+            rates.append(bench.run(Load("https"), server, most, deployment.root).rate)
+    without, with_ledger = rates
+    yield Figure(
+        "HTTPS enrollments with the ledger",
+        with_ledger,
+        "enrollments/s",
+        floor=without,
+        target=0.8,
+        at_least=True,
+        note="floor: with a ledger that writes nothing",
+    )
+
+
 def memory(bench: Bench) -> Iterator[Figure | Series]:
     """Memory over many enrollments."""
     rounds = 8
