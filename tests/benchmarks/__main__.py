@@ -42,7 +42,8 @@ def main() -> None:
             for name in names:
                 began = time.monotonic()
                 print(f"{name}:", flush=True)
-                run.add(*ALL[name](bench))
+                for found in ALL[name](bench):
+                    run.add(found)
                 print(f"  ({time.monotonic() - began:.0f} s)", flush=True)
     run.write(options.out / "performance.json")
     if options.page:
