@@ -15,15 +15,14 @@ from est_protocol.key_package import KeyGenerator
 from est_protocol.keys import key_kind, spki_der, spki_sha256
 from est_protocol.operations import Operation
 from est_server import EstServer, open_service
+from est_server.assembly import open_store
 from est_server.config import load_config
 from est_server.device_records import ListedDevice
 from est_server.key_generation import KeyFactory, channel_strength, check_policy
 from est_server.key_protection import KeyGenerationPolicy
 from est_server.profiles import CertificateProfile
 from est_server.provisioning import NewServer, provision
-from est_server.stores.sqlite import SqliteStore
 from tests import pki
-from tests.server.ledger_values import FakeClock
 
 LEAF = pki.make_leaf(None, "generator")
 GENERATOR = KeyGenerator(LEAF.key, LEAF.chain)
@@ -38,7 +37,7 @@ async def config(tmp_path: Path) -> Path:
     usages = 'key_usages = ["digital_signature", "key_agreement"]\n'
     file.write_text(file.read_text().rstrip() + "\n" + usages)
     key_hash = spki_sha256(pki.make_key("device").public_key())
-    async with SqliteStore.open(folder / "est.sqlite", clock=FakeClock()) as store:
+    async with open_store(load_config(file)) as store:
         await store.add_devices([ListedDevice("sensor-1", key_hash)], now=datetime.now(UTC))
     return file
 
