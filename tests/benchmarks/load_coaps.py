@@ -123,7 +123,10 @@ class CoapsSession:
         raise TimeoutError("no answer")
 
     def _receive(self, seconds: float) -> list[bytes]:
-        if not select.select([self._socket], [], [], seconds)[0]:
+        # Not select(), which knows the first 1024 descriptors only.
+        waiting = select.poll()
+        waiting.register(self._socket, select.POLLIN)
+        if not waiting.poll(seconds * 1000):
             return []
         plaintext: list[bytes] = []
         while True:
