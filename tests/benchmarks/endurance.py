@@ -24,6 +24,7 @@ from tests.benchmarks.scenarios import MICRO, Bench
 _ROOMY = """
 [https.limits]
 max_connections = 20000
+header_timeout = 3600
 idle_timeout = 3600
 
 [coaps.limits.datagram]
