@@ -10,6 +10,8 @@ import json
 import logging
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from io import TextIOWrapper
 from logging.handlers import WatchedFileHandler
@@ -91,21 +93,32 @@ class _PrivateFileHandler(WatchedFileHandler):
         return open(descriptor, "a", encoding="utf-8")
 
 
-def configure_logging(settings: LogSettings, *, debug: bool = False) -> None:
-    """Send the log of this process to where ``settings`` says.
+@contextmanager
+def configured_logging(settings: LogSettings, *, debug: bool = False) -> Iterator[None]:
+    """Send the log of this process to where ``settings`` says, for as long as a server runs.
 
     :param debug: say more on standard error, the libraries included.
     :raises ConfigurationError: the file cannot be written.
     """
+    root, audit = logging.getLogger(), logging.getLogger("est_server.audit")
+    before = root.level, audit.level, audit.propagate
+    lines = _audit_handler(settings)
     everything = logging.StreamHandler(sys.stderr)
     everything.setFormatter(logging.Formatter("est-server: %(levelname)s: %(name)s: %(message)s"))
-    root = logging.getLogger()
     root.addHandler(everything)
+    audit.addHandler(lines)
     root.setLevel(logging.DEBUG if debug else logging.WARNING)
-    audit = logging.getLogger("est_server.audit")
-    audit.addHandler(_audit_handler(settings))
     audit.setLevel(logging.INFO)
     audit.propagate = False
+    try:
+        yield
+    finally:
+        root.setLevel(before[0])
+        audit.setLevel(before[1])
+        audit.propagate = before[2]
+        for logger, handler in ((root, everything), (audit, lines)):
+            logger.removeHandler(handler)
+            handler.close()
 
 
 def _audit_handler(settings: LogSettings) -> logging.Handler:

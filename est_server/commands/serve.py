@@ -14,7 +14,7 @@ from est_server import service_manager
 from est_server.commands.options import OneLineParser, add_command
 from est_server.commands.outcome import exit_status
 from est_server.config import ServerConfig, load_config
-from est_server.logs import configure_logging
+from est_server.logs import configured_logging
 from est_server.pem_files import load_certificates
 from est_server.server import EstServer
 from est_server.serving import serve_until_stopped
@@ -65,7 +65,11 @@ def _run(options: argparse.Namespace) -> int:
     # Kept back until it can be dealt with; it would end the program before.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     config = load_config(options.config)
-    configure_logging(config.log, debug="debug" in options)
+    with configured_logging(config.log, debug="debug" in options):
+        return _serve(config, options)
+
+
+def _serve(config: ServerConfig, options: argparse.Namespace) -> int:
     for warning in unsafe_settings(config, now=datetime.now(UTC)):
         _log.warning("%s", warning)
     if options.workers == 1:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import stat
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,7 +15,7 @@ from est_server.logs import (
     AnonymousRefusals,
     JsonAuditFormatter,
     TextAuditFormatter,
-    configure_logging,
+    configured_logging,
 )
 
 REFUSAL = {
@@ -35,20 +34,6 @@ def record(**extra: object) -> logging.LogRecord:
     made.created = 1_800_000_000.5
     made.__dict__.update(extra)
     return made
-
-
-@pytest.fixture
-def loggers() -> Iterator[None]:
-    """Put the process's loggers back as they were."""
-    named = [logging.getLogger(), logging.getLogger("est_server.audit")]
-    before = [(logger, logger.level, logger.propagate, logger.handlers[:]) for logger in named]
-    yield
-    for logger, level, propagate, handlers in before:
-        for handler in set(logger.handlers) - set(handlers):
-            handler.close()
-        logger.handlers[:] = handlers
-        logger.setLevel(level)
-        logger.propagate = propagate
 
 
 def test_a_json_line_has_every_field() -> None:
@@ -74,33 +59,43 @@ def test_a_record_without_fields_is_a_line_too(formatter: logging.Formatter) -> 
     assert "message" in formatter.format(record())
 
 
-@pytest.mark.usefixtures("loggers")
 def test_the_file_is_private_and_survives_a_rotation(tmp_path: Path) -> None:
     file = tmp_path / "audit.log"
-    configure_logging(LogSettings(format=LogFormat.JSON, file=file))
-    audit = logging.getLogger("est_server.audit")
-    audit.info("one", extra={"audit": {"outcome": "issued"}})
-    file.rename(tmp_path / "audit.log.1")
-    audit.info("two", extra={"audit": {"outcome": "refused"}})
+    with configured_logging(LogSettings(format=LogFormat.JSON, file=file)):
+        audit = logging.getLogger("est_server.audit")
+        audit.info("one", extra={"audit": {"outcome": "issued"}})
+        file.rename(tmp_path / "audit.log.1")
+        audit.info("two", extra={"audit": {"outcome": "refused"}})
     for path, outcome in ((tmp_path / "audit.log.1", "issued"), (file, "refused")):
         [line] = path.read_text().splitlines()
         assert json.loads(line)["outcome"] == outcome
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
-@pytest.mark.usefixtures("loggers")
 def test_without_a_file_the_audit_log_goes_to_standard_error(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    configure_logging(LogSettings())
-    logging.getLogger("est_server.audit").info("x", extra={"audit": {"outcome": "issued"}})
+    with configured_logging(LogSettings()):
+        logging.getLogger("est_server.audit").info("x", extra={"audit": {"outcome": "issued"}})
     assert capsys.readouterr().err.count("issued") == 1
 
 
-@pytest.mark.usefixtures("loggers")
 def test_a_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match="no-such"):
-        configure_logging(LogSettings(file=tmp_path / "no-such" / "audit.log"))
+    settings = LogSettings(file=tmp_path / "no-such" / "audit.log")
+    with pytest.raises(ConfigurationError, match="no-such"), configured_logging(settings):
+        pytest.fail("a log that nobody can read was taken")
+
+
+def test_the_process_logs_as_before_once_a_server_has_stopped(tmp_path: Path) -> None:
+    named = [logging.getLogger(), logging.getLogger("est_server.audit")]
+
+    def state() -> list[tuple[int, bool, list[logging.Handler]]]:
+        return [(logger.level, logger.propagate, logger.handlers[:]) for logger in named]
+
+    before = state()
+    with configured_logging(LogSettings(file=tmp_path / "audit.log")):
+        assert all(after != then for after, then in zip(state(), before, strict=True))
+    assert state() == before
 
 
 def test_a_flood_of_anonymous_refusals_is_cut_and_counted() -> None:
