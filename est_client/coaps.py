@@ -339,15 +339,18 @@ class CoapsConnection:
             return CertificatesResponse(_certificates(answer))
         if answer.code is Code.SERVICE_UNAVAILABLE:
             # Without the option a minute (RFC 7252 section 5.10.5).
-            max_age = answer.opt.max_age
-            return Pending(
-                DEFAULT_RETRY_AFTER if max_age is None else min(int(max_age), LONGEST_RETRY_AFTER)
-            )
+            retry_after = _retry_after(answer)
+            return Pending(DEFAULT_RETRY_AFTER if retry_after is None else retry_after)
         if answer.code.is_successful():
             raise MessageError(f"the server answered {answer.code.dotted}")
         text = printable(answer.payload)
-        retry_after = None if answer.opt.max_age is None else int(answer.opt.max_age)
-        raise ServerRefused(answer.code.dotted, text, retry_after=retry_after)
+        raise ServerRefused(answer.code.dotted, text, retry_after=_retry_after(answer))
+
+
+def _retry_after(answer: Any) -> int | None:
+    """Seconds to wait by the Max-Age option."""
+    max_age = answer.opt.max_age
+    return None if max_age is None else min(int(max_age), LONGEST_RETRY_AFTER)
 
 
 def _csr_attributes(answer: Any) -> bytes:

@@ -77,7 +77,7 @@ def make_client(
         http_credentials=http_credentials,
         otp_challenge=otp_challenge,
         redirects=RedirectPolicy.allowing(*options.allow_redirect),
-        retry=RetryPolicy(attempts=options.attempts),
+        retry=RetryPolicy(attempts=options.attempts, longest_heeded=options.longest_retry_after),
     )
 
 

@@ -120,16 +120,27 @@ class Exchange:
             except ServerRefused as error:
                 if error.retry_after is None:
                     raise
+                error.retry_after = self._heeded(error.retry_after)
                 delay = patience.after_not_yet(error.retry_after, error)
             else:
                 if isinstance(answer, expected):
                     return answer
                 assert isinstance(answer, Pending), answer
-                pending = StillPending(answer.retry_after)
-                delay = patience.after_not_yet(answer.retry_after, pending)
+                retry_after = self._heeded(answer.retry_after)
+                delay = patience.after_not_yet(retry_after, StillPending(retry_after))
             _log.info("%s: asking again in %.1f s", operation.value, delay)
             await self._session.close()
             await self._sleep(delay)
+
+    def _heeded(self, retry_after: int) -> int:
+        heeded = self._retry.heeded(retry_after)
+        if heeded < retry_after:
+            _log.warning(
+                "the server asks to be asked again in %d s; it will be after %d s already",
+                retry_after,
+                heeded,
+            )
+        return heeded
 
     async def _ask(
         self, operation: Operation, body: Callable[[EstConnection], bytes]

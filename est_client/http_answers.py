@@ -8,7 +8,7 @@ from http import HTTPStatus
 
 #: RFC 7030 section 4.2.3 requires Retry-After with a 202; where a server forgets it, a minute.
 DEFAULT_RETRY_AFTER = 60
-#: Longer than this no server can make a client wait; it asks again then.
+#: What is longer is taken for this; how much of it is heeded is the retry policy's to say.
 LONGEST_RETRY_AFTER = 30 * 86400
 #: An explanation is cut off after this many characters.
 LONGEST_EXPLANATION = 300

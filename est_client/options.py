@@ -40,6 +40,9 @@ examples:
   The same, with all that it has in one directory, for `est-client renew`:
     est-client enroll --url coaps://est.example --ca-cert ca.pem \\
         --key birth.key --cert birth.pem --store /var/lib/est
+  A listed key, which is taken into that directory and certified there:
+    est-client enroll --url https://est.example:8443 --ca-cert ca.pem \\
+        --key device.key --store /var/lib/est
   A device with a one-time secret:
     est-client enroll --url coaps://est.example --ca-cert ca.pem \\
         --key device.key --otp-file secret.txt --out device.pem
@@ -378,6 +381,14 @@ def _add_server(parser: argparse.ArgumentParser) -> None:
         default=4,
         metavar="N",
         help="how often to send a request if the answer is lost, 1 to 20 (default: 4)",
+    )
+    group.add_argument(
+        "--longest-retry-after",
+        type=_seconds,
+        default=86400.0,
+        metavar="SECONDS",
+        help='for how long a server is heeded at most that says "not yet"; it is asked again '
+        "after this time, whatever it says (default: 86400, a day)",
     )
     group.add_argument(
         "--tls-max",

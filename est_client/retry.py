@@ -25,12 +25,16 @@ class RetryPolicy:
     :param longest_delay: seconds before any repeat at most.
     :param spread: the fraction by which a delay is lengthened at random, so that a fleet does
         not come back all at once.
+    :param longest_heeded: seconds for which a server that says "not yet" is heeded at most. One
+        that asks for more, by mistake or in order to have certificates expire, is asked again
+        after this time.
     """
 
     attempts: int = 4
     first_delay: float = 1.0
     longest_delay: float = 60.0
     spread: float = 0.5
+    longest_heeded: float = 86400.0
 
     def delay(self, losses: int, random_fraction: float) -> float:
         """Seconds to wait after the answer was lost for the ``losses``-th time, from 1.
@@ -39,6 +43,10 @@ class RetryPolicy:
         """
         delay = min(self.first_delay * 2.0 ** (losses - 1), self.longest_delay)
         return delay * (1.0 + self.spread * random_fraction)
+
+    def heeded(self, retry_after: int) -> int:
+        """Seconds to wait for a server that asks to come back in ``retry_after`` seconds."""
+        return int(min(retry_after, self.longest_heeded))
 
 
 class Patience:

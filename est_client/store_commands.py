@@ -31,6 +31,7 @@ from est_client.lifecycle import Waiting, enroll_device
 from est_client.renewal import Upkeep, keep_current
 from est_client.retry import RetryPolicy
 from est_protocol.errors import ConfigurationError, EstError, StillPending
+from est_protocol.keys import SigningKey, spki_der
 
 _log = logging.getLogger(__name__)
 
@@ -50,6 +51,10 @@ async def enroll_in_store(options: argparse.Namespace) -> None:
     location, store = location_of(options), _store(options)
     with store.locked():
         birth = identity_of(options) if options.key else None
+        if birth is not None and not birth.chain:
+            # A bare key is good for a certificate of its own, and vouches for no other key.
+            await _take_in(store, birth.key, options)
+            birth = None
         trust = trust_of(options, await store.trust_anchors())
         async with make_client(
             options,
@@ -74,6 +79,19 @@ async def enroll_in_store(options: argparse.Namespace) -> None:
             )
     _deliver_if_asked(options, certificate)
     announce("enrolled", certificate)
+
+
+async def _take_in(store: FileKeyStore, key: SigningKey, options: argparse.Namespace) -> None:
+    """Have a bare key in the store, to be certified there."""
+    identity = await store.identity()
+    if identity is None:
+        await store.replace_identity(key, ())
+        say(f"the key in {options.key} is in {options.store} now")
+    elif spki_der(identity.key.public_key()) != spki_der(key.public_key()):
+        raise ConfigurationError(
+            f"{options.store} has another key than {options.key}: leave --key out to enroll the "
+            "one that is there, or take another directory"
+        )
 
 
 async def renew(options: argparse.Namespace) -> None:

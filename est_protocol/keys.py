@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 from cryptography.hazmat.primitives.asymmetric.types import (
@@ -32,6 +33,14 @@ KEY_KINDS = (
     "rsa-2048",
     "rsa-3072",
     "rsa-4096",
+)
+
+#: FIPS 186-5 section 5.4: an odd public exponent between these, both excluded.
+_SMALLEST_EXPONENT, _LARGEST_EXPONENT = 2**16, 2**256
+#: The product of the primes up to 751, none of which may divide a modulus (CA/Browser Forum
+#: Baseline Requirements section 6.1.6).
+_SMALL_PRIMES = math.prod(
+    n for n in range(2, 752) if all(n % d for d in range(2, math.isqrt(n) + 1))
 )
 
 
@@ -75,6 +84,24 @@ def key_kind(key: PublicKey) -> str:
     if isinstance(key, ed448.Ed448PublicKey):
         return "ed448"
     return type(key).__name__.lower().removesuffix("publickey")
+
+
+def defect_of(key: PublicKey) -> str | None:
+    """Why nobody should rely on ``key``, of whatever kind and size it is; ``None`` if nothing is
+    known against it.
+
+    An RSA key is looked at: an exponent that is small, even or huge, and a modulus that is divided
+    by a small prime (FIPS 186-5 section 5.4). The points of elliptic curves are on their curve once
+    they are decoded.
+    """
+    if not isinstance(key, rsa.RSAPublicKey):
+        return None
+    numbers = key.public_numbers()
+    if not (_SMALLEST_EXPONENT < numbers.e < _LARGEST_EXPONENT and numbers.e % 2):
+        return "its public exponent is not an odd number between 2^16 and 2^256"
+    if math.gcd(numbers.n, _SMALL_PRIMES) != 1:
+        return "its modulus is divided by a small prime"
+    return None
 
 
 _CURVES: dict[str, ec.EllipticCurve] = {

@@ -104,7 +104,8 @@ async def open_service(
             labels,
             store,
             clock=clock,
-            registry=store if authorizer is None and _goes_by_list(config) else None,
+            registry=store,
+            listed_only=authorizer is None and _goes_by_list(config),
             authorizer_timeout=config.service.authorizer_timeout,
             issuance_timeout=config.service.issuance_timeout,
             user_limits=config.service.users,
@@ -125,11 +126,16 @@ async def open_service(
 
 
 def open_store(
-    config: ServerConfig, *, serves: bool = False, clock: Clock | None = None
+    config: ServerConfig,
+    *,
+    serves: bool = False,
+    as_it_is: bool = False,
+    clock: Clock | None = None,
 ) -> AbstractAsyncContextManager[Store]:
     """Open the store that ``config`` describes; see :func:`est_server.stores.opening.open_store`.
 
     :param serves: whether devices are served with it.
+    :param as_it_is: refuse a store that would have to be made or brought up to date.
     :param clock: the source of time; the machine's clock by default.
     """
     settings = config.store
@@ -141,6 +147,7 @@ def open_store(
         postgresql=settings.postgresql,
         integrity_key=load_integrity_key(settings),
         serves=serves,
+        as_it_is=as_it_is,
     )
 
 

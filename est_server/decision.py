@@ -38,6 +38,7 @@ from est_server.rules import (
     refuse_superseded,
     require_authentication,
     require_renewable,
+    requires_both,
 )
 from est_server.users import UserChecks
 
@@ -143,6 +144,8 @@ class Decider:
             exchange, is_preview=case.is_preview, http_user=http_user, otp_user=otp_user
         )
         require_authentication(exchange)
+        if requires_both(exchange):
+            await self._clients.require_known_key(exchange)
         return exchange
 
     async def _find_held(self, exchange: Exchange) -> IssuedCertificate | None:

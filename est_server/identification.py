@@ -31,11 +31,19 @@ class ClientIdentification:
     :param ledger: knows the certificates that were issued.
     :param registry: knows the listed devices; ``None`` where nobody can be asked about a bare
         key.
+    :param listed_only: whether a bare key has to be listed where being known is all that is asked.
     """
 
-    def __init__(self, ledger: EnrollmentLedger, registry: DeviceRegistry | None) -> None:
+    def __init__(
+        self,
+        ledger: EnrollmentLedger,
+        registry: DeviceRegistry | None,
+        *,
+        listed_only: bool = True,
+    ) -> None:
         self._ledger = ledger
         self._registry = registry
+        self._listed_only = listed_only
 
     async def find_issued(self, peer: PeerCredentials) -> IssuedCertificate | None:
         """The ledger's record of the client's certificate, if this CA issued it.
@@ -122,12 +130,31 @@ class ClientIdentification:
         if peer.is_verified:
             await self.find_issued(peer)
             return
-        if self._registry is None:
+        if self._registry is None or not self._listed_only:
             return
-        device = await self._registry.find_by_key(peer.key_sha256)
-        if device is None:
+        if not await self._is_listed(peer.key_sha256):
             raise RequestRefused(
                 RefusalReason.CERTIFICATE_NOT_TRUSTED,
                 "the client certificate is not trusted here and its key is not listed",
                 detail=peer.why_unverified(),
             )
+
+    async def require_known_key(self, exchange: Exchange) -> None:
+        """Refuse a client whose key says nothing, where it has to say something beside a secret.
+
+        :raises RequestRefused: its certificate does not verify, or there is none, and the key that
+            it proved is not listed, or there is no list.
+        """
+        if exchange.peer.is_verified or await self._is_listed(exchange.client_key):
+            return
+        raise RequestRefused(
+            RefusalReason.CERTIFICATE_NOT_TRUSTED,
+            "beside the HTTP credentials a client certificate that is trusted here, or a listed "
+            "key, is required",
+            detail=exchange.peer.why_unverified() if exchange.peer.certificate else "",
+        )
+
+    async def _is_listed(self, key: bytes | None) -> bool:
+        if self._registry is None or key is None:
+            return False
+        return await self._registry.find_by_key(key) is not None

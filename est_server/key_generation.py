@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import rsa
 
 from est_protocol import decrypt_key, protected_key
 from est_protocol.cms_algorithms import NothingInCommon
@@ -26,7 +27,14 @@ from est_protocol.key_recipients import (
     key_identifiers,
     recipient_info,
 )
-from est_protocol.keys import KEY_KINDS, PublicKey, SigningKey, generate_key, key_kind
+from est_protocol.keys import (
+    KEY_KINDS,
+    PublicKey,
+    SigningKey,
+    defect_of,
+    generate_key,
+    key_kind,
+)
 from est_protocol.messages import GeneratedKeyResponse
 from est_protocol.pkcs10 import CertificationRequest
 from est_server.key_protection import KeyGenerationPolicy
@@ -189,6 +197,8 @@ def _own_key(identifier: bytes, peer: PeerCredentials) -> x509.Certificate | Non
 
 
 def _recipient(identifier: bytes, found: x509.Certificate | PublicKey) -> RecipientKey:
+    key = found.public_key() if isinstance(found, x509.Certificate) else found
+    _require_strong_recipient(key)
     if not isinstance(found, x509.Certificate):
         return RecipientKey(identifier, found)
     if not allows_decryption(found):
@@ -197,6 +207,16 @@ def _recipient(identifier: bytes, found: x509.Certificate | PublicKey) -> Recipi
             "(RFC 7030 section 4.4.1.2)"
         )
     return RecipientKey(identifier, found.public_key(), found)
+
+
+def _require_strong_recipient(key: PublicKey) -> None:
+    """Whoever can break the recipient's key gets at the generated one, at any later time."""
+    shortest = 2048 if isinstance(key, rsa.RSAPublicKey) else 224
+    size = getattr(key, "key_size", shortest)
+    if size < shortest:
+        raise _impossible(f"a key of {size} bits is too weak to encrypt another one for it")
+    if defect := defect_of(key):
+        raise _impossible(f"no key can be encrypted for one that is unsound: {defect}")
 
 
 def _unknown(attribute: str, identifier: bytes) -> RequestRefused:

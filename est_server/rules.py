@@ -13,7 +13,7 @@ from cryptography import x509
 
 from est_protocol.credentials import PeerCredentials
 from est_protocol.errors import ConfigurationError, MessageError, RefusalReason, RequestRefused
-from est_protocol.keys import key_kind
+from est_protocol.keys import PublicKey, defect_of, key_kind
 from est_protocol.labels import check_label
 from est_protocol.messages import EstRequest, Transport
 from est_protocol.operations import Operation
@@ -102,13 +102,7 @@ def begin_exchange(
     :raises RequestRefused: its key may not be certified, it proves no possession of its key, or
         it is not linked to the channel although it has to be.
     """
-    kind = key_kind(csr.public_key)
-    if kind not in policy.profile.allowed_keys:
-        allowed = ", ".join(sorted(policy.profile.allowed_keys))
-        raise RequestRefused(
-            RefusalReason.KEY_NOT_ALLOWED,
-            f"certificates are not issued for {kind} keys here, but for {allowed}",
-        )
+    _require_sound_key(csr.public_key, policy)
     if not csr.proves_possession():
         raise RequestRefused(
             RefusalReason.POP_FAILED,
@@ -116,6 +110,20 @@ def begin_exchange(
         )
     linked = _check_linking(csr, peer, policy, authority)
     return Exchange(request, peer, policy, csr, linked, now, registration_authority=authority)
+
+
+def _require_sound_key(key: PublicKey, policy: LabelPolicy) -> None:
+    kind = key_kind(key)
+    if kind not in policy.profile.allowed_keys:
+        allowed = ", ".join(sorted(policy.profile.allowed_keys))
+        raise RequestRefused(
+            RefusalReason.KEY_NOT_ALLOWED,
+            f"certificates are not issued for {kind} keys here, but for {allowed}",
+        )
+    if defect := defect_of(key):
+        raise RequestRefused(
+            RefusalReason.KEY_NOT_ALLOWED, f"the key is not certified: {defect} (FIPS 186-5)"
+        )
 
 
 def begin_key_generation(
@@ -184,12 +192,11 @@ def _check_linking(
 def require_authentication(exchange: Exchange) -> None:
     """Refuse a client that has shown neither a key nor a secret, or not both where both have to
     be. On CoAPS a secret never replaces the key (RFC 9148 section 3)."""
+    _require_secret(exchange)
     if exchange.peer.certificate is not None or exchange.pop_linked:
         return
-    http = exchange.policy.http
-    both = http is not None and http.required is UserRequirement.BOTH
     coaps = exchange.request.transport is Transport.COAPS
-    if exchange.user is None or both or coaps:
+    if exchange.user is None or requires_both(exchange) or coaps:
         if exchange.request.operation is Operation.SERVERKEYGEN:
             raise RequestRefused(
                 RefusalReason.AUTHENTICATION_REQUIRED,
@@ -197,6 +204,29 @@ def require_authentication(exchange: Exchange) -> None:
                 "request proves nothing, so present a client certificate",
             )
         raise authentication_required(exchange.request.transport)
+
+
+def _require_secret(exchange: Exchange) -> None:
+    """Where HTTP credentials are necessary, CoAPS is no way around them: it has none, but the same
+    secret may come in the CSR."""
+    http, otp = exchange.policy.http, exchange.otp_user
+    if http is None or not http.is_necessary_for(exchange.request.operation):
+        return
+    if exchange.http_user is None and (otp is None or otp.verifier is not http.verifier):
+        raise RequestRefused(
+            RefusalReason.AUTHENTICATION_REQUIRED,
+            "HTTP authentication is required here, which CoAPS does not have",
+        )
+
+
+def requires_both(exchange: Exchange) -> bool:
+    """Whether a secret is necessary beside the authentication of the channel."""
+    http = exchange.policy.http
+    return (
+        http is not None
+        and http.required is UserRequirement.BOTH
+        and http.is_necessary_for(exchange.request.operation)
+    )
 
 
 def authentication_required(transport: Transport) -> RequestRefused:

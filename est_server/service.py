@@ -57,7 +57,9 @@ class EnrollmentService:
         there (RFC 7030 section 3.2.2).
     :param ledger: where everything that is issued is recorded before it leaves.
     :param registry: the device registry; tells known clients from unknown ones where an
-        operation asks for no more than that (/crts over CoAPS, RFC 9148 section 4).
+        operation asks for no more than that (/crts over CoAPS, RFC 9148 section 4), and listed
+        keys where HTTP credentials are not enough.
+    :param listed_only: whether, for the former, a bare key has to be listed.
     :param clock: the source of time.
     :param authorizer_timeout: seconds after which an authorizer that has not decided is taken to
         have refused; the same for a verifier of credentials.
@@ -77,6 +79,7 @@ class EnrollmentService:
         ledger: EnrollmentLedger,
         *,
         registry: DeviceRegistry | None = None,
+        listed_only: bool = True,
         clock: Clock | None = None,
         authorizer_timeout: float = 10.0,
         issuance_timeout: float = 20.0,
@@ -90,7 +93,7 @@ class EnrollmentService:
         self._operations = {label: self._operations_of(label) for label in labels}
         clock = clock or SystemClock()
         self._ledger = ledger
-        self._clients = ClientIdentification(ledger, registry)
+        self._clients = ClientIdentification(ledger, registry, listed_only=listed_only)
         self._users = UserChecks(clock, user_limits or UserLimits())
         self._decider = Decider(self._clients, self._users, clock, timeout=authorizer_timeout)
         self._issuance = Issuance(

@@ -70,8 +70,12 @@ class UserRequirement(StrEnum):
     """How HTTP authentication and the channel's go together, where HTTP's is offered at all.
 
     ``HTTP``: HTTP credentials are necessary and enough. ``BOTH``: they are necessary beside a
-    client certificate or a CSR that is linked to the channel. ``EITHER``: each is enough; who
-    has neither is asked for HTTP credentials.
+    client certificate that verifies, or a listed key that is proved by a certificate or by a CSR
+    that is linked to the channel; anybody can make a certificate that is neither. ``EITHER``: each
+    is enough; who has neither is asked for HTTP credentials.
+
+    On CoAPS, which has no HTTP authentication, the first two want the secret as otpChallenge, and
+    of the same verifier.
     """
 
     HTTP = "http"
@@ -102,6 +106,10 @@ class HttpAuthentication:
     digest: tuple[DigestAlgorithm, ...] = (DigestAlgorithm.SHA_256,)
     renewals: bool = False
     quoted_challenges: bool = False
+
+    def is_necessary_for(self, operation: Operation) -> bool:
+        """Whether nothing else is enough at ``operation``."""
+        return self.required is not UserRequirement.EITHER and self.concerns(operation)
 
     def concerns(self, operation: Operation) -> bool:
         """Whether clients are asked at ``operation``."""

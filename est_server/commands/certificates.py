@@ -66,7 +66,7 @@ def _list(options: argparse.Namespace) -> int:
 
 
 async def _print_all(config: ServerConfig, device: str | None) -> None:
-    async with open_store(config) as store:
+    async with open_store(config, as_it_is=True) as store:
         async for issued in store.certificates(device=device):
             print(_line(issued))
 

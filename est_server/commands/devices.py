@@ -45,7 +45,7 @@ def _list(options: argparse.Namespace) -> int:
 
 
 async def _print_all(config: ServerConfig) -> None:
-    async with open_store(config) as store:
+    async with open_store(config, as_it_is=True) as store:
         async for device in store.devices():
             print(
                 f"{device.udid}  {device.state.value:<14}  {device.changed_at:%Y-%m-%dT%H:%M:%SZ}"
@@ -57,7 +57,7 @@ def _show(options: argparse.Namespace) -> int:
 
 
 async def _print_one(config: ServerConfig, udid: str) -> int:
-    async with open_store(config) as store:
+    async with open_store(config, as_it_is=True) as store:
         device = await store.find_by_udid(udid)
         history = await store.device_history(udid)
         names = {known.number: known.description.list_id for known in await store.lists()}

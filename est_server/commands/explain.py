@@ -13,7 +13,7 @@ from est_protocol.messages import Transport
 from est_protocol.operations import Operation
 from est_protocol.pem_request import is_pem, remove_armour
 from est_server.anchors import load_anchors
-from est_server.assembly import open_service
+from est_server.assembly import open_service, open_store
 from est_server.commands.options import OneLineParser, UsageError, add_command
 from est_server.config import ServerConfig, load_config
 from est_server.explanation import Explanation, explain
@@ -102,9 +102,11 @@ def _run(options: argparse.Namespace) -> int:
 async def _explain(
     options: argparse.Namespace, config: ServerConfig, wanted: Wanted
 ) -> Explanation:
-    async with open_service(config) as assembly:
-        supposed = await _suppose(options, config, wanted, assembly.store)
-        store = assembly.store
+    async with (
+        open_store(config, as_it_is=True) as store,
+        open_service(config, store=store) as assembly,
+    ):
+        supposed = await _suppose(options, config, wanted, store)
         return await explain(assembly.service, store, store, supposed, udid=options.udid)
 
 

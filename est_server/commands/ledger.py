@@ -77,7 +77,7 @@ def _query(options: argparse.Namespace) -> int:
 
 
 async def _print_found(config: ServerConfig, query: Query, *, as_json: bool) -> None:
-    async with open_store(config) as store:
+    async with open_store(config, as_it_is=True) as store:
         async for entry in store.journal(query):
             print(entry.line() if as_json else _words(entry))
 
@@ -100,7 +100,7 @@ def _export(options: argparse.Namespace) -> int:
 
 
 async def _print_all(config: ServerConfig) -> int:
-    async with open_store(config) as store:
+    async with open_store(config, as_it_is=True) as store:
         chain = await store.journal_beginning()
         print(head_line(chain))
         async for entry in store.journal(Query(), after=chain.number):
@@ -139,7 +139,7 @@ def _check(file: TextIO, seals: Seals, config: ServerConfig | None) -> int:
 
 
 async def _compare(config: ServerConfig, entries: Iterator[Entry]) -> int:
-    async with open_store(config) as store:
+    async with open_store(config, as_it_is=True) as store:
         comparison = Comparison(await store.journal_beginning())
         for entry in entries:
             await comparison.compare(store, entry)

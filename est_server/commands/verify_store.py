@@ -81,7 +81,7 @@ async def _print_findings(config: ServerConfig, given: list[GivenList]) -> int:
     def report(finding: str) -> None:
         print(finding, flush=True)
 
-    async with open_store(config) as store:
+    async with open_store(config, as_it_is=True) as store:
         return await store.verify(given, report=report, progress=_progress)
 
 

@@ -108,8 +108,11 @@ class HttpAuthenticationSettings:
         by Basic; or ``package.module:object``, an object of your own with the methods of
         ``est_server.user_credentials.CredentialsVerifier``, in an installed package.
     :param required: ``http``: HTTP credentials are necessary and enough; ``both``: necessary
-        beside a client certificate or a CSR that is linked to its channel; ``either``: each is
-        enough.
+        beside a client certificate that verifies or a listed key, proved by a certificate or by a
+        CSR that is linked to its channel; ``either``: HTTP credentials, a certificate or such a
+        CSR are enough. CoAPS has no HTTP authentication: with the first two, requests that come
+        over it need the secret of the same verifier as ``otp_challenge``, and are refused
+        otherwise.
     :param realm: shown to clients, and part of what Digest hashes.
     :param basic: take Basic.
     :param digest: take Digest with these algorithms, the best first; ``["SHA-256"]`` where it is

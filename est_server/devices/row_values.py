@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 
 from est_protocol.errors import ConfigurationError
-from est_protocol.keys import PublicKey, key_kind, spki_der
+from est_protocol.keys import PublicKey, defect_of, key_kind, spki_der
 from est_server.device_records import ListedDevice
 from est_server.devices.list_format import ListLimits
 
@@ -104,6 +104,8 @@ def require_strong(key: PublicKey, limits: ListLimits) -> None:
     if isinstance(key, rsa.RSAPublicKey):
         if key.key_size < limits.rsa_bits:
             raise Unusable(f"an RSA key of {key.key_size} bits is too weak")
+        if defect := defect_of(key):
+            raise Unusable(f"the RSA key is unsound: {defect}")
     elif kind not in limits.keys:
         raise Unusable(f"keys of kind {kind} are not accepted")
 

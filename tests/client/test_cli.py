@@ -281,6 +281,24 @@ def test_refuses_a_key_that_others_can_get_at(
     assert run.server.attempts == 0
 
 
+def test_a_bare_key_is_enrolled_in_its_store(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    store = str(run.folder / "store")
+    write_durably(run.folder / "device.key", key_to_pem(make_key("listed")), mode=0o600)
+    assert run("enroll", "--key", "device.key", "--store", store, "--out", "out.pem") == 0
+    assert "device.key is in" in capsys.readouterr().err
+    listed = run.key_hash("device.key")
+    assert spki_sha256(run.certificates("out.pem")[0].public_key()) == listed
+    assert run.key_hash("store/identity.pem") == listed
+    [(connection, csr)] = run.server.enrollments
+    assert connection.client.certificate is None
+    assert csr.key_sha256 == listed
+    assert run("enroll", "--key", "device.key", "--store", store) == 0
+    write_durably(run.folder / "other.key", key_to_pem(make_key("other")), mode=0o600)
+    assert run("enroll", "--key", "other.key", "--store", store) == 2
+    assert "another key" in capsys.readouterr().err
+    assert run.key_hash("store/identity.pem") == listed
+
+
 @pytest.mark.parametrize("name", ["identity.pem", "pending-key.pem", "other.pem"])
 def test_nothing_is_written_into_a_key_store_from_outside(
     run: Run, name: str, capsys: pytest.CaptureFixture[str]

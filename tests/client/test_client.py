@@ -290,6 +290,24 @@ async def test_waiting_for_a_pending_request_ends(server: MemoryServer, time: Fa
     assert time.slept == [30.0, 30.0]
 
 
+YEARS = 2**32 - 1
+
+
+@pytest.mark.parametrize("handler", [put_off(YEARS), refuse("503", YEARS)])
+async def test_no_server_makes_a_client_wait_for_years(
+    server: MemoryServer, time: FakeTime, handler: Handler, caplog: pytest.LogCaptureFixture
+) -> None:
+    server.handlers = [handler] * 2
+    async with client_of(server, time) as client:
+        with pytest.raises((StillPending, ServerRefused)) as raised:
+            await client.simpleenroll(wait=86399)
+        assert await client.simpleenroll(wait=86400)
+    assert isinstance(raised.value, StillPending | ServerRefused)
+    assert raised.value.retry_after == 86400
+    assert time.slept == [86400.0]
+    assert f"asked again in {YEARS} s; it will be after 86400 s already" in caplog.text
+
+
 @pytest.mark.conformance("STAT-13")
 async def test_a_busy_server_is_a_refusal_unless_there_is_time(
     server: MemoryServer, time: FakeTime

@@ -14,6 +14,7 @@ from est_client.blockwise import BlockwiseClient, CoapRequest
 from est_client.client import EstClient
 from est_client.coaps import CoapsClientLimits, CoapsConnector, _certificates
 from est_client.connectors import ConnectorOptions, connector_for
+from est_client.http_answers import LONGEST_RETRY_AFTER
 from est_client.trust import TrustDatabase
 from est_protocol import certs_only, pkcs10
 from est_protocol.coap.codec import decode_message
@@ -153,6 +154,22 @@ async def test_pending_with_max_age() -> None:
     service.answer = lambda _: Pending(37)
     async with serving(service) as server, connected(server) as connection:
         assert await connection.request(enrollment()) == Pending(37)
+
+
+async def test_the_largest_max_age_is_a_bounded_wait() -> None:
+    service = IssuingService()
+    service.answer = lambda _: Pending(2**32 - 1)
+    async with serving(service) as server, connected(server) as connection:
+        assert await connection.request(enrollment()) == Pending(LONGEST_RETRY_AFTER)
+
+    def refuse(_: EstRequest) -> CertificatesResponse:
+        raise RequestRefused(RefusalReason.TOO_MANY_ATTEMPTS, "no", retry_after=2**32 - 1)
+
+    service.answer = refuse
+    async with serving(service) as server, connected(server) as connection:
+        with pytest.raises(ServerRefused) as refused:
+            await connection.request(enrollment())
+    assert refused.value.retry_after == LONGEST_RETRY_AFTER
 
 
 @pytest.mark.conformance("CR-09")

@@ -255,6 +255,20 @@ async def test_who_has_the_time_waits_what_is_left(server: MemoryServer, tmp_pat
     assert clock.slept == [40, 60]
 
 
+async def test_a_request_is_not_put_off_for_years(server: MemoryServer, tmp_path: Path) -> None:
+    clock = Clock()
+
+    async def never(connection: MemoryConnection, request: EstRequest) -> EstResponse:
+        return Pending(2**32 - 1)
+
+    server.handlers = [never]
+    with pytest.raises(StillPending) as caught:
+        await enroll(server, FileKeyStore(tmp_path), clock)
+    assert caught.value.retry_after == 86400
+    clock.time += DAY
+    assert await enroll(server, FileKeyStore(tmp_path), clock)
+
+
 async def test_patience_ends(server: MemoryServer, tmp_path: Path) -> None:
     clock = Clock()
     server.handlers = [later] * 5

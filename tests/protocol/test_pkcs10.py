@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from est_protocol.channel_binding import ChannelBinding, ChannelBindingType
 from est_protocol.csr_attributes import ExtensionTemplate
 from est_protocol.errors import MessageError
-from est_protocol.keys import generate_key, key_kind, spki_der, spki_sha256
+from est_protocol.keys import defect_of, generate_key, key_kind, spki_der, spki_sha256
 from est_protocol.oid_names import KEY_USAGE
 from est_protocol.pkcs10 import CertificationRequest, build
 from tests.pki import make_key, make_name
@@ -390,3 +390,26 @@ def test_the_password_in_rfc_9148_is_no_channel_binding() -> None:
     decoded = decode(rfc_vector("rfc9148_A2_req.hex"))
     assert decoded.challenges.challenge_password is not None
     assert not BINDING.matches(decoded.challenges.challenge_password)
+
+
+MODULUS = 2**2048 - 1942289
+
+
+@pytest.mark.parametrize(
+    ("modulus", "exponent", "words"),
+    [
+        (MODULUS, 65537, None),
+        (MODULUS, 2**256 - 1, None),
+        (MODULUS, 3, "exponent"),
+        (MODULUS, 2**256 + 1, "exponent"),
+        (3 * 2**2046 + 3, 65537, "small prime"),
+        (751 * (2**2040 + 1), 65537, "small prime"),
+    ],
+    ids=["usual", "largest", "small", "huge", "three", "751"],
+)
+def test_rsa_keys_that_nobody_should_rely_on(
+    modulus: int, exponent: int, words: str | None
+) -> None:
+    csr = decode(raw_csr.raw_csr(spki=rsa_spki(modulus, exponent)))
+    defect = defect_of(csr.public_key)
+    assert (defect is None) if words is None else (defect is not None and words in defect)

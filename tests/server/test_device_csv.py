@@ -195,7 +195,7 @@ def test_a_short_rsa_key_is_too_weak() -> None:
 
 
 def test_ed25519_and_long_rsa_keys_are_listed() -> None:
-    long = rsa.RSAPublicNumbers(e=65537, n=2**2047 + 1).public_key()
+    long = rsa.RSAPublicNumbers(e=65537, n=2**2048 - 1942289).public_key()
     edwards = ed25519.Ed25519PrivateKey.from_private_bytes(b"\x01" * 32).public_key()
     rows = read(f"public_key\n{encoded(long)}\n{encoded(edwards)}\n")
     assert [type(row) for row in rows] == [ListRow, ListRow]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from est_protocol import pkcs10
 from est_protocol.keys import spki_sha256
 from est_server.cli import main
+from est_server.provisioning import STORE_NAME
 from tests.pki import make_ca, make_key, make_leaf
 
 Output = pytest.CaptureFixture[str]
@@ -112,3 +115,43 @@ def test_a_mistake_is_one_line(
     assert explain(folder, *arguments) == 2
     [line] = capsys.readouterr().err.splitlines()
     assert words in line
+
+
+def stored(folder: Path) -> dict[str, bytes]:
+    """What is in the server's folder."""
+    return {str(p): p.read_bytes() for p in (folder / "est").rglob("*") if p.is_file()}
+
+
+def test_nothing_is_made_or_changed(folder: Path) -> None:
+    before = stored(folder)
+    assert explain(folder, "--udid", "sensor-0001") == 0
+    assert stored(folder) == before
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["explain", "--udid", "sensor-0001"],
+        ["devices", "list"],
+        ["devices", "verify"],
+        ["ledger", "export"],
+        ["certificates", "list"],
+    ],
+)
+def test_a_store_that_vanished_is_no_empty_store(
+    folder: Path, capsys: Output, command: list[str]
+) -> None:
+    store = folder / "est" / STORE_NAME
+    store.rename(store.with_suffix(".away"))
+    before = stored(folder)
+    assert main([*command, "--config", str(folder / "est" / "est-server.toml")]) == 2
+    assert "there is no store" in capsys.readouterr().err
+    assert stored(folder) == before
+
+
+def test_an_older_store_is_left_to_the_server(folder: Path, capsys: Output) -> None:
+    store = folder / "est" / STORE_NAME
+    with closing(sqlite3.connect(store)) as db:
+        db.execute("PRAGMA user_version = 1")
+    assert explain(folder, "--udid", "sensor-0001") == 2
+    assert "start the server first" in capsys.readouterr().err

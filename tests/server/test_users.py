@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from est_protocol import digest_authentication
-from est_protocol.credentials import AnchorSet, PeerCredentials
+from est_protocol.credentials import AnchorSet, PeerCredentials, VerificationFailure
 from est_protocol.errors import RefusalReason
 from est_protocol.http_authentication import (
     BasicCredentials,
@@ -100,7 +100,7 @@ def digest(
         (UserRequirement.BOTH, False, False, 401),
         (UserRequirement.BOTH, False, True, 403),
         (UserRequirement.BOTH, True, False, 401),
-        (UserRequirement.BOTH, True, True, 200),
+        (UserRequirement.BOTH, True, True, 403),
         (UserRequirement.EITHER, False, False, 401),
         (UserRequirement.EITHER, False, True, 200),
         (UserRequirement.EITHER, True, False, 200),
@@ -132,6 +132,71 @@ async def test_the_policies(
     assert refusal.status.http == status
     assert bool(refusal.challenges) == (status == 401)
     assert not recorder.seen
+
+
+TRUSTED = replace(SELF_SIGNED, anchor_set=AnchorSet.MANUFACTURER, failures=())
+EXPIRED = replace(TRUSTED, failures=(VerificationFailure(10, 0, "certificate has expired"),))
+
+
+@pytest.mark.conformance("AUTH-05")
+@pytest.mark.parametrize("listed", [True, False])
+@pytest.mark.parametrize(
+    ("peer", "linked", "known"),
+    [
+        (SELF_SIGNED, False, False),
+        (EXPIRED, False, False),
+        (ANONYMOUS, True, False),
+        (TRUSTED, False, True),
+    ],
+)
+async def test_both_means_a_key_that_says_something(
+    tmp_path: Path, peer: PeerCredentials, linked: bool, known: bool, listed: bool
+) -> None:
+    policy = http(UserRequirement.BOTH)
+    async with clerk(tmp_path, http=policy, authorizer=Recorder()) as server:
+        if listed:
+            await server.list_device("device")
+        attempt = server.enroll("device", peer=peer, credentials=ALICE, linked=linked)
+        if known or listed:
+            assert await attempt
+        else:
+            assert (await refused(attempt)).reason is RefusalReason.CERTIFICATE_NOT_TRUSTED
+
+
+@pytest.mark.parametrize("required", UserRequirement)
+async def test_coaps_is_no_way_around_http_credentials(
+    tmp_path: Path, required: UserRequirement
+) -> None:
+    """Neither with a listed key, which is enough for the device list alone."""
+    async with clerk(tmp_path, http=http(required), otp=True, authorizer=Recorder()) as server:
+        await server.list_device("device")
+        await server.add_secret("batch", "s3cret")
+        otp = "batch:s3cret"
+        for given in (None, otp):
+            attempt = server.enroll(
+                "device", transport=Transport.COAPS, peer=SELF_SIGNED, otp=given
+            )
+            if required is UserRequirement.EITHER:
+                assert await attempt
+            else:
+                # The secret is one of another verifier.
+                refusal = await refused(attempt)
+                assert refusal.reason is RefusalReason.AUTHENTICATION_REQUIRED
+                assert not refusal.challenges
+
+
+async def test_the_same_secret_may_come_over_coaps(tmp_path: Path) -> None:
+    async with clerk(tmp_path, secret_http=True, otp=True) as server:
+        labels = server.service._labels
+        policy = labels[None].http
+        assert policy is not None
+        required = replace(policy, required=UserRequirement.BOTH)
+        labels[None] = replace(labels[None], http=required)
+        await server.list_device("device")
+        await server.add_secret("batch", "s3cret")
+        assert await server.enroll(
+            "device", transport=Transport.COAPS, peer=SELF_SIGNED, otp="batch:s3cret"
+        )
 
 
 @pytest.mark.parametrize("required", list(UserRequirement))

@@ -26,16 +26,25 @@ def prepare(
     address: PostgresqlAddress,
     options: PostgresqlOptions,
     migrations: Sequence[Migration] = MIGRATIONS,
+    *,
+    as_it_is: bool = False,
 ) -> None:
     """Check the database, and bring its tables up to date.
 
+    :param as_it_is: refuse one that is not up to date instead.
     :raises ConfigurationError: it cannot be reached, is too old, holds tables of another program
         or those of a newer version of this one.
     """
     try:
         with one_session(address, options) as db:
             _check_server(db, address)
-            if _version(db, address, newest=len(migrations)) < len(migrations):
+            version = _version(db, address, newest=len(migrations))
+            if version < len(migrations):
+                if as_it_is:
+                    raise ConfigurationError(
+                        f"there is no store at {address}, or it is not brought up to version "
+                        f"{len(migrations)}: start the server first"
+                    )
                 _migrate(db, address, migrations, options)
     except psycopg.Error as error:
         raise ConfigurationError(f"cannot open the store {address}: {describe(error)}") from error

@@ -72,6 +72,34 @@ def prepare(
         raise ConfigurationError(f"cannot open the store {path}: {error.strerror}") from error
 
 
+def require_ready(path: Path, options: SqliteOptions) -> None:
+    """Check that :func:`prepare` would have nothing to do.
+
+    :raises ConfigurationError: there is no such file, or its schema is not up to date; else as
+        for :func:`prepare`.
+    """
+    if not path.exists():
+        raise ConfigurationError(
+            f"there is no store {path}; `est-server serve` or `devices import` makes one"
+        )
+    _require_private(path)
+    try:
+        with closing(connect(path, options, read_only=True)) as db:
+            _check_identity(db, path, newest=len(MIGRATIONS))
+            version = _pragma(db, "user_version")
+            if options.integrity_check:
+                _check_integrity(db, path)
+    except sqlite3.OperationalError as error:
+        raise ConfigurationError(f"cannot open the store {path}: {error}") from error
+    except sqlite3.DatabaseError as error:
+        raise ConfigurationError(f"the store {path} is damaged or no store: {error}") from error
+    if version < len(MIGRATIONS):
+        raise ConfigurationError(
+            f"the store {path} is of version {version} and not brought up to "
+            f"{len(MIGRATIONS)} here: start the server first"
+        )
+
+
 class Connection(sqlite3.Connection):
     """A connection whose transactions are begun by hand."""
 
@@ -123,11 +151,15 @@ def _make_private(path: Path) -> None:
         # SQLite gives the WAL and its index the mode of the database.
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
     except FileExistsError:
-        mode = stat.S_IMODE(path.stat().st_mode)
-        if mode & 0o077:
-            raise ConfigurationError(
-                f"the store {path} is open to others (mode {mode:04o}); run: chmod 600 {path}"
-            ) from None
+        _require_private(path)
+
+
+def _require_private(path: Path) -> None:
+    mode = stat.S_IMODE(path.stat().st_mode)
+    if mode & 0o077:
+        raise ConfigurationError(
+            f"the store {path} is open to others (mode {mode:04o}); run: chmod 600 {path}"
+        )
 
 
 def _check_identity(db: sqlite3.Connection, path: Path, newest: int) -> None:
