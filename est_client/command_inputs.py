@@ -62,6 +62,7 @@ def make_client(
         ConnectorOptions(
             timeout=options.timeout,
             block_size=options.block_size,
+            ack_timeout=options.ack_timeout,
             discover=options.discover,
             tls=TlsPolicy(maximum_version=maximum),
         ),

@@ -12,6 +12,9 @@ from est_protocol.secure_channel.policy import DtlsPolicy, TlsPolicy
 
 _HTTPS_TIMEOUT = 30.0
 
+#: RFC 7252 section 4.8.
+DEFAULT_ACK_TIMEOUT = 2.0
+
 
 @dataclass(frozen=True, slots=True)
 class ConnectorOptions:
@@ -20,6 +23,8 @@ class ConnectorOptions:
     :param timeout: seconds for the handshake, and for each answer with all its blocks; ``None``
         for what suits the transport.
     :param block_size: octets per CoAP block, a power of two from 16 to 1024.
+    :param ack_timeout: seconds before a CoAP message is sent again for the first time,
+        ACK_TIMEOUT; the server's should be the same (RFC 9148 section 6).
     :param discover: on CoAPS, ask the server where its EST resources are.
     :param tls: for HTTPS.
     :param dtls: for CoAPS.
@@ -27,6 +32,7 @@ class ConnectorOptions:
 
     timeout: float | None = None
     block_size: int = 1024
+    ack_timeout: float = DEFAULT_ACK_TIMEOUT
     discover: bool = False
     tls: TlsPolicy = field(default_factory=TlsPolicy)
     dtls: DtlsPolicy = field(default_factory=DtlsPolicy)
@@ -45,6 +51,7 @@ def connector_for(
     options = options or ConnectorOptions()
     if location.transport is Transport.COAPS:
         from est_client.coaps import CoapsClientLimits, CoapsConnector
+        from est_protocol.coap.parameters import TransmissionParameters
 
         limits = CoapsClientLimits()
         if options.timeout is not None:
@@ -58,6 +65,11 @@ def connector_for(
             root=location.root,
             policy=options.dtls,
             block_size=options.block_size,
+            parameters=TransmissionParameters(
+                ack_timeout=options.ack_timeout,
+                # A client acknowledges at once; the bound is that of servers.
+                empty_ack_delay=min(0.1, options.ack_timeout / 2),
+            ),
             limits=limits,
             discover=options.discover,
         )

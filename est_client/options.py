@@ -412,6 +412,14 @@ def _add_server(parser: argparse.ArgumentParser) -> None:
         help="octets per CoAP block (default: 1024)",
     )
     group.add_argument(
+        "--ack-timeout",
+        type=_seconds,
+        default=2.0,
+        metavar="SECONDS",
+        help="before a CoAP message is sent again for the first time; longer on slow links and "
+        "for servers that are slow to acknowledge, which should use the same (default: 2)",
+    )
+    group.add_argument(
         "--discover",
         action="store_true",
         help="ask the CoAP server at /.well-known/core where its EST resources are; without it "

@@ -81,21 +81,6 @@ class OpenSsl:
 
     # -- What a CA does --------------------------------------------------------------------------
 
-    def sign(self, csr: Path, *, ca: Path, usages: tuple[str, ...], out: Path) -> None:
-        """A certificate for a CSR in DER.
-
-        :param ca: path of the CA's files, without ``.pem`` and ``.key``.
-        """
-        extensions = self._new("extensions.cnf")
-        lines = ["keyUsage = critical, digitalSignature", f"extendedKeyUsage = {','.join(usages)}"]
-        lines += ["basicConstraints = critical, CA:FALSE", "authorityKeyIdentifier = keyid"]
-        extensions.write_text("\n".join(lines) + "\n")
-        self._do(
-            *("x509", "-req", "-inform", "DER", "-in", csr, "-days", "30", "-out", out),
-            *("-CA", ca.with_suffix(".pem"), "-CAkey", ca.with_suffix(".key")),
-            *("-extfile", extensions),
-        )
-
     def revoke(self, config: Path, certificate: Path, crl: Path) -> None:
         """Revoke a certificate of the ``openssl ca`` that ``config`` describes, and make a CRL."""
         self._do("ca", "-config", config, "-revoke", certificate)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -62,6 +64,16 @@ class Player:
         """Renew; the CSR repeats the name of the device."""
         peer, _ = self.peer()
         return peer.renew(self.order(**{"common_name": self.device.udid, **what}))
+
+    def wait_for(self, outcome: str, *, unless: Future[Outcome]) -> None:
+        """Wait until the server has said ``outcome``.
+
+        :param unless: what the peer is at; whatever it raises is raised here.
+        """
+        while outcome not in self.checks.outcomes() and not unless.done():
+            time.sleep(0.05)
+        if unless.done():
+            unless.result()
 
     # -- Who the client is ---------------------------------------------------------------------
 

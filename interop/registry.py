@@ -54,7 +54,9 @@ CLIENTS = (
     Client(
         "strongswan",
         StrongSwan,
-        fronted=frozenset({"basic", "digest", "digest-md5", "linked", "manual-basic"}),
+        fronted=frozenset(
+            {"basic", "digest", "digest-md5", "linked", "manual-basic", "reviewed-basic"}
+        ),
         cannot={
             "digest": _BASIC_ONLY,
             "digest-md5": _BASIC_ONLY,

@@ -1,4 +1,4 @@
-"""The server under test: the command line, as an operator uses it, in a process of its own."""
+"""The server under test: the command line, as an operator uses it; ``serve`` in its own process."""
 
 from __future__ import annotations
 
@@ -7,9 +7,13 @@ import re
 import selectors
 import subprocess
 import sys
+from contextlib import redirect_stderr, redirect_stdout
+from io import StringIO
 from pathlib import Path
 from types import TracebackType
 from typing import Self
+
+from est_server.cli import main
 
 _COMMAND = (sys.executable, "-m", "est_server.cli")
 _ROOT = Path(__file__).parents[1]
@@ -176,26 +180,30 @@ class ServerUnderTest(Serving):
         return config
 
     def command(self, *words: str | int | Path, config: bool = True) -> str:
-        """Run ``est-server`` with ``words`` and return what it printed."""
+        """Run ``est-server`` with ``words`` and return what it printed.
+
+        In this process: beside ``serve`` its commands are short, and starting Python is not.
+        """
         arguments = [str(word) for word in words]
         if config:
             arguments += ["--config", str(self._toml)]
-        done = subprocess.run(
-            [*_COMMAND, *arguments],
-            cwd=_ROOT,
-            timeout=_PATIENCE,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, f"est-server {' '.join(arguments)}: {done.stderr}"
-        return done.stdout
+        with redirect_stdout(StringIO()) as said, redirect_stderr(StringIO()) as complained:
+            status = main(arguments)
+        assert status == 0, f"est-server {' '.join(arguments)}: {complained.getvalue()}"
+        return said.getvalue()
 
     def approve(self, udid: str) -> None:
         """Let an operator approve the one request of a device that waits."""
+        self._decide("approve", udid)
+
+    def deny(self, udid: str) -> None:
+        """Let an operator deny the one request of a device that waits."""
+        self._decide("deny", udid)
+
+    def _decide(self, decision: str, udid: str) -> None:
         waiting = self.command("approvals", "list").splitlines()
         [number] = [line.split()[0] for line in waiting if udid in line.split()]
-        self.command("approvals", "approve", number, "--reason", "order 17")
+        self.command("approvals", decision, number, "--reason", "order 17")
 
     def stop(self) -> int:
         """Stop all processes; the exit status is that of the first that did not end well, or 0."""

@@ -42,7 +42,8 @@ class Served:
     :param issuer: PEM file with what the certificates that it issues chain to.
     :param credentials: a certificate that it takes at a first enrollment.
     :param user: a user that it knows.
-    :param slow_keys: why no key comes of it, where making one may take the server too long.
+    :param patience: seconds before a CoAP message is repeated, where the usual two are too few for
+        the server to make a key.
     :param inside: words in front of a command, to run it where the server can be reached.
     """
 
@@ -52,7 +53,7 @@ class Served:
     credentials: Credentials
     user: User
     inside: tuple[str, ...] = ()
-    slow_keys: str = ""
+    patience: str = ""
 
 
 class ServerPeer(Protocol):

@@ -5,6 +5,7 @@ What a peer cannot do is skipped, saying so; the matrix shows the reason.
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -174,6 +175,20 @@ def test_a_wrong_password_by_digest_is_refused(player: Player) -> None:
     label = "digest-md5" if "digest" in player.client.cannot else "digest"
     outcome = player.enroll(label, user=User(USER, "guessed"))
     player.refused(outcome, "credentials-wrong")
+
+
+@scenario("refused: manual approval, not yet and then denied")
+@pytest.mark.conformance("AUTH-18")
+def test_enroll_after_denial(player: Player) -> None:
+    label = "manual" if player.client.enrolls_with_certificate else "reviewed-basic"
+    with ThreadPoolExecutor(1) as elsewhere:
+        asked = elsewhere.submit(player.enroll, label, **player.anyhow())
+        player.wait_for("pending", unless=asked)
+        player.server.deny(player.device.udid)
+        outcome = asked.result()
+    if outcome.pending:  # Else the peer has polled by itself.
+        outcome = player.enroll(label, **player.anyhow())
+    player.refused(outcome, "approval-denied")
 
 
 @scenario("refused: a device that is not on the list")

@@ -120,7 +120,7 @@ def issue_server_certificate(
     """
     if not hosts:
         raise ConfigurationError("a server certificate needs at least one host name")
-    names = [_host(host) for host in hosts]
+    names = host_names(hosts)
     fits = len(hosts[0]) <= _LONGEST_COMMON_NAME
     subject = _common_name(hosts[0]) if fits else x509.Name([])
     builder = begin_certificate(
@@ -140,6 +140,14 @@ def issue_server_certificate(
         .add_extension(x509.SubjectAlternativeName(names), critical=not subject.rdns)
     )
     return signer.sign_certificate(builder)
+
+
+def host_names(hosts: Sequence[str]) -> list[x509.GeneralName]:
+    """Entries of a subjectAltName for DNS names and IP addresses.
+
+    :raises ConfigurationError: one is neither.
+    """
+    return [_host(host) for host in hosts]
 
 
 def begin_ca(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import asyncio
 import hashlib
+from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -18,7 +20,7 @@ from est_protocol.messages import Transport
 from est_protocol.operations import Operation
 from est_protocol.pkcs10 import CertificationRequest
 from est_server.assembly import load_authority, open_store
-from est_server.authorities.creation import CMC_RA
+from est_server.authorities.creation import CMC_RA, host_names
 from est_server.authorities.local import LocalAuthority
 from est_server.commands.options import OneLineParser, add_command
 from est_server.config import ServerConfig, load_config
@@ -37,6 +39,12 @@ _MOST_DAYS = 36500
 _PROFILE = CertificateProfile(
     name="registration-authority",
     extended_key_usages=(ExtendedKeyUsageOID.CLIENT_AUTH, CMC_RA),
+)
+
+#: For one certificate towards both sides: to the EST server and to devices.
+_FRONT_PROFILE = replace(
+    _PROFILE,
+    extended_key_usages=(*_PROFILE.extended_key_usages, ExtendedKeyUsageOID.SERVER_AUTH),
 )
 
 
@@ -71,6 +79,14 @@ the ledger as of the device ra:NAME; the same request again gets the same certif
         "--authority", default="default", metavar="NAME", help="which authority (%(default)s)"
     )
     issue.add_argument(
+        "--server-name",
+        action="append",
+        default=[],
+        metavar="HOST",
+        help="a DNS name or IP address that devices reach it by: it may present the certificate "
+        "to them too (serverAuth); may be repeated",
+    )
+    issue.add_argument(
         "--replace",
         action="store_true",
         help="supersede the certificate that it has: from now on that one is refused",
@@ -88,14 +104,15 @@ def _issue(options: argparse.Namespace) -> int:
         raise ConfigurationError(f"{options.out} exists; nothing was issued")
     authority = load_authority(settings)
     csr = _read_csr(options.csr)
-    intent = _intent(options.name, csr, datetime.now(UTC), again=options.replace)
+    hosts: list[str] = options.server_name
+    intent = _intent(options.name, csr, hosts, datetime.now(UTC), again=options.replace)
     order = IssuanceOrder(
         order_id=order_id(intent, csr.key_sha256),
         public_key=csr.public_key,
         subject=_subject(options.name),
-        subject_alt_names=(),
+        subject_alt_names=tuple(host_names(hosts)),
         validity=timedelta(days=options.days),
-        profile=_PROFILE,
+        profile=_FRONT_PROFILE if hosts else _PROFILE,
         label=None,
         pop_linked=False,
         now=intent.requested_at,
@@ -177,14 +194,15 @@ async def _issue_once(
 
 
 def _intent(
-    name: str, csr: CertificationRequest, now: datetime, *, again: bool
+    name: str, csr: CertificationRequest, hosts: Sequence[str], now: datetime, *, again: bool
 ) -> EnrollmentIntent:
     """What the ledger is asked for.
 
+    :param hosts: what devices reach it by.
     :param again: this is not the retry of an earlier request, whatever it looks like.
     """
     device = f"ra:{name}"
-    parts = (device, csr.key_sha256.hex(), now.isoformat() if again else "")
+    parts = (device, csr.key_sha256.hex(), now.isoformat() if again else "", *hosts)
     return EnrollmentIntent(
         request_key=hashlib.sha256("\0".join(parts).encode()).digest(),
         operation=Operation.SIMPLEENROLL,

@@ -24,10 +24,6 @@ _UPSTREAM_PORT, _PORT = 8443, 8086
 _USER = User("estuser", "estpwd")
 
 
-#: It presents one certificate to both sides, which ``est-server ra issue`` does not make.
-_USAGES = ("clientAuth", "serverAuth", "1.3.6.1.5.5.7.3.28")
-
-
 class EstProxy:
     """``estproxy`` and ``est-server`` in a network of their own.
 
@@ -112,10 +108,11 @@ class EstProxy:
             home.mkdir()
             made = self._openssl.make_key()
             csr = self._openssl.make_csr(made, "estproxy")
-            ca = self._server.directory / "ca"
-            self._openssl.sign(csr, ca=ca / "issuing", usages=_USAGES, out=certificate)
+            # It presents one certificate to both sides.
+            words = ("--csr", csr, "--out", certificate, "--server-name", "127.0.0.1")
+            self._server.command("ra", "issue", "estproxy", *words)
             key.write_bytes(made.read_bytes())
-            issuing = ca / "issuing.pem"
+            issuing = self._server.directory / "ca" / "issuing.pem"
             issuers.write_bytes(issuing.read_bytes() + self._server.ca.read_bytes())
         return certificate, key, issuers
 

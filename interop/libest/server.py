@@ -48,10 +48,9 @@ _NOT_ON_COAP = {
     Mode.LABEL: "knows no labels on CoAP",
 }
 
-_SLOW_KEYS = (
-    "takes longer for an RSA key than a CoAP client waits before it repeats its request, and then "
-    "makes a second one"
-)
+#: Over CoAP it acknowledges a request when it has the answer. An RSA key may take it longer than
+#: the two seconds after which a client repeats its request, and then it makes a second one.
+_PATIENCE = "30"
 
 #: What it insists on: commonName, macAddress and emailAddress. What it asks for by itself are
 #: digests and curves, whose identifiers are in no CSR.
@@ -159,8 +158,8 @@ class EstServer:
             url += "/pumps"
         ca = self._home / "ca.pem"
         born = Credentials(self._device.short_birth_certificate, self._device.key)
-        slow_keys = _SLOW_KEYS if self._coap else ""
-        return Served(url, ca, ca, born, _USER, inside=running.inside, slow_keys=slow_keys)
+        patience = _PATIENCE if self._coap else ""
+        return Served(url, ca, ca, born, _USER, inside=running.inside, patience=patience)
 
     def _make_home(self) -> None:
         home = self._home

@@ -220,9 +220,10 @@ def test_no_pop_linking(run: Run) -> None:
 
 def test_options_reach_the_connector(run: Run) -> None:
     arguments = ("--tls-max", "1.2", "--block-size", "64", "--timeout", "7.5", "--label", "a")
-    assert run("cacerts", *arguments) == 0
+    assert run("cacerts", *arguments, "--ack-timeout", "9") == 0
     assert run.options.tls.maximum_version is TlsVersion.TLS1_2
     assert (run.options.block_size, run.options.timeout) == (64, 7.5)
+    assert run.options.ack_timeout == 9.0
     assert run.location == ServerLocation(Transport.HTTPS, "localhost", 8443, "a")
     assert {request.label for _, request in run.server.requests} == {"a"}
 

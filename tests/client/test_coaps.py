@@ -279,6 +279,15 @@ def test_the_time_limit_of_a_caller_is_for_handshake_and_answers() -> None:
     assert (connector.limits.handshake_timeout, connector.limits.exchange_timeout) == (7.0, 7.0)
 
 
+@pytest.mark.parametrize("seconds", [0.05, 9.0])
+def test_the_acknowledgement_timeout_of_a_caller_is_that_of_coap(seconds: float) -> None:
+    connector = connector_for("coaps://h", ConnectorOptions(ack_timeout=seconds))
+    assert isinstance(connector, CoapsConnector)
+    assert connector.parameters.ack_timeout == seconds
+    with pytest.raises(ConfigurationError):
+        connector_for("coaps://h", ConnectorOptions(ack_timeout=0.0))
+
+
 async def test_name_that_does_not_resolve() -> None:
     with pytest.raises(ChannelError):
         await CoapsConnector("nobody.invalid").connect(credentials=DEVICE, anchors=ANCHORS)

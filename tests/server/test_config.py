@@ -10,6 +10,8 @@ import pytest
 from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
+from est_client.coaps import CoapsConnector
+from est_client.connectors import ConnectorOptions, connector_for
 from est_protocol.errors import ConfigurationError
 from est_protocol.operations import RESERVED_SEGMENTS
 from est_protocol.secure_channel.policy import TlsVersion
@@ -171,6 +173,17 @@ def test_every_kind_of_value(folder: Path) -> None:
 )
 def test_a_mistake_is_named_with_its_place(folder: Path, text: str, message: str) -> None:
     assert refusal(folder, SMALLEST + text).startswith(message)
+
+
+@pytest.mark.conformance("PA-03")
+def test_transmission_parameters_can_be_changed_at_both_ends(folder: Path) -> None:
+    lines = '[coaps]\ncertificate = "https.pem"\nkey = "https.key"\n'
+    config = load(folder, f"{SMALLEST}{lines}[coaps.transmission]\nack_timeout = 9.0\n")
+    assert config.coaps is not None
+    client = connector_for("coaps://h", ConnectorOptions(ack_timeout=9.0))
+    assert isinstance(client, CoapsConnector)
+    assert client.parameters == config.coaps.transmission
+    assert config.coaps.transmission.max_transmit_wait == 9.0 * 31 * 1.5
 
 
 def test_octets_that_are_no_text(tmp_path: Path) -> None:

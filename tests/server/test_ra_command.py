@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,27 @@ def test_a_certificate_for_a_registration_authority(
     assert f'certificates = ["{fingerprint}"]' in capsys.readouterr().out
 
 
+def test_a_certificate_for_both_sides(server: Path, tmp_path: Path, capsys: Output) -> None:
+    csr, hosts = write_csr(tmp_path, "ra"), ("--server-name", "line-3.example", "--server-name")
+    assert issue(server, csr, "ra.pem", *hosts, "192.0.2.7") == 0
+    certificate = first_of(tmp_path / "ra.pem")
+    usages = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+    assert set(usages) == {
+        ExtendedKeyUsageOID.CLIENT_AUTH,
+        ExtendedKeyUsageOID.SERVER_AUTH,
+        CMC_RA,
+    }
+    names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert set(names) == {x509.DNSName("line-3.example"), x509.IPAddress(ip_address("192.0.2.7"))}
+    assert issue(server, csr, "again.pem", *hosts, "192.0.2.7") == 0
+    assert first_of(tmp_path / "again.pem") == certificate
+    capsys.readouterr()
+    # Other names are another certificate, and that takes a word.
+    assert issue(server, csr, "other.pem", *hosts, "192.0.2.8") == 2
+    assert "--replace" in capsys.readouterr().err
+    assert not (tmp_path / "other.pem").exists()
+
+
 def test_the_same_request_gets_the_same_certificate_and_another_key_takes_a_word(
     server: Path, tmp_path: Path, capsys: Output
 ) -> None:
@@ -77,6 +99,7 @@ def test_the_same_request_gets_the_same_certificate_and_another_key_takes_a_word
         (["--days", "0"], "--days"),
         (["--days", "99999999999"], "--days"),
         (["--authority", "none"], "authorities.none"),
+        (["--server-name", "not a name"], "not a name"),
     ],
 )
 def test_mistakes(
