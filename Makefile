@@ -39,7 +39,7 @@ lint: $(INSTALLED)
 
 bench: $(INSTALLED)
 	@$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --editable '.[bench]'
-	$(BIN)/python -m tests.benchmarks --page docs/reference
+	$(BIN)/python -m tests.benchmarks --page docs
 
 bench-quick: $(INSTALLED)
 	$(BIN)/python -m tests.benchmarks --quick

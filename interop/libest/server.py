@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
@@ -109,7 +110,7 @@ class EstServer:
         self._device = device
         self._transcript = transcript
         self._openssl = openssl
-        self._make_home()
+        make_home(self._home, MANUFACTURER.certificate)
 
     @contextmanager
     def serve(self, mode: Mode) -> Iterator[Served]:
@@ -120,20 +121,15 @@ class EstServer:
         command = [self._program, *identity, "-p", str(_PORT), "-v", *_OPTIONS[mode]]
         if self._coap:
             command.append("--enable-coap")
-        environment = {
-            **os.environ,
-            "EST_TRUSTED_CERTS": "trusted.pem",
-            "EST_CACERTS_RESP": "ca.pem",
-            "EST_OPENSSL_CACONFIG": "ca.cnf",
-        }
+        told = environment()
         if mode is Mode.ATTRIBUTES:
-            environment["EST_CSR_ATTR"] = _CSR_ATTRIBUTES.decode()
+            told["EST_CSR_ATTR"] = _CSR_ATTRIBUTES.decode()
         running = LoopbackOnly(
             command,
             port=_PORT,
             udp=self._coap,
             directory=self._home,
-            environment=environment,
+            environment=told,
             output=output,
         )
         try:
@@ -161,20 +157,35 @@ class EstServer:
         patience = _PATIENCE if self._coap else ""
         return Served(url, ca, ca, born, _USER, inside=running.inside, patience=patience)
 
-    def _make_home(self) -> None:
-        home = self._home
-        (home / "issued").mkdir(parents=True)
-        (home / "index.txt").touch()
-        (home / "serial").write_text("1000\n")
-        (home / "ca.cnf").write_text(_CA_CONFIG.format(home=home))
-        ca = _CA.certificate.public_bytes(Encoding.PEM)
-        (home / "ca.pem").write_bytes(ca)
-        (home / "ca.key").write_bytes(_pem(_CA.key))
-        server = pki.make_server(_CA)
-        chain = b"".join(each.public_bytes(Encoding.PEM) for each in server.chain)
-        (home / "server.pem").write_bytes(chain + _pem(server.key))
-        manufacturer = MANUFACTURER.certificate.public_bytes(Encoding.PEM)
-        (home / "trusted.pem").write_bytes(ca + manufacturer)
+
+def make_home(home: Path, manufacturer: x509.Certificate) -> x509.Certificate:
+    """What ``estserver`` wants in its directory: a CA, and whom it trusts.
+
+    :param manufacturer: the root of the birth certificates that it is to believe.
+    :return: its CA's certificate, which is the root.
+    """
+    (home / "issued").mkdir(parents=True)
+    (home / "index.txt").touch()
+    (home / "serial").write_text("1000\n")
+    (home / "ca.cnf").write_text(_CA_CONFIG.format(home=home))
+    ca = _CA.certificate.public_bytes(Encoding.PEM)
+    (home / "ca.pem").write_bytes(ca)
+    (home / "ca.key").write_bytes(_pem(_CA.key))
+    server = pki.make_server(_CA)
+    chain = b"".join(each.public_bytes(Encoding.PEM) for each in server.chain)
+    (home / "server.pem").write_bytes(chain + _pem(server.key))
+    (home / "trusted.pem").write_bytes(ca + manufacturer.public_bytes(Encoding.PEM))
+    return _CA.certificate
+
+
+def environment() -> dict[str, str]:
+    """What ``estserver`` is told by the environment: the files of :func:`make_home`."""
+    return {
+        **os.environ,
+        "EST_TRUSTED_CERTS": "trusted.pem",
+        "EST_CACERTS_RESP": "ca.pem",
+        "EST_OPENSSL_CACONFIG": "ca.cnf",
+    }
 
 
 def _pem(key: PrivateKeyTypes) -> bytes:

@@ -5,47 +5,35 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from tests.benchmarks import endurance, scenarios, workers
+from tests.benchmarks.bench import FULL, QUICK, Bench
+from tests.benchmarks.catalog import AT_LENGTH, QUICK_ONES, SCENARIOS, USUAL
 from tests.benchmarks.figures import Run
 from tests.benchmarks.generators import Generators
-from tests.benchmarks.scenarios import FULL, QUICK, Bench
 
-ALL = {
-    "floors": scenarios.floors,
-    "enrollment": scenarios.enrollment,
-    "registration-authority": endurance.registration_authority,
-    "idle-clients": endurance.idle_clients,
-    "latency": endurance.latency,
-    "ledger": endurance.ledger,
-    "memory": endurance.memory,
-    "workers": workers.workers,
-    "block-sizes": scenarios.block_sizes,
-    "list-sizes": scenarios.list_sizes,
-    "key-kinds": scenarios.key_kinds,
-    "list-import": scenarios.list_import,
-}
-QUICK_ONES = ("floors", "enrollment", "registration-authority", "idle-clients", "list-import")
+_RAW = "performance.json"
 
 
 def main() -> None:
     """Run what the command line asks for."""
     options = _parser().parse_args()
     size = QUICK if options.quick else FULL
-    names = options.only or (QUICK_ONES if options.quick else tuple(ALL))
+    if options.enrollments:
+        size = replace(size, endurance=options.enrollments)
     run = Run.here()
+    if options.merge and (options.out / _RAW).exists():
+        run.go_on_from(options.out / _RAW)
     with tempfile.TemporaryDirectory(prefix="est-bench-") as directory:
         scratch = Path(directory)
         with Generators(size.generators, scratch) as generators:
             bench = Bench(size, scratch, generators)
-            for name in names:
-                began = time.monotonic()
-                print(f"{name}:", flush=True)
-                for found in ALL[name](bench):
-                    run.add(found)
-                print(f"  ({time.monotonic() - began:.0f} s)", flush=True)
-    run.write(options.out / "performance.json")
+            for name in options.only or (QUICK_ONES if options.quick else USUAL):
+                _measure(name, bench, run)
+                # What comes next may take long, or fail.
+                run.write(options.out / _RAW)
     if options.page:
         # Plotting takes a library that a quick run on any machine need not have.
         from tests.benchmarks.page import render
@@ -53,13 +41,46 @@ def main() -> None:
         render(run, options.page)
 
 
+def _measure(name: str, bench: Bench, run: Run) -> None:
+    began = time.monotonic()
+    print(f"{name}:", flush=True)
+    measurement = run.begin(name)
+    for found in SCENARIOS[name](bench):
+        measurement.add(found)
+    print(f"  ({time.monotonic() - began:.0f} s)", flush=True)
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="tests.benchmarks", description=scenarios.__doc__)
+    parser = argparse.ArgumentParser(
+        prog="tests.benchmarks",
+        description="Measure what enrollment costs. LIBEST_PREFIX names an installation of libest "
+        "to compare with.",
+    )
     parser.add_argument("--quick", action="store_true", help="a minute's worth, to see it runs")
-    parser.add_argument("--only", nargs="+", choices=sorted(ALL), help="these measurements")
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        choices=sorted(SCENARIOS),
+        metavar="NAME",
+        help=f"these measurements: {_names(USUAL)}; or one that is else left out: "
+        f"{_names(AT_LENGTH)}",
+    )
+    parser.add_argument("--enrollments", type=int, metavar="N", help="in the endurance run")
     parser.add_argument("--out", type=Path, default=Path("build/bench"), help="for the raw figures")
-    parser.add_argument("--page", type=Path, help="folder for performance.md and its plots")
+    parser.add_argument(
+        "--merge", action="store_true", help="keep what --out has of other measurements today"
+    )
+    parser.add_argument(
+        "--page",
+        type=Path,
+        metavar="DOCS",
+        help="the folder whose reference/performance.md, plots and scaling.json to write",
+    )
     return parser
+
+
+def _names(names: Sequence[str]) -> str:
+    return ", ".join(names)
 
 
 if __name__ == "__main__":

@@ -27,14 +27,14 @@ def tree(pid: int) -> list[int]:
 
 
 def cost_of(pid: int) -> Cost:
-    """What the process tree of ``pid`` has cost so far.
+    """What the process tree of ``pid`` has cost so far, with those of it that have ended.
 
     CPU time comes from the scheduler, in nanoseconds, where the kernel tells it per thread, since
     the ticks of ``stat`` are 10 ms long.
     """
     cpu, resident = 0.0, 0
     for process in tree(pid):
-        cpu += _cpu(process)
+        cpu += _cpu(process) + sum(_times(process)[2:])
         resident += _resident(process)
     return Cost(cpu, resident)
 
@@ -51,8 +51,13 @@ def _cpu(pid: int) -> float:
 
 
 def _ticks(pid: int) -> float:
+    return sum(_times(pid)[:2])
+
+
+def _times(pid: int) -> list[float]:
+    """Seconds of a process in user and in kernel mode, and those of its children that ended."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / _TICKS
+    return [int(field) / _TICKS for field in fields[11:15]]
 
 
 def _resident(pid: int) -> int:

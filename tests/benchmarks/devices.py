@@ -5,7 +5,6 @@ Making them must cost the generator nothing while the server is measured.
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import pickle
 from collections.abc import Iterator
@@ -15,7 +14,7 @@ from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, mldsa, rsa
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
@@ -24,10 +23,13 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import NameOID
 
+from est_protocol import base64_body
 from est_protocol.keys import SigningKey, generate_key, spki_sha256
 from est_protocol.secure_channel.context import LocalCredentials
 
 _VALID = timedelta(days=365)
+
+RequestedKey = SigningKey | mldsa.MLDSA44PrivateKey
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ class Manufacturer:
         key = ec.generate_private_key(ec.SECP256R1())
         name = f"device-{number}"
         certificate = _certify(name, key.public_key(), "Bench Issuer", self.issuer_key, ca=False)
-        asked: SigningKey = key if csr_key_kind == "ec-p256" else generate_key(csr_key_kind)
+        asked: RequestedKey = key if csr_key_kind == "ec-p256" else _make_key(csr_key_kind)
         return Device(
             key=key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption()),
             chain=tuple(c.public_bytes(Encoding.DER) for c in (certificate, self.issuer)),
@@ -81,16 +83,16 @@ class Manufacturer:
         )
 
 
-def make_csr(name: str, key: SigningKey) -> bytes:
+def _make_key(kind: str) -> RequestedKey:
+    # The server certifies these keys, but neither it nor the client makes them.
+    return mldsa.MLDSA44PrivateKey.generate() if kind == "mldsa44" else generate_key(kind)
+
+
+def make_csr(name: str, key: RequestedKey) -> bytes:
     """A PKCS#10 request in DER, signed with ``key``."""
-    plain = key_needs_no_hash(key)
+    hashed = isinstance(key, (ec.EllipticCurvePrivateKey, rsa.RSAPrivateKey))
     builder = x509.CertificateSigningRequestBuilder().subject_name(_name(name))
-    return builder.sign(key, None if plain else hashes.SHA256()).public_bytes(Encoding.DER)
-
-
-def key_needs_no_hash(key: SigningKey) -> bool:
-    """Whether ``key`` signs messages and not hashes."""
-    return type(key).__name__ in {"Ed25519PrivateKey", "Ed448PrivateKey"}
+    return builder.sign(key, hashes.SHA256() if hashed else None).public_bytes(Encoding.DER)
 
 
 def write_devices(devices: list[Device], path: Path) -> None:
@@ -119,7 +121,7 @@ def device_list(devices: list[Device], total: int) -> Iterator[str]:
 
 def body(csr: bytes) -> bytes:
     """A request's HTTP body (RFC 8951 section 3.1)."""
-    return base64.b64encode(csr)
+    return base64_body.encode(csr)
 
 
 def _name(text: str) -> x509.Name:

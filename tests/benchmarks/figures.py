@@ -1,14 +1,15 @@
-"""What a measurement finds, and how a run of them is written down."""
+"""What measurements find, and how a run of them is written down."""
 
 from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from OpenSSL import SSL
 
@@ -50,33 +51,85 @@ class Figure:
 
 
 @dataclass(frozen=True)
-class Series:
-    """Points of a plot.
+class Plot:
+    """Points to be drawn.
 
-    :param points: pairs of x and y.
+    :param lines: pairs of x and y, by what they are of.
     :param log_x: whether the x axis is logarithmic.
+    :param bars: names of the places 0, 1, ... on the x axis, for bars in place of lines.
     """
 
-    name: str
+    title: str
     x: str
     y: str
-    points: Sequence[tuple[float, float]]
+    lines: Mapping[str, Sequence[tuple[float, float]]]
     log_x: bool = False
+    bars: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Remark:
+    """A sentence that readers need beside the figures, such as why there are none."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Sizing:
+    """Values for the arithmetic in ``docs/scaling.json``, by the names there."""
+
+    values: Mapping[str, float]
+
+
+Found = Figure | Plot | Remark | Sizing
+
+
+@dataclass
+class Measurement:
+    """All that one measurement found."""
+
+    figures: list[Figure] = field(default_factory=list)
+    plots: list[Plot] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
+    sizing: dict[str, float] = field(default_factory=dict)
+
+    def add(self, found: Found) -> None:
+        """Take over what was found, and show it."""
+        match found:
+            case Figure():
+                self.figures.append(found)
+                print("  " + " | ".join(cell for cell in cells(found) if cell), flush=True)
+            case Plot():
+                self.plots.append(found)
+            case Remark():
+                self.remarks.append(found.text)
+                print(f"  {found.text}", flush=True)
+            case Sizing():
+                self.sizing.update(found.values)
+
+    @classmethod
+    def of(cls, said: Mapping[str, Any]) -> Measurement:
+        """What :meth:`Run.write` wrote of one."""
+        return cls(
+            [Figure(**figure) for figure in said["figures"]],
+            [Plot(**plot) for plot in said["plots"]],
+            said["remarks"],
+            said["sizing"],
+        )
 
 
 @dataclass
 class Run:
-    """All that one run found, and where."""
+    """All that was measured on one machine, by the names of the measurements."""
 
-    figures: list[Figure] = field(default_factory=list)
-    series: list[Series] = field(default_factory=list)
-    machine: dict[str, str] = field(default_factory=dict)
+    machine: dict[str, str]
+    measurements: dict[str, Measurement] = field(default_factory=dict)
 
     @classmethod
     def here(cls) -> Run:
         """An empty run on this machine."""
         return cls(
-            machine={
+            {
                 "date": datetime.now(UTC).date().isoformat(),
                 "processor": _processor(),
                 "python": platform.python_version(),
@@ -85,14 +138,20 @@ class Run:
             }
         )
 
-    def add(self, *found: Figure | Series) -> None:
-        """Take over what a measurement found, and show it."""
-        for item in found:
-            if isinstance(item, Series):
-                self.series.append(item)
-            else:
-                self.figures.append(item)
-                print("  " + " | ".join(cell for cell in cells(item) if cell), flush=True)
+    def begin(self, name: str) -> Measurement:
+        """Start a measurement anew."""
+        self.measurements[name] = Measurement()
+        return self.measurements[name]
+
+    def go_on_from(self, path: Path) -> None:
+        """Take over what an earlier part of the run wrote.
+
+        :raises ValueError: that was another day, or another machine.
+        """
+        earlier = Run.read(path)
+        if earlier.machine != self.machine:
+            raise ValueError(f"{path} is of another machine or day: {earlier.machine}")
+        self.measurements = earlier.measurements
 
     def write(self, path: Path) -> None:
         """Write everything as JSON."""
@@ -103,11 +162,8 @@ class Run:
     def read(cls, path: Path) -> Run:
         """A run that :meth:`write` wrote."""
         said = json.loads(path.read_text())
-        return cls(
-            [Figure(**figure) for figure in said["figures"]],
-            [Series(**{**s, "points": [tuple(p) for p in s["points"]]}) for s in said["series"]],
-            said["machine"],
-        )
+        measurements = said["measurements"].items()
+        return cls(said["machine"], {name: Measurement.of(each) for name, each in measurements})
 
 
 def cells(figure: Figure) -> tuple[str, ...]:
