@@ -43,6 +43,8 @@ class ListLimits:
     :param manifest_key: the `kid` of the key of a secure element that is its identity, for
         manifests; an element with one key needs no such name.
     :param reported: rows that are reported one by one; those beyond are counted.
+    :param processes: how many processes check the keys of a long CSV list, if there are as many
+        processors; with 1 the importing process does it itself.
     """
 
     row_octets: int = 64 * 1024
@@ -54,6 +56,7 @@ class ListLimits:
     rsa_bits: int = 2048
     manifest_key: str = "0"
     reported: int = 1000
+    processes: int = 2
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,11 +54,12 @@ class ListLines:
             raise RowTooLong(f"the row has more than {self._row_octets} octets")
         return line.decode("utf-8", "surrogateescape")
 
-    def plain_lines(self) -> list[str]:
-        """Whole lines without a quotation mark, without their line feeds; as many as are at hand.
+    def plain_block(self) -> bytes:
+        """Whole lines without a quotation mark, without the last line feed; as many as are at hand.
 
         Empty if the next line has one, or is not at hand in full; it is then for
-        :meth:`__next__`. The caller adds what it takes to :attr:`number`.
+        :meth:`__next__`. A block of one empty line is left to it too. The caller adds the lines
+        that it takes to :attr:`number`.
         """
         if self._position == len(self._buffer):
             self._fill()
@@ -66,11 +67,11 @@ class ListLines:
             found = self._buffer.find(b'"', self._position)
             self._quote = len(self._buffer) if found < 0 else found
         end = self._buffer.rfind(b"\n", self._position, self._quote)
-        if end < 0:
-            return []
+        if end <= self._position:
+            return b""
         block = self._buffer[self._position : end]
         self._position = end + 1
-        return block.decode("utf-8", "surrogateescape").split("\n")
+        return block
 
     def _take_line(self) -> bytes:
         """A line with its end, or as much of it as a row may have and one octet more."""

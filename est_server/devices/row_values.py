@@ -16,20 +16,17 @@ from est_protocol.errors import ConfigurationError
 from est_protocol.keys import PublicKey, defect_of, key_kind, spki_der
 from est_server.device_records import ListedDevice
 from est_server.devices.list_format import ListLimits
+from est_server.devices.plain_rows import (
+    PUBLIC_KEY,
+    SPKI_SHA256,
+    UDID,
+    UDID_LIMIT,
+    is_p256_spki,
+)
 
-UDID = "udid"
-PUBLIC_KEY = "public_key"
-SPKI_SHA256 = "spki_sha256"
-
-UDID_LIMIT = 128
 _SHA256_HEX = re.compile(r"[0-9a-fA-F]{64}")
 _ATTRIBUTE_NAME = re.compile(r"[a-z0-9_]+")
 
-#: DER of a SubjectPublicKeyInfo for P-256 up to the point, which is uncompressed (RFC 5480).
-_P256_HEAD = bytes.fromhex("3059301306072a8648ce3d020106082a8648ce3d030107034200" + "04")
-_P256_OCTETS = len(_P256_HEAD) + 64
-_P = 2**256 - 2**224 + 2**192 + 2**96 - 1
-_B = 0x5AC635D8AA3A93E7B3EBBD55769886BC651D06B0CC53B0F63BCE3C3E27D2604B
 _PEM = re.compile(r"-----BEGIN PUBLIC KEY-----([A-Za-z0-9+/=\s]*)-----END PUBLIC KEY-----")
 _NO_KEY = (
     f"{PUBLIC_KEY} is neither a PEM public key nor base64 of a DER SubjectPublicKeyInfo with a "
@@ -143,20 +140,6 @@ def _der_of(cell: str) -> bytes:
         return base64.b64decode("".join(cell.split()).encode("ascii"), validate=True)
     except (ValueError, binascii.Error) as error:
         raise Unusable(_NO_KEY) from error
-
-
-def is_p256_spki(octets: bytes) -> bool:
-    """Whether ``octets`` are the DER SubjectPublicKeyInfo of a valid key on P-256.
-
-    A point other than that at infinity which solves the equation of a curve with cofactor 1 is a
-    valid key (SP 800-56A section 5.6.2.3.3). OpenSSL takes 5.3 us to load such a key and this
-    1.5 us (measured), of the 10 us that a row of a large list may take in all.
-    """
-    if len(octets) != _P256_OCTETS or octets[:-64] != _P256_HEAD:
-        return False
-    x = int.from_bytes(octets[-64:-32])
-    y = int.from_bytes(octets[-32:])
-    return x < _P and y < _P and (y * y - (x * x - 3) * x - _B) % _P == 0
 
 
 def check_columns(columns: list[str], limits: ListLimits) -> None:

@@ -21,7 +21,7 @@ from est_protocol.keys import PublicKey, spki_der, spki_sha256
 from est_server.device_records import ListedDevice, ListRow
 from est_server.devices.csv_list import CsvList
 from est_server.devices.list_format import ListLimits, RejectedRow
-from est_server.devices.row_values import is_p256_spki
+from est_server.devices.plain_rows import is_p256_spki
 from tests.pki import make_key
 
 KEY = make_key("listed").public_key()

@@ -7,7 +7,14 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from est_server.device_records import AddOutcome, DeviceState, ListedDevice, ListRow, RowConflict
+from est_server.device_records import (
+    AddOutcome,
+    DeviceState,
+    ListDescription,
+    ListedDevice,
+    ListRow,
+    RowConflict,
+)
 from est_server.life_cycle import LifeCycleStep
 from tests.server.conftest import OpenStore, Store
 from tests.server.ledger_values import FakeClock, describe, digest, listed, order, refusal
@@ -129,6 +136,26 @@ async def test_the_store_takes_writes_while_a_list_is_read(
             "device-2",
             "device-3",
         ]
+
+
+async def test_rows_are_sealed_for_their_list_when_another_came_before_it(
+    open_store: OpenStore, clock: FakeClock
+) -> None:
+    async with open_store(clock) as one, open_store(clock) as two:
+        other = ListDescription("the other list", digest("other"), "acme", None)
+
+        def rows() -> Iterator[ListRow]:
+            yield ListRow.of(2, listed(1))
+            asyncio.run_coroutine_threadsafe(
+                two.import_devices([ListRow.of(2, listed(2))], lambda: other, now=clock.now()), loop
+            ).result(timeout=5)
+            yield ListRow.of(3, listed(3))
+
+        loop = asyncio.get_running_loop()
+        await one.import_devices(rows(), describe, now=clock.now())
+        numbers = {device.udid: device.list_number async for device in one.devices()}
+        assert numbers == {"device-1": 2, "device-2": 1, "device-3": 2}
+        assert [found.devices for found in await one.lists()] == [1, 2]
 
 
 async def test_an_empty_list_adds_nothing(store: Store, clock: FakeClock) -> None:
