@@ -35,7 +35,6 @@ from est_server.config.settings import (
     Combination,
     HttpsSettings,
     KeyGenerationSettings,
-    StoreSettings,
 )
 from est_server.crl_server import CrlEndpoint
 from est_server.https import HttpsEndpoint, PlainHttpEndpoint, ProxyTrust
@@ -145,18 +144,25 @@ def open_store(
         options=settings.bounds,
         sqlite=settings.sqlite,
         postgresql=settings.postgresql,
-        integrity_key=load_integrity_key(settings),
+        integrity_key=load_integrity_key(config),
         serves=serves,
         as_it_is=as_it_is,
     )
 
 
-def load_integrity_key(settings: StoreSettings) -> IntegrityKey | None:
-    """The key that the store's rows are sealed with, if one is configured.
+def load_integrity_key(config: ServerConfig) -> IntegrityKey | None:
+    """The key that the store's rows are sealed with; ``None`` if it is configured to have none.
 
-    :raises ConfigurationError: the file is not usable.
+    :raises ConfigurationError: the file is not there, or not usable.
     """
-    return None if settings.integrity_key is None else IntegrityKey.read(settings.integrity_key)
+    file = config.integrity_key
+    if file is not None and not file.exists():
+        raise ConfigurationError(
+            f"{config.file}: [store]: the integrity key {file} is not there; est-server devices "
+            "seal --new-key makes one. Without a key, whoever can write the store can add devices: "
+            "who accepts that says unsealed = true"
+        )
+    return None if file is None else IntegrityKey.read(file)
 
 
 def _passphrase(variable: str | None) -> Passphrase | None:

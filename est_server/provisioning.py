@@ -20,13 +20,13 @@ from est_protocol.errors import ConfigurationError
 from est_protocol.keys import SigningKey, generate_key
 from est_server.authorities.creation import NewCa, create_ca, issue_server_certificate
 from est_server.authorities.signers.key import KeySigner
+from est_server.config.settings import INTEGRITY_KEY_NAME
 from est_server.private_files import write_new
 from est_server.stores.integrity_key import IntegrityKey
 
 CONFIG_NAME = "est-server.toml"
 STORE_NAME = "est.sqlite"
 ROOT_NAME = "ca.pem"
-INTEGRITY_KEY_NAME = "integrity.key"
 
 #: The mandatory suite of RFC 9148 section 3 authenticates the server with ECDSA, whatever kind
 #: of key signed its certificate.

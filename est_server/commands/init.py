@@ -15,9 +15,9 @@ from est_server.commands.options import (
     listen_address,
     port_number,
 )
+from est_server.config.settings import INTEGRITY_KEY_NAME
 from est_server.provisioning import (
     CONFIG_NAME,
-    INTEGRITY_KEY_NAME,
     ROOT_NAME,
     STORE_NAME,
     NewServer,

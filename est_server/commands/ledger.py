@@ -111,7 +111,7 @@ async def _print_all(config: ServerConfig) -> int:
 
 def _verify(options: argparse.Namespace) -> int:
     config = None if options.config is None else load_config(options.config)
-    key = load_integrity_key(config.store) if config else None
+    key = load_integrity_key(config) if config else None
     if options.key is not None:
         key = IntegrityKey.read(options.key)
     try:

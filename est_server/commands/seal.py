@@ -48,18 +48,17 @@ taken for what it should be: compare it with the signed lists before, by
 def _run(options: argparse.Namespace) -> int:
     config = load_config(options.config)
     settings = config.store
-    if settings.integrity_key is None:
-        raise ConfigurationError(
-            f'{config.file}: [store]: add integrity_key = "integrity.key" first'
-        )
+    key_file = config.integrity_key
+    if key_file is None:
+        raise ConfigurationError(f"{config.file}: [store]: take out unsealed = true first")
     previous = Seals(options.previous_key and IntegrityKey.read(options.previous_key))
     if options.new_key:
-        _make_key(settings.integrity_key)
-    seals = Seals(load_integrity_key(settings))
+        _make_key(key_file)
+    seals = Seals(load_integrity_key(config))
     with open_alone(settings.location, settings.sqlite, settings.postgresql, seals) as store:
         count = seal_store(store.transaction, previous, datetime.now(UTC), progress=_report)
         store.commit()
-    print(f"sealed {count} devices with {settings.integrity_key}")
+    print(f"sealed {count} devices with {key_file}")
     return 0
 
 

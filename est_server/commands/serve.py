@@ -129,10 +129,10 @@ def unsafe_settings(config: ServerConfig, *, now: datetime) -> list[str]:
             "[devices] allow_unsigned is on: anybody's device list can be imported; for real "
             "devices, configure [[list_signers]] and turn it off"
         )
-    if config.store.integrity_key is None:
+    if config.store.unsealed:
         warnings.append(
-            "[store] integrity_key is missing: whoever can write the store can add devices; "
-            "make a key and seal the rows with: est-server devices seal"
+            "[store] unsealed is on: whoever can write the store can add devices; take it out, "
+            "make a key and seal the rows with: est-server devices seal --new-key"
         )
     directory = config.trust.manufacturers
     if directory is not None and directory.stat().st_mode & 0o022:

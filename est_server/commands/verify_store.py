@@ -54,7 +54,7 @@ def _run(options: argparse.Namespace) -> int:
     if count:
         print("1 finding" if count == 1 else f"{count} findings", file=sys.stderr)
         return 1
-    key = "" if config.store.integrity_key else "; there is no integrity key to check seals with"
+    key = "" if config.integrity_key else "; there is no integrity key to check seals with"
     print(f"nothing is wrong{key}")
     return 0
 

@@ -42,6 +42,9 @@ from est_server.workers.limits import WorkerLimits
 #: Stands in a profile for the address of the label's CRL under ``[crl] url``.
 CRL_PLACEHOLDER = "{crl}"
 
+#: The integrity key, beside the configuration, if this names no other.
+INTEGRITY_KEY_NAME = "integrity.key"
+
 #: The characters of a URI (RFC 3986 section 2).
 _URL = re.compile(r"[A-Za-z0-9._~:/?#\[\]@!$&'()*+,;=%-]{1,2048}")
 
@@ -322,8 +325,10 @@ class StoreSettings:
         authorities is the default. A password does not belong here but where libpq looks for it:
         in the file ``passfile=...``, or in the environment variable ``PGPASSWORD``.
     :param integrity_key: file with the key that seals the rows, which ``init`` and ``devices
-        seal`` make; all servers of one database have the same. Without it, whoever can write the
-        database can add devices.
+        seal`` make; all servers of one database have the same. If it is not said, it is
+        ``integrity.key`` beside the configuration.
+    :param unsealed: do without a key. Whoever can write the database can then add devices, undo
+        revocations and reset quotas, and nobody notices; the server warns at every start.
     :param bounds: sizes and times.
     :param sqlite: sizes and times of the SQLite file.
     :param postgresql: times and counts of the connections to PostgreSQL.
@@ -332,6 +337,7 @@ class StoreSettings:
     path: Path | None = None
     url: PostgresqlAddress | None = None
     integrity_key: Path | None = None
+    unsealed: bool = False
     bounds: StoreOptions = field(default_factory=StoreOptions)
     sqlite: SqliteOptions = field(default_factory=SqliteOptions)
     postgresql: PostgresqlOptions = field(default_factory=PostgresqlOptions)
@@ -339,6 +345,8 @@ class StoreSettings:
     def __post_init__(self) -> None:
         if (self.path is None) == (self.url is None):
             raise ConfigurationError("needs either path or url")
+        if self.unsealed and self.integrity_key is not None:
+            raise ConfigurationError("either has an integrity_key or is unsealed")
 
     @classmethod
     def from_text(cls, text: str) -> StoreSettings:
@@ -386,10 +394,11 @@ class ListSignerSettings:
     :param certificate: PEM file with their certificate, or several; its key is what counts, and
         it must not have expired.
     :param public_key: PEM file with their public key.
-    :param ca: PEM file with CA certificates. Whoever such a CA has certified is this signer, so
-        narrow it down with the next two unless the CA certifies nobody else. The certificate
-        must come with the signature.
-    :param extended_key_usages: with `ca`: all of which their certificate must have.
+    :param ca: PEM file with CA certificates. Their certificate is one that such a CA has issued
+        and that has what the next two say; at least one of these has to be there, since a CA
+        certifies others too. The certificate must come with the signature.
+    :param extended_key_usages: with `ca`: all of which their certificate must have. Those for
+        clients and servers of TLS, and the one for anything, are not enough alone.
     :param subject: with `ca`: the subject of their certificate, such as ``CN=lists,O=Acme``.
     :param judge_at_signing_time: take a certificate that has expired, if it was valid when the
         list was signed. When that was only the signature itself says, so whoever gets hold of
@@ -492,6 +501,13 @@ class ServerConfig:
     alarms: AlarmSettings = field(default_factory=AlarmSettings)
     log: LogSettings = field(default_factory=LogSettings)
     file: Path = field(default=Path("est-server.toml"), metadata={NOT_A_SETTING: True})
+
+    @property
+    def integrity_key(self) -> Path | None:
+        """The file of the key that seals the store; ``None`` if it is to be unsealed."""
+        if self.store.unsealed:
+            return None
+        return self.store.integrity_key or self.file.parent / INTEGRITY_KEY_NAME
 
     def crl_name(self, authority: str) -> str:
         """What the CRL of the authority of this name is called."""

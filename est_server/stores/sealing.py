@@ -33,7 +33,7 @@ def require_key(db: Transaction, now: datetime) -> None:
     row = db.execute("SELECT key_fingerprint FROM sealing").fetchone()
     if row is not None and key is None:
         raise ConfigurationError(
-            "the store is sealed, but no integrity key is configured ([store] integrity_key)"
+            "the store is sealed, but no integrity key is configured ([store] unsealed is on)"
         )
     if row is not None and key is not None and row[0] != key.fingerprint:
         raise ConfigurationError("the store is sealed with another integrity key")

@@ -76,13 +76,36 @@ def test_a_store_is_sealed_and_its_key_exchanged(config: Path, capsys: Output) -
     assert "another integrity key" in capsys.readouterr().err
 
 
-def test_without_a_key_in_the_configuration(config: Path, capsys: Output) -> None:
+NAMED = 'integrity_key = "integrity.key"\n'
+
+
+def test_a_sealed_store_without_its_key(config: Path, capsys: Output) -> None:
     text = config.read_text()
-    config.write_text(text.replace('integrity_key = "integrity.key"\n', ""))
+    config.write_text(text.replace(NAMED, "unsealed = true\n"))
     assert run(config, "devices", "list") == 2
     assert "no integrity key is configured" in capsys.readouterr().err
     assert run(config, "devices", "seal") == 2
-    assert "add integrity_key" in capsys.readouterr().err
+    assert "take out unsealed" in capsys.readouterr().err
+    config.write_text(text.replace(NAMED, NAMED + "unsealed = true\n"))
+    assert run(config, "devices", "list") == 2
+    assert "either has an integrity_key or is unsealed" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("line", [NAMED, ""])
+def test_nothing_runs_without_a_key_unless_it_is_to(
+    config: Path, capsys: Output, line: str
+) -> None:
+    config.write_text(config.read_text().replace(NAMED, line))
+    assert run(config, "devices", "list") == 0
+    key = config.parent / "integrity.key"
+    key.unlink()
+    for command in (("devices", "list"), ("devices", "verify"), ("ledger", "export"), ("serve",)):
+        assert run(config, *command) == 2
+        assert f"the integrity key {key} is not there" in capsys.readouterr().err
+    text = config.read_text().replace(NAMED, "")
+    config.write_text(text.replace('path = "est.sqlite"', 'path = "est.sqlite"\nunsealed = true'))
+    execute(config, "DELETE FROM sealing")
+    assert run(config, "devices", "list") == 0
 
 
 def test_a_store_is_verified(config: Path, devices: Path, capsys: Output) -> None:
@@ -100,7 +123,7 @@ def test_a_store_is_compared_with_a_list_row_by_row(
     config: Path, devices: Path, tmp_path: Path, capsys: Output
 ) -> None:
     # Without a key there is nothing but the list to go by.
-    config.write_text(config.read_text().replace('integrity_key = "integrity.key"\n', ""))
+    config.write_text(config.read_text().replace(NAMED, "unsealed = true\n"))
     execute(config, "DELETE FROM sealing")
     verify = ("devices", "verify", "--lists", str(devices))
     assert run(config, *verify) == 0
