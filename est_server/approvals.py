@@ -35,11 +35,17 @@ class ApprovalTerms:
         is older is forgotten, and the next request begins anew.
     :param max_waiting: requests that may wait at one time, under all labels together; those
         beyond are told to come later.
+    :param max_waiting_per_device: how many of these may be of one device, for several keys.
+    :param max_waiting_per_address: how many of these may come from one IPv4 address, or one /64 of
+        IPv6, so that one sender does not keep all others out. Devices behind one address
+        translation, or one registration authority, share it.
     """
 
     retry_after: timedelta = timedelta(minutes=5)
     lifetime: timedelta = timedelta(days=7)
     max_waiting: int = 1000
+    max_waiting_per_device: int = 5
+    max_waiting_per_address: int = 200
 
     def __post_init__(self) -> None:
         if self.retry_after < timedelta(seconds=1):

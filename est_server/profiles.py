@@ -9,6 +9,9 @@ from enum import StrEnum
 from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
+#: Twice as far as anybody plans, and far from where the calendar ends (the year 9999).
+LONGEST_VALIDITY = timedelta(days=36_525)
+
 
 class OperationalKey(StrEnum):
     """Which key an operational certificate may be issued for.
@@ -63,3 +66,11 @@ class CertificateProfile:
         }
     )
     crl_distribution_points: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Check it.
+
+        :raises ValueError: no certificate is to live for so long.
+        """
+        if not timedelta(0) < self.validity <= LONGEST_VALIDITY:
+            raise ValueError(f"a validity of {self.validity} is not above 0 and up to 100 years")

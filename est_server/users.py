@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import secrets
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -22,6 +21,7 @@ from est_protocol.messages import EstRequest, Transport
 from est_protocol.pkcs10 import CertificationRequest
 from est_server.guesses import GuessCounter, GuessLimits
 from est_server.interfaces import Clock, LabelPolicy
+from est_server.peer_networks import network_of
 from est_server.user_credentials import (
     CredentialsVerifier,
     HttpAuthentication,
@@ -98,7 +98,7 @@ class UserChecks:
             )
         if not _is_offered(given, http):
             raise self._wrong(http, given, "scheme, algorithm or realm was not offered")
-        guessed, address = (request.label, given.user), _host(peer)
+        guessed, address = (request.label, given.user), network_of(peer.address)
         self._guesses.begin(guessed, address, self._clock.now())
         if not await _is_right(given, http, request.operation.method):
             raise self._wrong(http, given, "wrong secret or unknown user")
@@ -129,7 +129,7 @@ class UserChecks:
             given = OneTimeSecret.parse(text)
         except MessageError as error:
             raise RequestRefused(RefusalReason.MALFORMED_CSR, str(error)) from error
-        guessed, address = (label, given.name), _host(peer)
+        guessed, address = (label, given.name), network_of(peer.address)
         self._guesses.begin(guessed, address, self._clock.now())
         if not await verifier.check_password(given.name, given.secret):
             raise RequestRefused(
@@ -220,20 +220,3 @@ async def _is_right_digest(
         given, secret or secrets.token_hex(given.algorithm.hex_digits // 2), method=method
     )
     return right and secret is not None
-
-
-def _host(peer: PeerCredentials) -> str:
-    """Whose guess it is: an address, or the /64 of IPv6 that one subscriber has at least."""
-    # What a proxy tells of its client has no port.
-    with_port = peer.address.rpartition(":")[0].strip("[]")
-    for host in (peer.address, with_port):
-        try:
-            address = ipaddress.ip_address(host)
-        except ValueError:
-            continue
-        break
-    else:
-        return with_port or peer.address
-    if address.version == 6:
-        return str(ipaddress.ip_network((address, 64), strict=False))
-    return host

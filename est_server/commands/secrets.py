@@ -19,6 +19,7 @@ from est_server.user_credentials import EnrollmentSecret
 
 #: 160 bits, which nobody guesses.
 _OCTETS = 20
+_MOST_DAYS = 36_525
 _MOST_USES = 1_000_000_000
 
 
@@ -41,7 +42,7 @@ user and SECRET the password. Only a slow hash is kept.""",
     add.add_argument(
         "--uses", type=_count, default=1, metavar="N", help="certificates it is good for (1)"
     )
-    add.add_argument("--days", type=_count, metavar="N", help="days until it ends (never)")
+    add.add_argument("--days", type=_days, metavar="N", help="days until it ends (never)")
     add.add_argument(
         "--secret-file", type=Path, metavar="FILE", help="take the secret in FILE, not a random one"
     )
@@ -130,7 +131,12 @@ async def _drop(config: ServerConfig, name: str) -> bool:
         return await store.remove_secret(name)
 
 
-def _count(text: str) -> int:
-    if not text.isascii() or not text.isdecimal() or not 0 < int(text) <= _MOST_USES:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 to {_MOST_USES}")
+def _count(text: str, most: int = _MOST_USES) -> int:
+    # Python does not read a number of more than 4300 digits.
+    if not text.isascii() or not text.isdecimal() or len(text) > 18 or not 0 < int(text) <= most:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 to {most}")
     return int(text)
+
+
+def _days(text: str) -> int:
+    return _count(text, _MOST_DAYS)

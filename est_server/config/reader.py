@@ -72,6 +72,8 @@ _UNITS = {
     "d": "days",
     "w": "weeks",
 }
+#: No moment that is so far ahead is beyond the end of the calendar.
+_LONGEST = timedelta(days=36_525)
 _DURATION = re.compile(r"([0-9]{1,9})(ms|[smhdw])")
 
 #: Names of extended key usages; any other is written as a dotted OID.
@@ -254,7 +256,9 @@ def _duration(text: str, place: Place) -> timedelta:
     try:
         duration = timedelta(**{_UNITS[match[2]]: int(match[1])})
     except OverflowError:
-        place.fail(f"{text} is longer than any certificate lives")
+        duration = timedelta.max
+    if duration > _LONGEST:
+        place.fail(f"{text} is longer than 100 years")
     if not duration:
         place.fail(f"{text} is not greater than zero")
     return duration

@@ -67,6 +67,37 @@ async def refused(store: Store, intent: EnrollmentIntent) -> RequestRefused:
     return caught.value
 
 
+async def test_one_sender_does_not_keep_all_others_out(store: Store) -> None:
+    few = replace(TERMS, max_waiting=100, max_waiting_per_address=2)
+
+    def from_peer(device: int, peer: str) -> EnrollmentIntent:
+        return replace(asking(f"device-{device}"), peer=peer, approval=few)
+
+    for number, peer in enumerate(["192.0.2.1:1000", "192.0.2.1:1001"]):
+        assert await store.begin(from_peer(number, peer)) == Pending(60)
+    refusal = await refused(store, from_peer(2, "192.0.2.1:1002"))
+    assert refusal.reason is RefusalReason.TRY_LATER
+    assert refusal.detail == "2 requests from 192.0.2.1 are waiting"
+    assert refusal.retry_after == 60
+    # Who waits already is not refused, nor is anybody else.
+    assert await store.begin(from_peer(1, "192.0.2.1:1003")) == Pending(60)
+    assert await store.begin(from_peer(3, "192.0.2.2:1000")) == Pending(60)
+    # All addresses of one subscriber of IPv6 are one sender.
+    for number, peer in enumerate(["[2001:db8::1]:1", "[2001:db8::2]:1"], start=4):
+        assert await store.begin(from_peer(number, peer)) == Pending(60)
+    refusal = await refused(store, from_peer(6, "2001:db8::3"))
+    assert refusal.detail == "2 requests from 2001:db8::/64 are waiting"
+
+
+async def test_one_device_does_not_fill_the_queue(store: Store) -> None:
+    few = replace(TERMS, max_waiting=100, max_waiting_per_device=2)
+    for key in "ab":
+        assert await store.begin(replace(asking(key=key), approval=few)) == Pending(60)
+    refusal = await refused(store, replace(asking(key="c"), approval=few))
+    assert refusal.detail == "2 requests of this device are waiting"
+    assert await store.begin(replace(asking("device-2"), approval=few)) == Pending(60)
+
+
 async def test_a_request_waits_once(store: Store, clock: FakeClock) -> None:
     intent = asking(label="vpn")
     for _ in range(3):

@@ -152,6 +152,14 @@ def test_every_kind_of_value(folder: Path) -> None:
             "[labels.a.profile] validity: 999999999w is longer",
         ),
         (
+            "[labels.a.profile]\nvalidity = '36526d'",
+            "[labels.a.profile] validity: 36526d is longer than 100 years",
+        ),
+        (
+            "[labels.a.approval]\nlifetime = '9000000d'",
+            "[labels.a.approval] lifetime: 9000000d is longer than 100 years",
+        ),
+        (
             "[labels.a.profile]\nextended_key_usages = ['x']",
             "[labels.a.profile] extended_key_usages: 'x' is neither",
         ),

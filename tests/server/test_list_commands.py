@@ -223,6 +223,11 @@ def test_an_expired_signer_is_refused(server: Path, tmp_path: Path, capsys: Outp
         ('name = "x"\ncertificate = "nothing.pem"', "there is no file"),
         ('name = "x"\npublic_key = "acme.pem"', "no PEM public key"),
         ('name = "x"\nca = "acme.pem"\nsubject = "?"', "is no subject"),
+        ('name = "x"\nca = "acme.pem"', "whoever the CA certifies could sign lists"),
+        (
+            'name = "x"\nca = "acme.pem"\nextended_key_usages = ["client-auth", "2.5.29.37.0"]',
+            "whoever the CA certifies could sign lists",
+        ),
         ('name = "acme"\ncertificate = "acme.pem"', "each is there once"),
         ('name = ""\ncertificate = "acme.pem"', "names are printable"),
         ('certificate = "acme.pem"', "[list_signers] name: is missing"),

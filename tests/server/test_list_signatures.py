@@ -155,7 +155,7 @@ def test_a_signature_from_the_future_is_refused(kind: Kind) -> None:
 ROOT = make_ca("list root")
 ISSUING = make_ca("list issuing", ROOT)
 CERTIFIED = make_leaf(ISSUING, "lists", usage=ExtendedKeyUsageOID.CODE_SIGNING)
-BY_CA = ListSigner("by ca", anchors=(ROOT.certificate,))
+BY_CA = ListSigner("by ca", anchors=(ROOT.certificate,), subject=make_name("lists"))
 
 
 @KINDS
@@ -179,7 +179,7 @@ def test_whoever_the_ca_certified_is_the_signer(kind: Kind) -> None:
             ListSigner(
                 "usage",
                 anchors=(ROOT.certificate,),
-                extended_key_usages=frozenset({CLIENT_AUTH}),
+                extended_key_usages=frozenset({ExtendedKeyUsageOID.EMAIL_PROTECTION}),
             ),
             "lacks the extended key usage",
         ),
@@ -188,7 +188,9 @@ def test_whoever_the_ca_certified_is_the_signer(kind: Kind) -> None:
             "has not the subject",
         ),
         (
-            ListSigner("another", anchors=(make_ca("another").certificate,)),
+            ListSigner(
+                "another", anchors=(make_ca("another").certificate,), subject=make_name("lists")
+            ),
             "does not lead to a CA",
         ),
     ],
@@ -412,7 +414,7 @@ def test_a_certificate_with_a_key_that_nobody_knows_signed_nothing() -> None:
     der = make_leaf(ca, "signer").chain[0].public_bytes(Encoding.DER)
     known, unknown = bytes.fromhex("06072a8648ce3d0201"), bytes.fromhex("06072a8648ce3d027f")
     strange = base64.b64encode(der.replace(known, unknown)).decode()
-    by_ca = ListSigner("ca", anchors=(ca.certificate,))
+    by_ca = ListSigner("ca", anchors=(ca.certificate,), subject=make_name("signer"))
     assert "none of the configured" in refusal(jws(LIST, {"x5c": [strange]}), by_ca)
 
 

@@ -104,10 +104,11 @@ def test_a_name_that_cannot_be(config: Path, capsys: Output, name: str) -> None:
     assert capsys.readouterr().err.startswith("est-server: error: ")
 
 
-@pytest.mark.parametrize("count", ["0", "-1", "x", "9" * 12])
+@pytest.mark.parametrize("count", ["0", "-1", "x", "9" * 12, "9" * 5000])
 def test_a_count_that_cannot_be(config: Path, capsys: Output, count: str) -> None:
-    assert run("secrets", "add", "batch", f"--uses={count}", "--config", config) == 2
-    assert "not a number" in capsys.readouterr().err
+    for option in ("uses", "days"):
+        assert run("secrets", "add", "batch", f"--{option}={count}", "--config", config) == 2
+        assert "not a number" in capsys.readouterr().err
 
 
 # -- est-client -----------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from typing import NamedTuple, NoReturn
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from est_protocol.chain import verify_chain
 from est_protocol.errors import CertificateRejected, ConfigurationError, MessageError
@@ -16,6 +17,15 @@ from est_protocol.keys import PublicKey
 from est_protocol.x509_decoding import decoding_x509
 from est_server.devices.refusals import SignatureRejected
 from est_server.devices.signatures.algorithms import weakness, weakness_of_certificate
+
+#: What a CA certifies all sorts of holders for, so that it tells nobody apart.
+_COMMON_USAGES = frozenset(
+    {
+        ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE,
+        ExtendedKeyUsageOID.CLIENT_AUTH,
+        ExtendedKeyUsageOID.SERVER_AUTH,
+    }
+)
 
 #: How far a signer's clock may be ahead of ours.
 _CLOCK_SKEW = timedelta(minutes=10)
@@ -28,9 +38,11 @@ class ListSigner:
     :param name: what the operator calls them; recorded with their lists.
     :param certificates: their certificates; a signature with the key of any is theirs.
     :param public_key: their key, which has no end.
-    :param anchors: CA certificates; any certificate that one of these CAs issued, as far as the
-        next two parameters allow, makes its holder this signer.
-    :param extended_key_usages: all of which such a certificate must have.
+    :param anchors: CA certificates; a certificate that one of these CAs issued makes its holder
+        this signer if it has what the next two parameters say. At least one of them has to say
+        something: a CA certifies others too, such as the devices themselves.
+    :param extended_key_usages: all of which such a certificate must have. Those for TLS clients and
+        servers, and the one for anything, are not enough.
     :param subject: the subject that such a certificate must have.
     :param judge_at_signing_time: whether certificates have to be valid when the list was signed,
         as the signature says, and not now. Whoever has the key of an expired certificate can then
@@ -53,6 +65,11 @@ class ListSigner:
             self._fail("is known by a certificate, a public key or a CA: exactly one of them")
         if not self.anchors and (self.extended_key_usages or self.subject is not None):
             self._fail("extended key usages and a subject are for signers that are known by a CA")
+        if self.anchors and self.subject is None and not self.extended_key_usages - _COMMON_USAGES:
+            self._fail(
+                "whoever the CA certifies could sign lists: say the subject, or an extended key "
+                "usage that is for this and nothing else"
+            )
         if self.public_key is not None and self.judge_at_signing_time:
             self._fail("a bare key has no time in which it is valid")
         keys = [c.public_key() for c in (*self.certificates, *self.anchors)]

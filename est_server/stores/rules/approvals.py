@@ -10,6 +10,7 @@ from est_protocol.messages import Transport
 from est_protocol.operations import Operation
 from est_server.approvals import Approval, ApprovalState, ApprovalTerms, NotWaiting
 from est_server.ledger_records import EnrollmentIntent
+from est_server.peer_networks import network_of
 from est_server.stores.rules.sealed_rows import APPROVALS
 from est_server.stores.rules.values import Row, from_column, label_column, to_column
 from est_server.stores.transaction import Transaction
@@ -136,15 +137,7 @@ def _find(db: Transaction, intent: EnrollmentIntent, now: datetime) -> Approval 
 
 def _add(db: Transaction, intent: EnrollmentIntent, terms: ApprovalTerms, now: datetime) -> None:
     db.execute("DELETE FROM approvals WHERE state <> 'used' AND expires_at <= ?", (to_column(now),))
-    (waiting,) = db.execute("SELECT count(*) FROM approvals WHERE state = 'waiting'").fetchone()
-    if waiting >= terms.max_waiting:
-        raise RequestRefused(
-            RefusalReason.TRY_LATER,
-            "too many requests wait for approval",
-            detail=f"{waiting} requests are waiting",
-            retry_after=terms.seconds,
-            device=intent.device,
-        )
+    _require_room(db, intent, terms)
     (number,) = db.execute(
         "INSERT INTO approvals (request_key, operation, device, label, spki_sha256, client_key, "
         "transport, peer, reasons, asked_at, lifetime, expires_at, state) "
@@ -165,6 +158,27 @@ def _add(db: Transaction, intent: EnrollmentIntent, terms: ApprovalTerms, now: d
         ),
     ).fetchone()
     APPROVALS.seal(db, number)
+
+
+def _require_room(db: Transaction, intent: EnrollmentIntent, terms: ApprovalTerms) -> None:
+    # There are as many rows as may wait in all, and this runs once for each that is added.
+    waiting = db.execute("SELECT device, peer FROM approvals WHERE state = 'waiting'").fetchall()
+    network = network_of(intent.peer)
+    alike = sum(network_of(peer) == network for _, peer in waiting)
+    own = sum(device == intent.device for device, _ in waiting)
+    for count, limit, whose in (
+        (len(waiting), terms.max_waiting, ""),
+        (alike, terms.max_waiting_per_address, f" from {network}"),
+        (own, terms.max_waiting_per_device, " of this device"),
+    ):
+        if count >= limit:
+            raise RequestRefused(
+                RefusalReason.TRY_LATER,
+                "too many requests wait for approval",
+                detail=f"{count} requests{whose} are waiting",
+                retry_after=terms.seconds,
+                device=intent.device,
+            )
 
 
 def _approval(db: Transaction, row: Row) -> Approval:
