@@ -46,3 +46,10 @@ class Transaction(Protocol):
     def execute(self, sql: str, parameters: Sequence[Value] = ..., /) -> Cursor:
         """Run one statement, with one value for each ``?``."""
         ...
+
+    def insert(self, sql: str, parameters: Sequence[Value], /, *, numbered: str) -> int:
+        """Insert one row; the number that the database gave it.
+
+        :param numbered: the column that gets the number.
+        """
+        ...

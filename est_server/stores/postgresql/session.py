@@ -201,6 +201,12 @@ class PostgresqlSession:
                 return self._connection.execute(sql.encode())
             return self._connection.execute(_translated(sql), parameters)
 
+    def insert(self, sql: str, parameters: Sequence[Value], /, *, numbered: str) -> int:
+        """Insert one row; the number that the database gave it, in column ``numbered``."""
+        row = self.execute(f"{sql} RETURNING {numbered}", parameters).fetchone()
+        assert row is not None
+        return int(row[0])
+
     def answering(self) -> AbstractContextManager[None]:
         """What is done inside of this takes a bounded time."""
         return self._watchdog.watching(self._connection, self._patience)

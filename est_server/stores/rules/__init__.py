@@ -4,8 +4,8 @@ Each function runs inside a transaction that its caller began, and in SQL that S
 PostgreSQL >= 13 take alike:
 
 - ``?`` for each value; no ``?`` anywhere else, not even in a string.
-- ``RETURNING`` for the number of a new row; ``IS NOT DISTINCT FROM`` where either side may be
-  NULL; no ``rowid``, no ``INSERT OR``.
+- ``insert`` for the number of a new row, ``RETURNING`` for rows that are changed; ``IS NOT
+  DISTINCT FROM`` where either side may be NULL; no ``rowid``, no ``INSERT OR``.
 - A comparison is no number: ``CASE WHEN a = b THEN 1 ELSE 0 END`` to count or compare it.
 - Text has no NUL character, which PostgreSQL does not store.
 

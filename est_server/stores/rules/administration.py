@@ -28,9 +28,9 @@ def record_refusal(db: Transaction, refusal: Refusal, *, kept: int, left_out: in
     :param kept: rows that stay.
     :param left_out: how many refusals before it are not in the journal; ``None``: nor is this one.
     """
-    (number,) = db.execute(
+    number = db.insert(
         "INSERT INTO refusals (operation, label, transport, peer, reason, sentence, detail, "
-        "device, refused_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING id",
+        "device, refused_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             None if refusal.operation is None else refusal.operation.value,
             _cut(refusal.label),
@@ -42,7 +42,8 @@ def record_refusal(db: Transaction, refusal: Refusal, *, kept: int, left_out: in
             _cut(refusal.device),
             to_column(refusal.refused_at),
         ),
-    ).fetchone()
+        numbered="id",
+    )
     db.execute("DELETE FROM refusals WHERE id <= ?", (number - kept,))
     if left_out is not None:
         journal.append(

@@ -138,10 +138,10 @@ def _find(db: Transaction, intent: EnrollmentIntent, now: datetime) -> Approval 
 def _add(db: Transaction, intent: EnrollmentIntent, terms: ApprovalTerms, now: datetime) -> None:
     db.execute("DELETE FROM approvals WHERE state <> 'used' AND expires_at <= ?", (to_column(now),))
     _require_room(db, intent, terms)
-    (number,) = db.execute(
+    number = db.insert(
         "INSERT INTO approvals (request_key, operation, device, label, spki_sha256, client_key, "
         "transport, peer, reasons, asked_at, lifetime, expires_at, state) "
-        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'waiting') RETURNING number",
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'waiting')",
         (
             intent.request_key,
             intent.operation.value,
@@ -156,7 +156,8 @@ def _add(db: Transaction, intent: EnrollmentIntent, terms: ApprovalTerms, now: d
             terms.lifetime // _MICROSECOND,
             to_column(now + terms.lifetime),
         ),
-    ).fetchone()
+        numbered="number",
+    )
     APPROVALS.seal(db, number)
 
 

@@ -38,14 +38,14 @@ def record(db: Transaction, description: ListDescription, now: datetime) -> int:
             _refuse(description, row[1])
         return int(row[0])
     signed_at = None if description.signed_at is None else to_column(description.signed_at)
-    number = db.execute(
+    number = db.insert(
         "INSERT INTO lists (list_id, sha256, signer, signed_at, imported_at, devices) "
-        "VALUES (?, ?, ?, ?, ?, 0) RETURNING number",
+        "VALUES (?, ?, ?, ?, ?, 0)",
         (description.list_id, description.sha256, signer, signed_at, to_column(now)),
-    ).fetchone()
-    assert number is not None
-    tallies.put(db, number[0], tallies.Tally())
-    return int(number[0])
+        numbered="number",
+    )
+    tallies.put(db, number, tallies.Tally())
+    return number
 
 
 def note_import(

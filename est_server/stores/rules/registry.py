@@ -151,10 +151,10 @@ def change(
 
     :param step: what was done, empty for its first certificate.
     """
-    (history,) = db.execute(
+    history = db.insert(
         "INSERT INTO device_history "
         "(udid, step, from_state, to_state, owner, actor, reason, changed_at) "
-        "VALUES (?, ?, ?, ?, ?, ?, ?, ?) RETURNING id",
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
         (
             after.udid,
             step,
@@ -165,7 +165,8 @@ def change(
             reason,
             to_column(after.changed_at),
         ),
-    ).fetchone()
+        numbered="id",
+    )
     db.execute(
         "UPDATE devices SET state = ?, owner = ?, changed_at = ?, history = ?, mac = ? "
         "WHERE udid = ?",

@@ -32,9 +32,9 @@ def add(db: Transaction, secret: EnrollmentSecret, now: datetime) -> EnrollmentS
     """See :meth:`est_server.user_credentials.SecretRegistry.add_secret`."""
     if find(db, secret.name) is not None:
         raise KeyError(secret.name)
-    (number,) = db.execute(
+    number = db.insert(
         "INSERT INTO secrets (name, hash, device, max_uses, expires_at, added_at) "
-        "VALUES (?, ?, ?, ?, ?, ?) RETURNING number",
+        "VALUES (?, ?, ?, ?, ?, ?)",
         (
             secret.name,
             secret.hash,
@@ -43,7 +43,8 @@ def add(db: Transaction, secret: EnrollmentSecret, now: datetime) -> EnrollmentS
             None if secret.expires_at is None else to_column(secret.expires_at),
             to_column(now),
         ),
-    ).fetchone()
+        numbered="number",
+    )
     SECRETS.seal(db, number)
     journal.append(
         db,
