@@ -26,7 +26,7 @@ PLAYED, CANNOT, FOUND = "played", "cannot", "found"
 
 PASSED, FAILED = "pass", "FAILED"
 
-_SECONDS = 10
+_SECONDS = 60
 
 
 class Part(NamedTuple):

@@ -27,7 +27,7 @@ _LEGACY = "*legacy*"
 _LEGACY_FORMS = "content_transfer_encoding = true\nempty_bodies = true\nquoted_challenges = true\n"
 
 #: Seconds to start and to stop.
-_PATIENCE = 20.0
+_PATIENCE = 60.0
 
 
 class Serving:

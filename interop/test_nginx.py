@@ -29,6 +29,7 @@ from est_server.server import EstServer
 from interop.peers import find_peer
 from tests.foreign_tls import client_context, exchange
 from tests.pki import make_key, make_leaf, make_name
+from tests.ports import reserved_port
 
 PAGE = Path(__file__).parents[1] / "docs" / "how-to" / "behind-a-proxy.md"
 
@@ -106,8 +107,9 @@ async def proxied(tmp_path: Path) -> AsyncIterator[Proxied]:
     root = x509.load_pem_x509_certificate((folder / "ca.pem").read_bytes())
     async with EstServer.from_config(config) as server:
         assert server.proxy_address is not None
-        async with running_nginx(program, tmp_path, folder, server.proxy_address) as port:
-            yield Proxied(port, root)
+        with reserved_port() as port:
+            async with running_nginx(program, tmp_path, folder, port, server.proxy_address):
+                yield Proxied(port, root)
 
 
 async def command(*arguments: str) -> None:
@@ -116,10 +118,11 @@ async def command(*arguments: str) -> None:
 
 
 @asynccontextmanager
-async def running_nginx(program: str, folder: Path, est: Path, upstream: str) -> AsyncIterator[int]:
+async def running_nginx(
+    program: str, folder: Path, est: Path, port: int, upstream: str
+) -> AsyncIterator[None]:
     """nginx with the page's configuration, but for its ports and files."""
     [documented] = re.findall(r"```nginx\n(.*?)```", PAGE.read_text(), re.S)
-    port = await free_port()
     for theirs, ours in (
         ("listen 443 ssl", f"listen 127.0.0.1:{port} ssl"),
         ("/etc/est", str(est)),
@@ -134,23 +137,15 @@ async def running_nginx(program: str, folder: Path, est: Path, upstream: str) ->
     )
     try:
         await until_it_listens(nginx, port)
-        yield port
+        yield
     finally:
         if nginx.returncode is None:
             nginx.terminate()
         await nginx.wait()
 
 
-async def free_port() -> int:
-    server = await asyncio.start_server(lambda _r, _w: None, "127.0.0.1", 0)
-    port: int = server.sockets[0].getsockname()[1]
-    server.close()
-    await server.wait_closed()
-    return port
-
-
 async def until_it_listens(nginx: asyncio.subprocess.Process, port: int) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while True:
             assert nginx.returncode is None, "nginx did not start"
             try:

@@ -12,7 +12,7 @@ from pathlib import Path
 from interop.sanitizing import LEFT_OUT, holds_private_key, sanitized
 
 #: Seconds that a program of a peer may take, unless told otherwise.
-PATIENCE = 20.0
+PATIENCE = 120.0
 
 
 @dataclass(frozen=True, slots=True)

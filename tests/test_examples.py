@@ -26,13 +26,14 @@ from est_protocol.client_certificate_fields import encode_chain
 from est_protocol.keys import spki_sha256
 from est_server.cli import main as est_server_command
 from tests import pki
+from tests.ports import reserved_port
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = ("embed_server", "enroll_and_renew", "mount_in_aiohttp")
 #: The programs find this tree's packages whether they are installed or not.
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
 #: Seconds that a program may take to start or to end.
-PATIENCE = 20
+PATIENCE = 120
 
 
 def path_of(name: str) -> Path:
@@ -138,13 +139,10 @@ def test_est_in_an_asgi_server(server: Path, device: Path, key_hash: str) -> Non
     config.write_text(config.read_text() + '[proxy]\nlisten = "127.0.0.1"\n')
     example = path_of("serve_with_uvicorn").read_text()
     assert f"```python\n{example}```\n" in (ROOT / "docs/how-to/behind-a-proxy.md").read_text()
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
     mine = server.parent / "serve_with_uvicorn.py"
-    mine.write_text(example.replace("8080", str(port)))
     self_signed = pki.make_leaf(None, "device", key=pki.make_key("device"))
     request = pkcs10.build(self_signed.key, pki.make_name("x"), binding=None)
-    with serving(mine, server.parent, port):
+    with reserved_port() as port, serving(mine, example.replace("8080", str(port)), port):
         for further, status in (({"X-Forwarded-For": "127.0.0.1"}, 400), ({}, 200)):
             connection = HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
             connection.request(
@@ -166,9 +164,10 @@ def test_est_in_an_asgi_server(server: Path, device: Path, key_hash: str) -> Non
 
 
 @contextmanager
-def serving(program: Path, folder: Path, port: int) -> Iterator[None]:
+def serving(program: Path, text: str, port: int) -> Iterator[None]:
     """A program that listens on ``port`` and says nothing when it does."""
-    process = subprocess.Popen([sys.executable, program], cwd=folder, env=ENVIRONMENT)
+    program.write_text(text)
+    process = subprocess.Popen([sys.executable, program], cwd=program.parent, env=ENVIRONMENT)
     try:
         deadline = time.monotonic() + PATIENCE
         while True:

@@ -19,7 +19,7 @@ _JARS = ("bcpkix.jar", "bcprov.jar", "bcutil.jar", "bctls.jar")
 #: Start fast; nothing here runs long enough to be worth compiling well.
 _JAVA_OPTIONS = ("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xshare:auto")
 
-_COMPILE_SECONDS = 60
+_COMPILE_SECONDS = 240
 
 _DONE, _PENDING = 0, 3
 

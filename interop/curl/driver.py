@@ -10,7 +10,7 @@ from interop.client_peer import Credentials
 from interop.transcript import Transcript
 
 #: Seconds that curl may take.
-_WAIT = 10
+_WAIT = 60
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ _RECEIVED = re.compile(
 _CONTENT_FORMAT = re.compile(r"Content-Format:([\w./+-]+)")
 
 #: Seconds that the client waits for an answer before it gives up.
-_WAIT = 5
+_WAIT = 20
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from typing import Self
 import pytest
 
 #: Seconds for a program to listen, and to end.
-_PATIENCE = 10.0
+_PATIENCE = 60.0
 
 _LISTEN, _UDP_OPEN = "0A", "07"
 

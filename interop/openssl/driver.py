@@ -12,7 +12,7 @@ from threading import Timer
 from interop.transcript import Transcript
 
 #: Seconds that one handshake may take.
-_PATIENCE = 8.0
+_PATIENCE = 60.0
 
 _ALERT = re.compile(r"SSL alert number (\d+)|Received alert \[(\d+)\]")
 _PROTOCOL = re.compile(r"^Protocol version: (\S+)|^- Version: (\S+)", re.MULTILINE)

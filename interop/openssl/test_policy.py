@@ -86,7 +86,7 @@ def offered_suites() -> list[str]:
         [find_peer("openssl"), "ciphers", "-s", "-tls1_2", "ALL:COMPLEMENTOFALL:@SECLEVEL=0"],
         capture_output=True,
         check=True,
-        timeout=10,
+        timeout=60,
     ).stdout.decode()
     return [name for name in listing.strip().split(":") if not name.startswith("TLS_")]
 

@@ -26,7 +26,7 @@ from est_server.provisioning import CONFIG_NAME, ROOT_NAME, NewServer, provision
 
 ROOT = Path(__file__).parent.parent.parent
 #: Seconds that one run of the program may take.
-PATIENCE = 30
+PATIENCE = 120
 
 
 @dataclass

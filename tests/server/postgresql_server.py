@@ -89,7 +89,7 @@ class PostgresqlServer:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL if program == "pg_ctl" else None,
             cwd=self._directory,
-            timeout=50,
+            timeout=250,
             extra_groups=[] if self._become else None,
             **self._become,  # type: ignore[call-overload]
         )

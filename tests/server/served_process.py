@@ -31,7 +31,7 @@ from tests import pki
 
 ROOT = Path(__file__).parent.parent.parent
 #: Seconds that anything here may take.
-PATIENCE = 20.0
+PATIENCE = 120.0
 
 
 @dataclass(frozen=True)

@@ -225,7 +225,8 @@ async def test_closing_carries_out_what_waits(path: Path, clock: FakeClock) -> N
                 for number in range(30)
             ]
             await asyncio.sleep(0)
-    assert all(isinstance(task.result(), IssuanceTicket) for task in waiting)
+    results = await asyncio.gather(*waiting)
+    assert all(isinstance(result, IssuanceTicket) for result in results)
     assert query(path, "SELECT count(*) FROM claims") == [(30,)]
     assert [file.name for file in path.parent.iterdir()] == ["store.db"]
 
@@ -270,7 +271,7 @@ async def test_nothing_is_answered_that_was_not_committed(path: Path, clock: Fak
 
     def slow(db: Transaction) -> None:
         loop.call_soon_threadsafe(started.set)
-        assert go_on.wait(timeout=10)
+        assert go_on.wait(timeout=60)
 
     async with SqliteStore.open(path, clock=clock) as store:
         first = asyncio.create_task(store._writer.submit(slow))

@@ -146,7 +146,9 @@ def test_a_browser_shows_the_page(tmp_path: Path) -> None:
     picture = tmp_path / "page.png"
     command = ["chromium", "--headless", "--no-sandbox", "--disable-gpu"]
     options = [f"--user-data-dir={tmp_path / 'profile'}", f"--screenshot={picture}"]
-    subprocess.run([*command, *options, path.as_uri()], check=True, capture_output=True, timeout=50)
+    subprocess.run(
+        [*command, *options, path.as_uri()], check=True, capture_output=True, timeout=250
+    )
     assert picture.stat().st_size > 20_000
 
 

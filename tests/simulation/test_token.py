@@ -1,6 +1,5 @@
 """Device keys in a PKCS#11 token; SoftHSM2 stands in for a secure element."""
 
-import os
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -30,11 +29,13 @@ def token(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Token]:
     (folder / "tokens").mkdir()
     configuration = folder / "softhsm2.conf"
     configuration.write_text(f"directories.tokendir = {folder}/tokens\nlog.level = ERROR\n")
-    os.environ["SOFTHSM2_CONF"] = str(configuration)
+    monkeypatch = pytest.MonkeyPatch()
+    monkeypatch.setenv("SOFTHSM2_CONF", str(configuration))
     command = ["softhsm2-util", "--init-token", "--free", "--label", "device"]
     subprocess.run([*command, "--pin", "1234", "--so-pin", "5678"], check=True, capture_output=True)
     with open_token(MODULE, "device", "1234") as opened:
         yield opened
+    monkeypatch.undo()
 
 
 def test_a_key_in_a_token_signs(token: Token) -> None:
