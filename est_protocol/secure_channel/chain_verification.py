@@ -15,7 +15,7 @@ from OpenSSL import crypto
 from est_protocol.credentials import AnchorSet, VerificationFailure
 from est_protocol.errors import MessageError
 from est_protocol.secure_channel import bindings
-from est_protocol.secure_channel.context import TrustAnchors, weakness
+from est_protocol.secure_channel.context import TrustAnchors, strength_failures
 
 #: X509_V_ERR_CERT_NOT_YET_VALID.
 _NOT_YET_VALID = 9
@@ -34,7 +34,7 @@ def verify_client_chain(
     """
     try:
         path = _path(chain, anchors, for_client=False)
-        failures = [*_strength_failures(path, anchors), *_time_failures(path, now)]
+        failures = [*strength_failures(path, anchors), *_time_failures(path, now)]
         try:
             _path(chain, anchors, for_client=True)
         except crypto.X509StoreContextError as error:
@@ -63,14 +63,6 @@ def _path(
     own, *others = (crypto.X509.from_cryptography(certificate) for certificate in chain)
     verified = crypto.X509StoreContext(store, own, others).get_verified_chain()
     return [certificate.to_cryptography() for certificate in verified]
-
-
-def _strength_failures(
-    path: list[x509.Certificate], anchors: TrustAnchors
-) -> Iterator[VerificationFailure]:
-    for depth, certificate in enumerate(path):
-        if code := weakness(certificate, anchors, depth):
-            yield _failure(code, depth)
 
 
 def _time_failures(path: list[x509.Certificate], now: datetime) -> Iterator[VerificationFailure]:

@@ -8,7 +8,7 @@ no chain.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from cryptography import x509
@@ -46,19 +46,26 @@ class TrustAnchors:
     """
 
     sets: Mapping[AnchorSet, Sequence[x509.Certificate]] = field(default_factory=dict)
-    _kinds: dict[bytes, AnchorSet] = field(init=False, repr=False, compare=False)
+    _known: dict[bytes, tuple[AnchorSet, x509.Certificate]] = field(
+        init=False, repr=False, compare=False
+    )
 
     def __post_init__(self) -> None:
-        kinds = {
-            certificate.fingerprint(hashes.SHA256()): kind
+        known = {
+            certificate.fingerprint(hashes.SHA256()): (kind, certificate)
             for kind, certificates in self.sets.items()
             for certificate in certificates
         }
-        object.__setattr__(self, "_kinds", kinds)
+        object.__setattr__(self, "_known", known)
 
     def kind_of(self, certificate: x509.Certificate) -> AnchorSet | None:
         """The set that ``certificate`` is an anchor of, or ``None``."""
-        return self._kinds.get(certificate.fingerprint(hashes.SHA256()))
+        known = self.find(certificate.fingerprint(hashes.SHA256()))
+        return known[0] if known is not None else None
+
+    def find(self, sha256: bytes) -> tuple[AnchorSet, x509.Certificate] | None:
+        """The anchor whose DER has this SHA-256 and the set that it is of, or ``None``."""
+        return self._known.get(sha256)
 
 
 def tls_context(
@@ -106,17 +113,18 @@ def dtls_context(
     context.set_min_proto_version(bindings.DTLS1_2_VERSION)
     context.set_max_proto_version(bindings.DTLS1_2_VERSION)
     _configure(context, policy, credentials, anchors, require_trust)
-    # RFC 9148's mandatory suite needs OpenSSL's security level 0, which would also let chains
-    # pass that are signed with SHA-1 or by a short key.
-    judge = _end_on_failure if require_trust else _record_failure
 
-    def judge_strength_too(
+    def end_on_weakness_too(
         connection: SSL.Connection, certificate: crypto.X509, code: int, depth: int, ok: int
     ) -> bool:
         weak = weakness(certificate.to_cryptography(), anchors, depth) if ok else 0
-        return judge(connection, certificate, weak or code, depth, 0 if weak else ok)
+        return _end_on_failure(connection, certificate, weak or code, depth, 0 if weak else ok)
 
-    context.set_verify(SSL.VERIFY_PEER, judge_strength_too)
+    # RFC 9148's mandatory suite needs OpenSSL's security level 0, which would also let chains
+    # pass that are signed with SHA-1 or by a short key. Where that does not end the handshake
+    # the session notes it afterwards: here it took 160 us to look at a chain of three.
+    if require_trust:
+        context.set_verify(SSL.VERIFY_PEER, end_on_weakness_too)
     return context
 
 
@@ -157,6 +165,15 @@ def _configure(
         for certificate in certificates:
             store.add_cert(crypto.X509.from_cryptography(certificate))
     context.set_verify(SSL.VERIFY_PEER, _end_on_failure if require_trust else _record_failure)
+
+
+def strength_failures(
+    path: Sequence[x509.Certificate], anchors: TrustAnchors
+) -> Iterator[VerificationFailure]:
+    """What OpenSSL's security level 2 would say of a path, the peer's own certificate first."""
+    for depth, certificate in enumerate(path):
+        if code := weakness(certificate, anchors, depth):
+            yield VerificationFailure(code, depth, bindings.verify_error_text(code))
 
 
 def weakness(certificate: x509.Certificate, anchors: TrustAnchors, depth: int) -> int:

@@ -173,7 +173,8 @@ class DtlsServer(asyncio.DatagramProtocol):
         """RFC 6347 section 4.2.1; section 4.2.8 for a client that lost its session."""
         address, now = format_address(addr), self._loop.time()
         # What is no ClientHello costs next to nothing and must not use up the budget.
-        if not self._accepting or _client_random(data) is None:
+        hello = records.first_handshake_record(data)
+        if not self._accepting or hello is None or hello.client_random is None:
             self.dropped += 1
             return
         returning = self._listener.knows_the_cookie(data, address)
@@ -257,11 +258,6 @@ class _Budget:
 
 def _opens_another_session(data: bytes, channel: DtlsChannel) -> bool:
     """Whether a ClientHello came that is no duplicate of the one that opened the session."""
-    random = _client_random(data)
+    first = records.first_handshake_record(data)
+    random = first.client_random if first is not None else None
     return random is not None and random != channel.session.client_random
-
-
-def _client_random(data: bytes) -> bytes | None:
-    """The random of the ClientHello that a datagram begins with, ``None`` if it does not."""
-    first = next(records.split(data), None)
-    return first.client_random if first is not None else None

