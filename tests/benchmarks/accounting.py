@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,12 +19,24 @@ class Cost:
     resident: int
 
 
+@contextmanager
+def on_cores(cores: Collection[int]) -> Iterator[None]:
+    """Run this thread on ``cores`` for a while."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, cores)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
 def tree(pid: int) -> list[int]:
     """``pid`` and its living descendants."""
     found = [pid]
     for process in found:
         for task in Path(f"/proc/{process}/task").glob("*/children"):
-            found += [int(child) for child in task.read_text().split()]
+            with suppress(FileNotFoundError, ProcessLookupError):
+                found += [int(child) for child in task.read_text().split()]
     return found
 
 
@@ -34,8 +48,10 @@ def cost_of(pid: int) -> Cost:
     """
     cpu, resident = 0.0, 0
     for process in tree(pid):
-        cpu += _cpu(process) + sum(_times(process)[2:])
-        resident += _resident(process)
+        # Those that end meanwhile are in the books of their parents.
+        with suppress(FileNotFoundError, ProcessLookupError):
+            cpu += _cpu(process) + sum(_times(process)[2:])
+            resident += _resident(process)
     return Cost(cpu, resident)
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 from cryptography import x509
 
-from tests.benchmarks.deployment import Deployment, RunningServer, deploy, running
+from tests.benchmarks.accounting import on_cores
+from tests.benchmarks.deployment import SERVER_CORES, Deployment, RunningServer, deploy, running
 from tests.benchmarks.devices import Device, Manufacturer
 from tests.benchmarks.figures import Figure
 from tests.benchmarks.floor import Floors, measure_floors
@@ -96,6 +98,16 @@ class Bench:
         """Put ``load`` on a server that is running."""
         return self._generators.run(load, server, devices, root)
 
+    def floors(self, csr: bytes | None = None, *, alone: bool = False) -> Floors:
+        """The floors on the server's core, while the generators are as busy as under a load.
+
+        :param csr: see :func:`~tests.benchmarks.floor.measure_floors`.
+        :param alone: whether they are to be idle.
+        """
+        rounds = self.size.floor_rounds // 2
+        with nullcontext() if alone else self._generators.keeping_busy(), on_cores(SERVER_CORES):
+            return measure_floors(rounds, csr)
+
     def measure(
         self, load: Load, deployment: Deployment, devices: list[Device], *options: str
     ) -> tuple[Measured, Floors]:
@@ -103,11 +115,11 @@ class Bench:
         root = deployment.root
         # The first requests of a process pay for imports; they are not counted.
         first, rest = devices[: self.size.generators], devices[self.size.generators :]
-        before = measure_floors(self.size.floor_rounds // 2, rest[0].csr)
+        before = self.floors(rest[0].csr)
         with running(deployment, *options) as server:
             self._generators.run(load, server, first, root)
             measured = self._generators.run(load, server, rest, root)
-        after = measure_floors(self.size.floor_rounds // 2, rest[0].csr)
+        after = self.floors(rest[0].csr)
         return measured, before.mean_with(after)
 
 

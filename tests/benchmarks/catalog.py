@@ -10,6 +10,7 @@ from tests.benchmarks import (
     libest,
     list_scenarios,
     memory,
+    profiles,
     scenarios,
     workers,
     writes,
@@ -33,6 +34,7 @@ SCENARIOS: Mapping[str, Callable[[Bench], Iterator[Found]]] = {
     "memory": memory.memory,
     "endurance": memory.endurance,
     "idle-clients": endurance.idle_clients,
+    "profile": profiles.profile,
 }
 
 #: What takes too long to be run each time.

@@ -19,6 +19,9 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from tests.benchmarks.accounting import Cost, cost_of
 from tests.benchmarks.devices import Device, Manufacturer, device_list
 
+#: Where the server runs if it has one worker; the load generators have the others.
+SERVER_CORES = (0,)
+
 _EST_SERVER = (sys.executable, "-m", "est_server.cli")
 _START_SECONDS = 60.0
 
@@ -105,7 +108,7 @@ class RunningServer:
 def running(
     deployment: Deployment,
     *options: str,
-    cores: Sequence[int] = (0,),
+    cores: Sequence[int] = SERVER_CORES,
     module: str = "est_server.cli",
 ) -> Iterator[RunningServer]:
     """Serve ``deployment`` on ``cores`` as long as the context lasts.

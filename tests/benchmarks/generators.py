@@ -5,8 +5,9 @@ from __future__ import annotations
 import multiprocessing
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from tests.benchmarks import load_coaps, load_https
 from tests.benchmarks.accounting import cost_of
 from tests.benchmarks.deployment import RunningServer
 from tests.benchmarks.devices import Device, read_devices, write_devices
+from tests.benchmarks.floor import measure_primitives
 
 #: RFC 9148's mandatory suite alone.
 CCM_8 = DtlsPolicy(ciphers="ECDHE-ECDSA-AES128-CCM8:@SECLEVEL=0")
@@ -109,6 +111,22 @@ class Generators:
     def __exit__(self, *_: object) -> None:
         self._pool.shutdown()
 
+    @contextmanager
+    def keeping_busy(self) -> Iterator[None]:
+        """Keep their cores as busy as a load does, for what is to be compared with one under it.
+
+        Cores that share a cache, or are two threads of one, are slower together.
+        """
+        stop = self._scratch / "stop"
+        stop.unlink(missing_ok=True)
+        busy = [self._pool.submit(_keep_busy, core, stop) for core in self._cores]
+        try:
+            yield
+        finally:
+            stop.touch()
+            for each in busy:
+                each.result()
+
     def run(
         self, load: Load, server: RunningServer, devices: Sequence[Device], root: x509.Certificate
     ) -> Measured:
@@ -137,6 +155,12 @@ class Generators:
 
 def _warm_up(_: int) -> None:
     time.sleep(0.05)
+
+
+def _keep_busy(core: int, stop: Path) -> None:
+    os.sched_setaffinity(0, (core,))
+    while not stop.exists():
+        measure_primitives(20)
 
 
 def _generate(order: _Order) -> _Result:

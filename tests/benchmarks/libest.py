@@ -23,7 +23,7 @@ import pytest
 from interop.libest.server import environment, make_home
 from interop.peers import find_libest
 from tests.benchmarks.bench import MICRO, Bench, Size
-from tests.benchmarks.deployment import RunningServer
+from tests.benchmarks.deployment import SERVER_CORES, RunningServer
 from tests.benchmarks.devices import Device
 from tests.benchmarks.figures import Figure, Found, Remark, Run
 from tests.benchmarks.generators import Generators, Load, Measured
@@ -96,7 +96,7 @@ def _estserver(home: Path) -> Iterator[RunningServer]:
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
-            preexec_fn=lambda: os.sched_setaffinity(0, (0,)),
+            preexec_fn=lambda: os.sched_setaffinity(0, SERVER_CORES),
         )
     try:
         _await_listening(process)

@@ -38,6 +38,7 @@ def list_sizes(bench: Bench) -> Iterator[Found]:
     lookup is the store's: keys in no order, each asked for once before it counts."""
     count = bench.size.enrollments // 4 + bench.size.generators
     enrolling: list[tuple[float, float]] = []
+    floors: list[tuple[float, float]] = []
     looking: list[tuple[float, float]] = []
     for rows in bench.size.list_sizes:
         devices = bench.devices(count)
@@ -63,10 +64,13 @@ def list_sizes(bench: Bench) -> Iterator[Found]:
         )
         measured, floor = bench.measure(Load("https"), deployment, devices)
         enrolling.append((float(rows), measured.cpu_each * MICRO))
+        floors.append((float(rows), floor.https * MICRO))
         yield compared(f"HTTPS enrollment with {rows:,} devices listed", measured, floor.https)
         deployment.remove()
-    for title, points in (("an enrollment over HTTPS", enrolling), ("a lookup", looking)):
-        lines = {"server": points}
+    for title, lines in (
+        ("an enrollment over HTTPS", {"server": enrolling, "floor": floors}),
+        ("a lookup", {"lookup": looking}),
+    ):
         yield Plot(f"CPU time of {title}", "devices listed", "us", lines, log_x=True)
 
 

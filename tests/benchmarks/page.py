@@ -17,6 +17,8 @@ from tests.benchmarks.figures import Measurement, Plot, Run, cells
 
 matplotlib.use("svg")
 from matplotlib import pyplot
+from matplotlib.axes import Axes
+from matplotlib.ticker import FuncFormatter
 
 _HEAD = """\
 # Performance
@@ -76,28 +78,40 @@ def _draw(plot: Plot, path: Path) -> None:
     # The same figures make the same file.
     matplotlib.rcParams["svg.hashsalt"] = "performance"
     figure, axes = pyplot.subplots(figsize=(7, 3.5), layout="constrained")
-    width = 0.8 / len(plot.lines)
-    for number, (name, points) in enumerate(plot.lines.items()):
-        xs, ys = zip(*points, strict=True)
-        if plot.bars:
-            axes.bar([x + (number + 0.5) * width - 0.4 for x in xs], ys, width * 0.95, label=name)
-        else:
-            marker = "o" if len(points) < 50 else None
-            axes.plot(xs, ys, marker=marker, markersize=4, label=name)
-    axes.set(title=plot.title, xlabel=plot.x, ylabel=plot.y, ylim=(0, None))
+    axes.set(title=plot.title, xlabel=plot.x, ylabel=plot.y)
     if plot.bars:
-        axes.set_xticks(range(len(plot.bars)), plot.bars)
-    if plot.log_x:
-        axes.set_xscale("log")
-        axes.set_xticks(xs, [f"{x:,.0f}" for x in xs], minor=False)
-        axes.minorticks_off()
-    elif not plot.bars:
-        axes.xaxis.set_major_formatter("{x:,.0f}")
+        _draw_bars(plot, axes)
+    else:
+        _draw_lines(plot, axes)
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+    axes.set_ylim(0, 1.08 * max(y for points in plot.lines.values() for _, y in points))
     if len(plot.lines) > 1:
         axes.legend()
     axes.grid(alpha=0.3, axis="y" if plot.bars else "both")
+    axes.set_axisbelow(True)
     figure.savefig(path, metadata={"Date": None})
     pyplot.close(figure)
+
+
+def _draw_bars(plot: Plot, axes: Axes) -> None:
+    width = 0.8 / len(plot.lines)
+    for number, (name, points) in enumerate(plot.lines.items()):
+        xs, ys = zip(*points, strict=True)
+        axes.bar([x + (number + 0.5) * width - 0.4 for x in xs], ys, width * 0.95, label=name)
+    axes.set_xticks(range(len(plot.bars)), plot.bars)
+
+
+def _draw_lines(plot: Plot, axes: Axes) -> None:
+    for name, points in plot.lines.items():
+        xs, ys = zip(*points, strict=True)
+        axes.plot(xs, ys, marker="o" if len(xs) < 50 else None, markersize=4, label=name)
+    if plot.log_x:
+        axes.set_xscale("log")
+        axes.set_xticks(xs, [f"{x:,.0f}" for x in xs])
+        axes.minorticks_off()
+    else:
+        axes.set_xlim(left=0)
+        axes.xaxis.set_major_formatter("{x:,.0f}")
 
 
 def _write_sizing(run: Run, docs: Path) -> None:

@@ -16,6 +16,7 @@ from docs.scaling_page import load_figures
 from tests.benchmarks.accounting import cost_of
 from tests.benchmarks.catalog import SCENARIOS
 from tests.benchmarks.figures import Figure, Plot, Remark, Run, Sizing, cells
+from tests.benchmarks.profiles import shares_of
 
 _DOCS = Path(__file__).parents[2] / "docs"
 
@@ -134,3 +135,13 @@ def test_what_ended_children_cost_counts() -> None:
     busy = "import time\nwhile time.process_time() < 0.2: pass"
     subprocess.run([sys.executable, "-c", busy], check=True)
     assert cost_of(os.getpid()).cpu - before >= 0.15
+
+
+def test_a_sample_is_the_time_of_the_innermost_part() -> None:
+    stacks = [
+        "main (cli.py:1);respond (est_server/service.py:2);begin (est_server/stores/store.py:3) 30",
+        "main (cli.py:1);respond (est_server/service.py:2);sign (rsa.py:3) 50",
+        "main (cli.py:1) 20",
+        "run (asyncio/base_events.py:1);EpollSelector.select (selectors.py:468) 900",
+    ]
+    assert shares_of(stacks) == {"ledger, registry, journal": 30, "decision": 50, "rest": 20}

@@ -9,10 +9,9 @@ the ratio is rather too small than too large.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
-from tests.benchmarks.bench import Bench
-from tests.benchmarks.deployment import running
+from tests.benchmarks.bench import MICRO, Bench
+from tests.benchmarks.deployment import SERVER_CORES, running
 from tests.benchmarks.figures import Figure, Found, Plot
 from tests.benchmarks.generators import Generators, Load, Measured
 
@@ -20,26 +19,16 @@ _CORES = (0, 1)
 _LOADS = (("HTTPS", Load("https")), ("CoAPS", Load("coaps", 5)))
 
 
-@dataclass(frozen=True)
-class Throughput:
-    """Enrollments, and the seconds of CPU that there were for them, all cores together."""
-
-    enrollments: int
-    seconds: float
-
-    @property
-    def rate(self) -> float:
-        """Enrollments per second and core."""
-        return self.enrollments / self.seconds
-
-
 def workers(bench: Bench) -> Iterator[Found]:
     """Two workers on two cores against one worker on one core. The load generators run on the same
     cores; what is counted is the time that they leave to the server."""
     lines = {}
     for name, load in _LOADS:
-        one = _of_one(bench, load).rate
-        two = 2 * _of_two(bench, load).rate
+        alone = _measure(bench, load, 1, SERVER_CORES)
+        both = _measure(bench, load, 2, _CORES)
+        left = len(_CORES) * both.wall - both.generator_cpu
+        one = alone.enrollments / alone.server_cpu
+        two = len(_CORES) * both.enrollments / left
         yield Figure(f"{name}, one worker on a core of its own", one, "enrollments/s")
         yield Figure(
             f"{name}, two workers on two cores against one",
@@ -48,7 +37,9 @@ def workers(bench: Bench) -> Iterator[Found]:
             floor=one,
             target=1.8,
             at_least=True,
-            note="floor: one worker",
+            note=f"floor: one worker; the two were busy for {both.server_cpu / left:.0%} of the "
+            f"time that there was, with {both.cpu_each * MICRO:,.0f} us CPU each, the one with "
+            f"{alone.cpu_each * MICRO:,.0f}",
         )
         lines[name] = [(0.0, one), (1.0, two)]
     yield Plot(
@@ -58,17 +49,6 @@ def workers(bench: Bench) -> Iterator[Found]:
         lines,
         bars=("1", "2"),
     )
-
-
-def _of_one(bench: Bench, load: Load) -> Throughput:
-    measured = _measure(bench, load, 1, (0,))
-    return Throughput(measured.enrollments, measured.server_cpu)
-
-
-def _of_two(bench: Bench, load: Load) -> Throughput:
-    measured = _measure(bench, load, 2, _CORES)
-    seconds = len(_CORES) * measured.wall - measured.generator_cpu
-    return Throughput(measured.enrollments, seconds)
 
 
 def _measure(bench: Bench, load: Load, count: int, cores: tuple[int, ...]) -> Measured:
