@@ -10,7 +10,7 @@ from est_server.assembly import Assembly, open_service
 from est_server.authorization.combinators import all_of, first_of
 from est_server.authorization.device_list import DeviceListAuthorizer
 from est_server.authorization.names import grant_for
-from est_server.https import est_application
+from est_server.https import EstSite, est_application
 from est_server.https import serve as serve_https
 from est_server.interfaces import ClientIdentity, EnrollmentRequest, IssuanceGrant, LabelPolicy
 from est_server.server import EstServer
@@ -26,6 +26,7 @@ __all__ = [
     "EnrollmentService",
     "EstError",
     "EstServer",
+    "EstSite",
     "IssuanceGrant",
     "LabelPolicy",
     "Pending",

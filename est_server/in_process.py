@@ -18,7 +18,6 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from aiohttp import web
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
@@ -34,10 +33,9 @@ from est_server.coaps.server import CoapsServer
 from est_server.coaps.server import serve as serve_coaps
 from est_server.config import ServerConfig, load_config
 from est_server.device_records import ListDescription, ListedDevice, ListRow
-from est_server.https import HttpsServer, est_application
+from est_server.https import EstSite, HttpsServer
 from est_server.https import serve as serve_https
 from est_server.legacy_forms import LegacyForms
-from est_server.listeners import WELL_KNOWN
 from est_server.provisioning import CONFIG_NAME, STORE_NAME, NewServer, provision
 from est_server.service import EnrollmentService
 from est_server.user_credentials import EnrollmentSecret
@@ -293,9 +291,8 @@ async def _serve(
 ) -> tuple[CoapsServer, HttpsServer]:
     assert parts.https is not None
     assert parts.coaps is not None
-    app = web.Application()
-    app.add_subapp(WELL_KNOWN, est_application(view, parts.https.limits))
-    https = await serve_https(app, replace(parts.https, open_listener=open_listener))
+    site = EstSite(view, parts.https.limits)
+    https = await serve_https(site, replace(parts.https, open_listener=open_listener))
     await stack.enter_async_context(https)
     coaps = await serve_coaps(view, replace(parts.coaps, transport_factory=open_datagrams))
     await stack.enter_async_context(coaps)

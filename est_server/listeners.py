@@ -7,21 +7,19 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Self
 
-from aiohttp import web
-
 from est_protocol.errors import ConfigurationError
 from est_server.assembly import Assembly
 from est_server.coaps.server import CoapsApplication, CoapsEndpoint, CoapsServer
 from est_server.coaps.server import serve as serve_coaps
 from est_server.crl_server import CrlEndpoint, CrlServer, prepare_crls, serve_crls
 from est_server.https import (
+    EstSite,
     HttpsEndpoint,
     HttpsLimits,
     HttpsServer,
     PlainHttpEndpoint,
     PlainHttpServer,
     ProxyTrust,
-    est_application,
     prepare,
     prepare_plain,
     serve_plain,
@@ -30,9 +28,6 @@ from est_server.https import serve as serve_https
 from est_server.https.peers import NO_PROXIES
 from est_server.retirement import Retired
 from est_server.service import EnrollmentService
-
-#: Where EST is found on any host (RFC 7030 section 3.2.2).
-WELL_KNOWN = "/.well-known/est"
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,10 +133,8 @@ class Listeners:
                     closing.create_task(listener.close())
 
 
-def _est(served: Served, limits: HttpsLimits) -> web.Application:
-    app = web.Application()
-    app.add_subapp(WELL_KNOWN, est_application(served.service, limits, served.proxies))
-    return app
+def _est(served: Served, limits: HttpsLimits) -> EstSite:
+    return EstSite(served.service, limits, served.proxies)
 
 
 def _limits_of_proxied(served: Served) -> HttpsLimits:

@@ -1,8 +1,8 @@
 """EST over HTTPS on the server: translation, and the transport under it.
 
-:func:`est_application` is EST as an aiohttp application; :func:`serve` serves that, or any
-application that it is mounted in, over TLS. :func:`serve_plain` serves without TLS: what is public
-and signed, or what a TLS-terminating proxy passes on.
+:func:`serve` serves EST over TLS: on its own as an :class:`EstSite`, or as one part of an aiohttp
+application, by :func:`est_application`. :func:`serve_plain` serves without TLS: what is public and
+signed, or what a TLS-terminating proxy passes on.
 """
 
 from est_server.https.application import est_application
@@ -17,9 +17,11 @@ from est_server.https.plain import (
     serve_plain,
 )
 from est_server.https.server import HttpsApplication, HttpsEndpoint, HttpsServer, prepare, serve
+from est_server.https.site import EstSite
 
 __all__ = [
     "ConveyedBinding",
+    "EstSite",
     "HttpsApplication",
     "HttpsEndpoint",
     "HttpsLimits",

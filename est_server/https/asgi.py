@@ -17,13 +17,12 @@ from cryptography import x509
 
 from est_protocol.credentials import PeerCredentials
 from est_protocol.errors import MessageError
-from est_protocol.operations import WELL_KNOWN_PATH
 from est_protocol.secure_channel.chain_verification import verify_client_chain
 from est_protocol.secure_channel.stream import format_address
 from est_protocol.x509_decoding import check_names_and_key, decoding_x509
 from est_server.https.limits import DEFAULT_HTTPS_LIMITS, HttpsLimits
 from est_server.https.peers import NO_PROXIES, Connection, ProxyTrust
-from est_server.https.translation import HttpAnswer, HttpRequest, HttpTranslation
+from est_server.https.translation import HttpAnswer, HttpRequest, HttpTranslation, segments_below
 from est_server.interfaces import HttpResponder
 
 Scope = MutableMapping[str, Any]
@@ -86,7 +85,7 @@ def _request(scope: Scope, receive: Receive, connection: Connection) -> HttpRequ
     return HttpRequest(
         scope["method"],
         f"{path}?{query}" if query else path,
-        tuple(map(unquote, _segments(path))),
+        tuple(map(unquote, segments_below(path))),
         headers,
         connection,
         lambda: _body(receive),
@@ -97,15 +96,6 @@ def _raw_path(scope: Scope) -> str:
     """The path as it was sent, as far as the server tells."""
     raw: bytes | None = scope.get("raw_path")
     return quote(scope["path"]) if raw is None else raw.decode("latin-1").partition("?")[0]
-
-
-def _segments(path: str) -> tuple[str, ...]:
-    """Those of the path below ``/.well-known/est``; none if it is elsewhere."""
-    prefix = f"{WELL_KNOWN_PATH}/"
-    if not path.startswith(prefix):
-        return ()
-    segments = path.removeprefix(prefix).split("/")
-    return tuple(segments) if all(segments) else ()
 
 
 async def _body(receive: Receive) -> AsyncIterator[bytes]:

@@ -1,4 +1,4 @@
-"""Time-outs of HTTP requests that aiohttp does not have."""
+"""Time-outs of HTTP requests."""
 
 from __future__ import annotations
 
@@ -9,9 +9,61 @@ from typing import Protocol
 
 from aiohttp import web
 
+from est_server.https.connections import HttpConnection
+
 _log = logging.getLogger(__name__)
 
 _Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+
+
+class Deadline:
+    """One time-out after the other on one connection, by one timer for most of them.
+
+    A timer that is set and cancelled costs 2 us and stays in the event loop's heap for its time.
+    Here a later deadline is an assignment: the timer finds it when it goes off.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._at = 0.0
+        self._expired: Callable[[], None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    def set(self, seconds: float, expired: Callable[[], None]) -> None:
+        """Call ``expired`` in ``seconds``, and nothing of what was set before."""
+        self._at = self._loop.time() + seconds
+        self._expired = expired
+        if self._timer is not None:
+            if self._timer.when() <= self._at:
+                return
+            self._timer.cancel()
+        self._timer = self._loop.call_at(self._at, self._went_off)
+
+    def is_set(self, expired: Callable[[], None]) -> bool:
+        """Whether ``expired`` is what will be called."""
+        return self._expired == expired
+
+    def clear(self) -> None:
+        """Call nothing."""
+        self._expired = None
+
+    def cancel(self) -> None:
+        """The same, for good."""
+        self._expired = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _went_off(self) -> None:
+        self._timer = None
+        expired = self._expired
+        if expired is None:
+            return
+        if self._loop.time() < self._at:
+            self._timer = self._loop.call_at(self._at, self._went_off)
+        else:
+            self._expired = None
+            expired()
 
 
 class RequestTimes(Protocol):
@@ -28,8 +80,9 @@ class RequestTimes(Protocol):
     def linger_timeout(self) -> float: ...
 
 
-class RequestDeadlines(asyncio.Protocol):
-    """Stands between the transport and aiohttp's protocol, and ends slow connections.
+class RequestDeadlines(HttpConnection):
+    """Stands between the transport and aiohttp's protocol, and ends slow connections, which
+    aiohttp does not.
 
     A client that dribbles its header or its body costs its connection, after the times that
     ``limits`` names. :func:`timed` tells when a header is complete and when a request is done.
@@ -118,19 +171,25 @@ class RequestDeadlines(asyncio.Protocol):
             self._deadline = None
 
 
+class TimedHandler(web.RequestHandler):
+    """aiohttp's side of one connection that is inside :class:`RequestDeadlines`."""
+
+    __slots__ = ("deadlines",)
+    deadlines: RequestDeadlines
+
+
 def timed(handle: _Handler) -> _Handler:
     """A request handler that tells the connection's deadlines what is going on."""
 
     async def handle_in_time(request: web.BaseRequest) -> web.StreamResponse:
-        transport = request.transport
-        if transport is None:
+        if request.transport is None:
             return web.Response(status=400)  # The client is gone; nobody will read this.
-        protocol = transport.get_protocol()
-        assert isinstance(protocol, RequestDeadlines)
-        protocol.request_began(request)
+        http = request.protocol
+        assert isinstance(http, TimedHandler)
+        http.deadlines.request_began(request)
         try:
             return await handle(request)
         finally:
-            protocol.request_ended()
+            http.deadlines.request_ended()
 
     return handle_in_time

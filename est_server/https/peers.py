@@ -13,8 +13,6 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from ipaddress import IPv4Network, IPv6Network, ip_address
 
-from cryptography.hazmat.primitives import hashes
-
 from est_protocol.channel_binding import ChannelBinding, ChannelBindingType
 from est_protocol.client_certificate_fields import (
     CLIENT_CERT,
@@ -148,8 +146,7 @@ def _malformed(sentence: str) -> RequestRefused:
 
 def _is_proxy(connection: Connection, proxies: ProxyTrust) -> bool:
     if connection.channel is not None:
-        own = connection.channel.certificate
-        return own is not None and own.fingerprint(hashes.SHA256()) in proxies.certificates
+        return connection.channel.certificate_sha256 in proxies.certificates
     if connection.over_tls:
         return False
     if connection.host is None:

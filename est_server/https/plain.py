@@ -1,4 +1,4 @@
-"""An aiohttp application served over plain HTTP: to all, what is public and signed, such as CRLs;
+"""What is served over plain HTTP: to all, what is public and signed, such as CRLs;
 to TLS-terminating proxies, what they pass on."""
 
 from __future__ import annotations
@@ -11,8 +11,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from aiohttp import web
-
 from est_protocol.secure_channel.stream import format_address
 from est_protocol.secure_channel.tcp import (
     StreamListener,
@@ -20,10 +18,10 @@ from est_protocol.secure_channel.tcp import (
     tcp_listener,
     unix_listener,
 )
-from est_server.https.deadlines import RequestDeadlines
+from est_server.https.connections import HttpConnection, RunningHttp
 from est_server.https.limits import HttpsLimits
 from est_server.https.peer_errors import PeerErrorsInOneLine
-from est_server.https.runner import start_runner
+from est_server.https.starting import Servable, start
 
 _log = logging.getLogger("est_server.http")
 _log.addFilter(PeerErrorsInOneLine())
@@ -83,19 +81,13 @@ class PlainHttpEndpoint:
 class PlainHttpApplication:
     """An application with the bounds to serve it by. Made by :func:`prepare_plain`."""
 
-    def __init__(
-        self,
-        runner: web.AppRunner,
-        make_http: Callable[[], asyncio.Protocol],
-        limits: PlainHttpLimits | HttpsLimits,
-    ) -> None:
-        self.make_http = make_http
+    def __init__(self, http: RunningHttp, limits: PlainHttpLimits | HttpsLimits) -> None:
+        self.http = http
         self.limits = limits
-        self._runner = runner
 
     async def close(self) -> None:
         """Finish what is under way within bounds, and end the connections."""
-        await self._runner.cleanup()
+        await self.http.close()
 
 
 class RetiredPlainHttp:
@@ -164,15 +156,14 @@ class PlainHttpServer:
 
 
 async def prepare_plain(
-    app: web.Application, limits: PlainHttpLimits | HttpsLimits
+    app: Servable, limits: PlainHttpLimits | HttpsLimits
 ) -> PlainHttpApplication:
     """Start an application, for :func:`serve_plain` or :meth:`PlainHttpServer.renew`."""
-    runner, make_http = await start_runner(app, limits, logger=_log)
-    return PlainHttpApplication(runner, make_http, limits)
+    return PlainHttpApplication(await start(app, limits, logger=_log), limits)
 
 
-async def serve_plain(app: web.Application, endpoint: PlainHttpEndpoint) -> PlainHttpServer:
-    """Serve an aiohttp application over HTTP without TLS.
+async def serve_plain(app: Servable, endpoint: PlainHttpEndpoint) -> PlainHttpServer:
+    """Serve EST, or an aiohttp application, over HTTP without TLS.
 
     :raises OSError: the address cannot be listened on.
     """
@@ -238,39 +229,51 @@ class _Connections:
                 connection.abort()
 
 
-class _Connection(RequestDeadlines):
+class _Connection(HttpConnection):
     """A connection that is counted, and ended if its client does not read."""
 
     def __init__(self, application: PlainHttpApplication, connections: _Connections) -> None:
-        super().__init__(application.make_http(), application.limits)
         self.application = application
+        self._http = application.http.connection()
         self._connections = connections
+        self._transport: asyncio.Transport
         self._unread: asyncio.TimerHandle | None = None
         self._admitted = False
 
+    @property
+    def idle(self) -> bool:
+        return self._http.idle
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
         self._admitted = self._connections.admit(self)
         if self._admitted:
-            super().connection_made(transport)
+            self._http.connection_made(transport)
         else:
             transport.abort()
+
+    def data_received(self, data: bytes) -> None:
+        self._http.data_received(data)
+
+    def eof_received(self) -> bool | None:
+        return self._http.eof_received()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._connections.forget(self)
         self._forgive()
         if self._admitted:
-            super().connection_lost(exc)
+            self._http.connection_lost(exc)
 
     def pause_writing(self) -> None:
-        super().pause_writing()
+        self._http.pause_writing()
         self._unread = asyncio.get_running_loop().call_later(
             self.application.limits.write_timeout, self.abort
         )
 
     def resume_writing(self) -> None:
         self._forgive()
-        super().resume_writing()
+        self._http.resume_writing()
 
     def abort(self) -> None:
         """End the connection at once."""

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
 from typing import Any, Protocol
 
 from aiohttp import web
 
-from est_server.https.deadlines import timed
+from est_server.https.connections import HttpConnection
+from est_server.https.deadlines import RequestDeadlines, RequestTimes, TimedHandler, timed
 
 
-class RunnerLimits(Protocol):
+class RunnerLimits(RequestTimes, Protocol):
     """The bounds that aiohttp keeps; see :class:`est_server.https.limits.HttpsLimits`."""
 
     @property
     def idle_timeout(self) -> float: ...
-    @property
-    def linger_timeout(self) -> float: ...
     @property
     def drain_timeout(self) -> float: ...
     @property
@@ -27,8 +25,8 @@ class RunnerLimits(Protocol):
     def header_count(self) -> int: ...
 
 
-class _Http(web.RequestHandler):
-    """aiohttp's side of one connection."""
+class _Http(TimedHandler):
+    """aiohttp's side of one connection, which says little."""
 
     __slots__ = ()
 
@@ -51,17 +49,40 @@ async def conceal_software(http: web.Request, response: web.StreamResponse) -> N
     response.headers.pop("Server", None)
 
 
-async def start_runner(
+class RunningApplication:
+    """An aiohttp application that is ready to be served (a
+    :class:`~est_server.https.connections.RunningHttp`). Made by :func:`start_application`.
+    """
+
+    def __init__(
+        self, runner: web.AppRunner, limits: RunnerLimits, options: dict[str, Any]
+    ) -> None:
+        assert runner.server is not None
+        self._runner = runner
+        self._http = runner.server
+        self._limits = limits
+        self._options = options
+        self._loop = asyncio.get_running_loop()
+
+    def connection(self) -> HttpConnection:
+        """The protocol of a new connection."""
+        http = _Http(self._http, loop=self._loop, **self._options)
+        http.deadlines = RequestDeadlines(http, self._limits)
+        return http.deadlines
+
+    async def close(self) -> None:
+        """Finish what is under way within bounds, and end the connections."""
+        await self._runner.cleanup()
+
+
+async def start_application(
     app: web.Application,
     limits: RunnerLimits,
     *,
     logger: logging.Logger,
     access_log: logging.Logger | None = None,
-) -> tuple[web.AppRunner, Callable[[], asyncio.Protocol]]:
-    """Start an application; its runner, and what makes the protocol of each connection.
-
-    The protocol wants to be inside :class:`~est_server.https.deadlines.RequestDeadlines`.
-    """
+) -> RunningApplication:
+    """Start an application."""
     options: dict[str, Any] = {
         "logger": logger,
         "access_log": access_log,
@@ -76,8 +97,6 @@ async def start_runner(
     app.on_response_prepare.append(conceal_software)
     runner = web.AppRunner(app, shutdown_timeout=limits.drain_timeout, **options)
     await runner.setup()
-    http = runner.server
-    assert http is not None
-    http.request_handler = timed(http.request_handler)
-    loop = asyncio.get_running_loop()
-    return runner, lambda: _Http(http, loop=loop, **options)
+    assert runner.server is not None
+    runner.server.request_handler = timed(runner.server.request_handler)
+    return RunningApplication(runner, limits, options)

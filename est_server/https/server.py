@@ -1,4 +1,4 @@
-"""An aiohttp application served over TLS with everything in bounds."""
+"""EST, or an aiohttp application, served over TLS with everything in bounds."""
 
 from __future__ import annotations
 
@@ -8,17 +8,15 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 
-from aiohttp import web
-
 from est_protocol.secure_channel.context import LocalCredentials, TrustAnchors, tls_context
 from est_protocol.secure_channel.policy import TlsPolicy
 from est_protocol.secure_channel.stream import TlsTransport
 from est_protocol.secure_channel.tcp import StreamListenerFactory, tcp_listener
 from est_protocol.secure_channel.tls_endpoints import Acceptance, TlsServer, serve_tls
-from est_server.https.deadlines import RequestDeadlines
+from est_server.https.connections import HttpConnection, RunningHttp
 from est_server.https.limits import HttpsLimits
 from est_server.https.peer_errors import PeerErrorsInOneLine
-from est_server.https.runner import start_runner
+from est_server.https.starting import Servable, start
 
 _log = logging.getLogger("est_server.https")
 
@@ -55,16 +53,14 @@ class HttpsEndpoint:
 class HttpsApplication:
     """An application with the settings to serve it by. Made by :func:`prepare`."""
 
-    def __init__(
-        self, runner: web.AppRunner, acceptance: Acceptance, endpoint: HttpsEndpoint
-    ) -> None:
+    def __init__(self, http: RunningHttp, acceptance: Acceptance, endpoint: HttpsEndpoint) -> None:
         self.acceptance = acceptance
         self.endpoint = endpoint
-        self._runner = runner
+        self._http = http
 
     async def close(self) -> None:
         """Finish what is under way within bounds, and end the connections."""
-        await self._runner.cleanup()
+        await self._http.close()
 
 
 class RetiredHttps:
@@ -145,7 +141,7 @@ class HttpsServer:
         await self.close()
 
 
-async def prepare(app: web.Application, endpoint: HttpsEndpoint) -> HttpsApplication:
+async def prepare(app: Servable, endpoint: HttpsEndpoint) -> HttpsApplication:
     """Start an application, for :func:`serve` or :meth:`HttpsServer.renew`.
 
     :raises ConfigurationError: OpenSSL rejects the policy or the credentials.
@@ -154,21 +150,25 @@ async def prepare(app: web.Application, endpoint: HttpsEndpoint) -> HttpsApplica
     context = tls_context(
         endpoint.policy, server=True, credentials=endpoint.credentials, anchors=endpoint.anchors
     )
-    runner, make_http = await start_runner(app, limits, logger=_log, access_log=endpoint.access_log)
+    http = await start(app, limits, logger=_log, access_log=endpoint.access_log)
     acceptance = Acceptance(
-        lambda: RequestDeadlines(make_http(), limits),
+        http.connection,
         context,
         endpoint.anchors,
         limits.stream,
         limits.max_connections,
     )
-    return HttpsApplication(runner, acceptance, endpoint)
+    return HttpsApplication(http, acceptance, endpoint)
 
 
-async def serve(app: web.Application, endpoint: HttpsEndpoint) -> HttpsServer:
-    """Serve any aiohttp application over HTTPS.
+async def serve(app: Servable, endpoint: HttpsEndpoint) -> HttpsServer:
+    """Serve EST, or any aiohttp application, over HTTPS.
 
-    Its handlers find the client in ``request.transport.get_extra_info("est.peer_credentials")``.
+    The handlers of an application find the client in
+    ``request.transport.get_extra_info("est.peer_credentials")``.
+
+    :param app: an :class:`~est_server.https.EstSite` where EST is all there is, which costs a
+        quarter of the CPU time of an aiohttp application that EST is mounted in.
 
     :raises ConfigurationError: OpenSSL rejects the policy or the credentials.
     :raises OSError: the address cannot be listened on.
@@ -184,7 +184,7 @@ async def serve(app: web.Application, endpoint: HttpsEndpoint) -> HttpsServer:
             anchors=acceptance.anchors,
             limits=acceptance.limits,
             max_connections=acceptance.max_connections,
-            is_idle=lambda protocol: isinstance(protocol, RequestDeadlines) and protocol.idle,
+            is_idle=lambda protocol: isinstance(protocol, HttpConnection) and protocol.idle,
             reuse_port=endpoint.reuse_port,
             listen=endpoint.open_listener,
         )

@@ -2,7 +2,8 @@
 EstResponse in, HTTP out.
 
 Translation only; every decision is the service's. RFC 7030 sections 3.2 and 4, RFC 8951. What
-belongs to one kind of server is in :mod:`.application` (aiohttp) and :mod:`.asgi`.
+belongs to one kind of server is in :mod:`.http1` (our own), :mod:`.application` (aiohttp) and
+:mod:`.asgi`.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from est_protocol.messages import (
     Pending,
     Transport,
 )
-from est_protocol.operations import Operation
+from est_protocol.operations import WELL_KNOWN_PATH, Operation
 from est_server.https.limits import DEFAULT_HTTPS_LIMITS, HttpsLimits
 from est_server.https.peers import NO_PROXIES, Connection, Headers, ProxyTrust, find_peer
 from est_server.interfaces import HttpResponder
@@ -54,6 +55,7 @@ class HttpRequest:
     :param connection: what it came over.
     :param read_body: gives the body piece by piece; raises
         :class:`~est_protocol.errors.MessageError` if it breaks off.
+    :param arrived: the body, if all of it is here already and nobody has to wait for it.
     """
 
     method: str
@@ -62,6 +64,7 @@ class HttpRequest:
     headers: Headers
     connection: Connection
     read_body: Callable[[], AsyncIterator[bytes]]
+    arrived: bytes | None = None
 
     def header(self, name: str) -> str:
         """The first value of a field, empty if it is missing."""
@@ -163,8 +166,11 @@ class HttpTranslation:
         return base64_body.decode(body)
 
     async def _read_body(self, http: HttpRequest) -> bytes:
-        body = bytearray()
         self._check_size(_announced(http))
+        if http.arrived is not None:
+            self._check_size(len(http.arrived))
+            return http.arrived
+        body = bytearray()
         try:
             async with asyncio.timeout(self._limits.body_timeout):
                 async for chunk in http.read_body():
@@ -201,6 +207,15 @@ class HttpTranslation:
         else:
             headers.insert(0, ("Content-Type", str(PLAIN_TEXT)))
         return HttpAnswer(status, body, headers, close=refused.reason in _BODY_LEFT_OVER)
+
+
+def segments_below(path: str) -> tuple[str, ...]:
+    """The segments of a path below ``/.well-known/est``; none if it is elsewhere."""
+    prefix = f"{WELL_KNOWN_PATH}/"
+    if not path.startswith(prefix):
+        return ()
+    segments = path.removeprefix(prefix).split("/")
+    return tuple(segments) if all(segments) else ()
 
 
 def _target(segments: tuple[str, ...]) -> tuple[Operation | None, str | None]:

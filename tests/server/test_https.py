@@ -34,7 +34,14 @@ from est_protocol.oid_names import CHALLENGE_PASSWORD
 from est_protocol.operations import WELL_KNOWN_PATH, Operation
 from est_protocol.secure_channel.context import TrustAnchors
 from est_protocol.secure_channel.policy import TlsPolicy
-from est_server.https import HttpsEndpoint, HttpsLimits, HttpsServer, est_application, serve
+from est_server.https import (
+    EstSite,
+    HttpsEndpoint,
+    HttpsLimits,
+    HttpsServer,
+    est_application,
+    serve,
+)
 from est_server.legacy_forms import NO_LEGACY_FORMS, LegacyForms
 from tests.foreign_tls import HOST, client_context, exchange, server_context
 from tests.pki import CLIENT_AUTH, make_ca, make_leaf, make_server
@@ -83,13 +90,39 @@ async def issue(request: EstRequest) -> EstResponse:
     return CertificatesResponse((ISSUED,))
 
 
+def alone(clerk: Clerk, limits: HttpsLimits) -> EstSite:
+    return EstSite(clerk, limits)
+
+
+def mounted(clerk: Clerk, limits: HttpsLimits) -> web.Application:
+    app = web.Application()
+    app.add_subapp(WELL_KNOWN_PATH, est_application(clerk, limits))
+    return app
+
+
+@dataclass
+class How:
+    """The way in which EST is served in the test that runs."""
+
+    make: Callable[[Clerk, HttpsLimits], EstSite | web.Application] = alone
+
+
+HOW = How()
+
+
+@pytest.fixture(params=[alone, mounted], ids=["alone", "mounted"], autouse=True)
+def how(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> How:
+    """Both ways of serving EST behave the same, octet by octet."""
+    monkeypatch.setattr(HOW, "make", request.param)
+    return HOW
+
+
 @asynccontextmanager
 async def serving(
     clerk: Clerk | None = None, limits: HttpsLimits | None = None
 ) -> AsyncIterator[HttpsServer]:
     limits = limits or HttpsLimits()
-    app = web.Application()
-    app.add_subapp(WELL_KNOWN_PATH, est_application(clerk or Clerk(issue), limits))
+    app = HOW.make(clerk or Clerk(issue), limits)
     endpoint = HttpsEndpoint(SERVER, ANCHORS, port=0, limits=limits)
     async with await serve(app, endpoint) as server:
         yield server
