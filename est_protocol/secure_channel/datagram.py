@@ -36,10 +36,14 @@ class DatagramLimits:
     :param handshake_timeout: seconds that a handshake may take.
     :param idle_timeout: seconds without traffic or work after which a session is closed;
         RFC 9148 section 3 keeps sessions for requests close in time.
-    :param maximum_sessions: sessions at a time. One more closes the one that has been idle
-        longest; while all are working it is not let in.
+    :param maximum_sessions: sessions at a time, those in the handshake included. One more closes
+        the one that has been idle longest; while all are working it is not let in.
     :param maximum_handshakes: handshakes at a time. One more ends the one that has taken longest,
         so that peers who begin and fall silent keep nobody out.
+    :param grace: seconds for which a handshake from its beginning, and a session since it was last
+        used, are left alone. While there is none to end for it, whoever is one too many gets no
+        answer; its ClientHello comes again, after a second, after two and so on, so a fleet that
+        comes back all at once spreads itself.
     :param hellos_per_second: ClientHellos without a cookie that are answered per second.
     :param handshakes_per_second: ClientHellos with their cookie that are answered per second.
         They are counted apart, so that a flood from forged addresses, which never see a cookie,
@@ -50,7 +54,8 @@ class DatagramLimits:
     handshake_timeout: float = 60.0
     idle_timeout: float = 120.0
     maximum_sessions: int = 2000
-    maximum_handshakes: int = 500
+    maximum_handshakes: int = 1000
+    grace: float = 5.0
     hellos_per_second: int = 2000
     handshakes_per_second: int = 2000
     send_buffer: int = 1 << 20
@@ -218,14 +223,19 @@ class DtlsServer(asyncio.DatagramProtocol):
     def _make_room(self) -> bool:
         if len(self._handshakes) >= self._limits.maximum_handshakes:
             longest = next(iter(self._handshakes.values()))
+            if not self._may_end(longest):
+                return False
             longest.close(HandshakeFailed("another handshake needed the room"))
         if len(self._channels) < self._limits.maximum_sessions:
             return True
         for channel in self._channels.values():
-            if channel.established and not channel.busy:
+            if channel.established and not channel.busy and self._may_end(channel):
                 channel.close(ChannelClosed("another session needed the room"))
                 return True
         return False
+
+    def _may_end(self, channel: DtlsChannel) -> bool:
+        return self._loop.time() >= channel.last_activity + self._limits.grace
 
     def _forget(self, channel: DtlsChannel, reason: ChannelError, addr: SocketAddress) -> None:
         _log.debug("%s: session over: %s", channel.session.address, reason)

@@ -80,6 +80,11 @@ class DtlsChannel:
         return self._user is not None and self._user.busy
 
     @property
+    def last_activity(self) -> float:
+        """When it was last used, by the loop's clock; in a handshake, when that began."""
+        return self._last_activity
+
+    @property
     def lost(self) -> bool:
         """Whether the session is over."""
         return self._lost

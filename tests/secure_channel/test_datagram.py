@@ -16,6 +16,9 @@ from est_protocol.secure_channel.dtls_client import NobodyThere, connect_dtls
 from est_protocol.secure_channel.policy import DtlsPolicy
 from tests.secure_channel.dtls_ends import CLIENT_ANCHORS, DEVICE, make_client, make_listener
 
+#: A grace that is over when the next datagram comes.
+_AT_ONCE = 1e-9
+
 
 class Wire(asyncio.DatagramTransport):
     """Keeps what is sent."""
@@ -154,7 +157,7 @@ async def test_a_late_duplicate_of_the_hello_does_not_replace_the_session() -> N
 
 
 async def test_the_session_idle_longest_makes_room_and_a_working_one_never() -> None:
-    ends = Ends(DatagramLimits(maximum_sessions=3))
+    ends = Ends(DatagramLimits(maximum_sessions=3, grace=_AT_ONCE))
     clients = {port: ends.connect(port) for port in (1, 2, 3)}
     ends.users[0].busy = True
     ends.send(clients[2], 2, b"alive")
@@ -170,7 +173,7 @@ async def test_the_session_idle_longest_makes_room_and_a_working_one_never() -> 
 
 
 async def test_handshakes_are_capped_and_time_out() -> None:
-    ends = Ends(DatagramLimits(maximum_handshakes=1, handshake_timeout=0.05))
+    ends = Ends(DatagramLimits(maximum_handshakes=1, handshake_timeout=0.05, grace=_AT_ONCE))
     stalled, second = make_client(), make_client()
     ends.exchange(stalled, 1, turns=2)
     assert ends.server.sessions == 1
@@ -232,7 +235,7 @@ async def test_garbage_leaves_the_budget_to_clients() -> None:
 
 
 async def test_silent_handshakes_keep_nobody_out() -> None:
-    ends = Ends(DatagramLimits(maximum_handshakes=3))
+    ends = Ends(DatagramLimits(maximum_handshakes=3, grace=_AT_ONCE))
     for port in range(1, 4):
         silent = make_client()
         ends.exchange(silent, port, turns=1)
@@ -243,6 +246,36 @@ async def test_silent_handshakes_keep_nobody_out() -> None:
     # The one that had taken longest went; the others may still come to their end.
     assert ends.server.sessions == 3
     assert [user.channel.session.address for user in ends.users] == ["127.0.0.1:9"]
+
+
+async def test_a_young_handshake_is_left_alone_and_who_came_too_early_comes_again() -> None:
+    ends = Ends(DatagramLimits(maximum_handshakes=1))
+    first, second = make_client(), make_client()
+    ends.exchange(first, 1, turns=2)
+    ends.exchange(second, 2, turns=1)
+    (hello,) = second.datagrams_to_send()
+    for _ in range(3):
+        ends.server.datagram_received(hello, ("127.0.0.1", 2))
+    assert (ends.server.sessions, ends.server.dropped) == (1, 3)
+    assert ends.wire.sent == []
+    ends.exchange(first, 1)
+    assert first.established
+    ends.server.datagram_received(hello, ("127.0.0.1", 2))
+    for datagram, _ in ends.wire.sent:
+        second.receive_datagram(datagram)
+    ends.wire.sent.clear()
+    ends.exchange(second, 2)
+    assert second.established
+
+
+async def test_a_session_between_two_requests_is_left_alone() -> None:
+    ends = Ends(DatagramLimits(maximum_sessions=1))
+    client = ends.connect(1)
+    late = make_client()
+    ends.exchange(late, 2)
+    assert not late.established
+    ends.send(client, 1, b"the next request")
+    assert ends.users[0].received == [b"the next request"]
 
 
 async def test_nothing_is_queued_beyond_the_send_buffer() -> None:
@@ -284,6 +317,8 @@ async def test_garbage_in_and_out_of_sessions_costs_nothing() -> None:
         "handshake_timeout",
         "idle_timeout",
         "maximum_sessions",
+        "maximum_handshakes",
+        "grace",
         "hellos_per_second",
         "handshakes_per_second",
     ],
