@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
@@ -40,13 +39,7 @@ def key_from_pem(pem: bytes, where: str) -> SigningKey:
         raise ConfigurationError(f"the private key in {where} is encrypted") from error
     except (ValueError, UnsupportedAlgorithm) as error:
         raise ConfigurationError(f"there is no readable PEM private key in {where}") from error
-    if not isinstance(
-        key,
-        ec.EllipticCurvePrivateKey
-        | rsa.RSAPrivateKey
-        | ed25519.Ed25519PrivateKey
-        | ed448.Ed448PrivateKey,
-    ):
+    if not isinstance(key, SigningKey):
         raise ConfigurationError(f"the private key in {where} cannot sign")
     return key
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
-from est_protocol.keys import PublicKey
+from est_protocol.keys import PublicKey, key_kind
 
 AES128_CBC = "2.16.840.1.101.3.4.1.2"
 AES192_CBC = "2.16.840.1.101.3.4.1.22"
@@ -56,13 +56,17 @@ class NothingInCommon(Exception):
     """No algorithm that the client is capable of will do."""
 
 
+#: Bits of security, of Edwards curves and of ML-DSA (FIPS 204 section 4).
+_STRENGTHS = {"ed25519": 128, "ed448": 224, "mldsa44": 128, "mldsa65": 192, "mldsa87": 256}
+
+
 def security_strength(key: PublicKey) -> int:
     """Bits of security of a key (NIST SP 800-57 part 1, table 2)."""
     if isinstance(key, ec.EllipticCurvePublicKey):
         return key.curve.key_size // 2 if key.curve.key_size < 512 else 256
     if isinstance(key, rsa.RSAPublicKey):
         return 256 if key.key_size >= 15360 else 192 if key.key_size >= 7680 else 128
-    return 128 if type(key).__name__.startswith("Ed25519") else 224
+    return _STRENGTHS[key_kind(key)]
 
 
 def content_cipher(capabilities: Sequence[str], strength: int) -> str:

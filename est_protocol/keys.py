@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Callable
 
-from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, mldsa, rsa
 from cryptography.hazmat.primitives.asymmetric.types import (
     CertificatePublicKeyTypes,
     PublicKeyTypes,
@@ -16,12 +17,16 @@ from est_protocol.errors import ConfigurationError
 
 PublicKey = PublicKeyTypes | CertificatePublicKeyTypes
 
+#: Post-quantum private keys (RFC 9881).
+MlDsaKey = mldsa.MLDSA44PrivateKey | mldsa.MLDSA65PrivateKey | mldsa.MLDSA87PrivateKey
+
 #: Private keys that can authenticate a channel, sign a CSR or issue a certificate.
 SigningKey = (
     ec.EllipticCurvePrivateKey
     | rsa.RSAPrivateKey
     | ed25519.Ed25519PrivateKey
     | ed448.Ed448PrivateKey
+    | MlDsaKey
 )
 
 #: Kinds of key that :func:`generate_key` makes, by the names of :func:`key_kind`.
@@ -33,6 +38,9 @@ KEY_KINDS = (
     "rsa-2048",
     "rsa-3072",
     "rsa-4096",
+    "mldsa44",
+    "mldsa65",
+    "mldsa87",
 )
 
 #: FIPS 186-5 section 5.4: an odd public exponent between these, both excluded.
@@ -56,6 +64,8 @@ def generate_key(kind: str = "ec-p256") -> SigningKey:
         return ed25519.Ed25519PrivateKey.generate()
     if kind in _CURVES:
         return ec.generate_private_key(_CURVES[kind])
+    if kind in _ML_DSA:
+        return _ML_DSA[kind]()
     return rsa.generate_private_key(public_exponent=65537, key_size=int(kind.removeprefix("rsa-")))
 
 
@@ -72,8 +82,9 @@ def spki_sha256(key: PublicKey) -> bytes:
 def key_kind(key: PublicKey) -> str:
     """The kind of key by the names that configuration uses.
 
-    ``ec-p256``, ``ec-p384``, ``ec-p521``, ``ed25519``, ``ed448``, ``rsa-2048`` and so on;
-    other keys by their class name in lower case.
+    ``ec-p256``, ``ec-p384``, ``ec-p521``, ``ed25519``, ``ed448``, ``rsa-2048`` and so on,
+    ``mldsa44``, ``mldsa65`` and ``mldsa87`` (RFC 9881); other keys by their class name in lower
+    case.
     """
     if isinstance(key, ec.EllipticCurvePublicKey):
         return f"ec-{_CURVE_NAMES.get(key.curve.name, key.curve.name)}"
@@ -108,5 +119,10 @@ _CURVES: dict[str, ec.EllipticCurve] = {
     "ec-p256": ec.SECP256R1(),
     "ec-p384": ec.SECP384R1(),
     "ec-p521": ec.SECP521R1(),
+}
+_ML_DSA: dict[str, Callable[[], SigningKey]] = {
+    "mldsa44": mldsa.MLDSA44PrivateKey.generate,
+    "mldsa65": mldsa.MLDSA65PrivateKey.generate,
+    "mldsa87": mldsa.MLDSA87PrivateKey.generate,
 }
 _CURVE_NAMES = {"secp256r1": "p256", "secp384r1": "p384", "secp521r1": "p521"}

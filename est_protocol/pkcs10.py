@@ -13,7 +13,7 @@ from asn1crypto import core
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, mldsa, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from est_protocol import change_subject_name, der
@@ -46,6 +46,9 @@ _SIGNERS: dict[str, tuple[type[SigningKey], SignatureHash]] = {
     "1.2.840.113549.1.1.13": (rsa.RSAPrivateKey, hashes.SHA512()),
     "1.3.101.112": (ed25519.Ed25519PrivateKey, None),
     "1.3.101.113": (ed448.Ed448PrivateKey, None),
+    "2.16.840.1.101.3.4.3.17": (mldsa.MLDSA44PrivateKey, None),
+    "2.16.840.1.101.3.4.3.18": (mldsa.MLDSA65PrivateKey, None),
+    "2.16.840.1.101.3.4.3.19": (mldsa.MLDSA87PrivateKey, None),
 }
 
 

@@ -152,7 +152,7 @@ def _require_clear_allowed(policy: KeyGenerationPolicy, kind: str, peer: PeerCre
 
 
 #: Bits of security of the kinds of key that have more than 128; see ``security_strength``.
-_STRENGTHS = {"ec-p384": 192, "ec-p521": 256, "ed448": 224}
+_STRENGTHS = {"ec-p384": 192, "ec-p521": 256, "ed448": 224, "mldsa65": 192, "mldsa87": 256}
 
 
 def channel_strength(cipher: str) -> int:

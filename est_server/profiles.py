@@ -41,7 +41,8 @@ class CertificateProfile:
         ``email:``; same placeholders as ``subject``.
     :param operational_key: which key may be certified.
     :param allowed_keys: kinds of key that may be certified, as
-        :func:`est_protocol.keys.key_kind` names them.
+        :func:`est_protocol.keys.key_kind` names them. ``mldsa44``, ``mldsa65`` and ``mldsa87``
+        have to be asked for: not everybody who gets a certificate to verify knows them yet.
     :param crl_distribution_points: addresses of the CA's CRL that certificates name (RFC 5280
         section 4.2.1.13): ``http://`` URLs; ``{crl}`` stands for the one under ``[crl] url``.
     """

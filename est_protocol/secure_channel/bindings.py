@@ -9,8 +9,11 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from OpenSSL import SSL, crypto
 from OpenSSL._util import ffi, lib
+
+from est_protocol.keys import MlDsaKey, key_kind
 
 _ffi: Any = ffi
 _lib: Any = lib
@@ -41,6 +44,18 @@ def set_signature_algorithms(context: SSL.Context, schemes: str) -> None:
     if _lib.SSL_CTX_set1_sigalgs_list(context._context, schemes.encode("ascii")) != 1:
         _lib.ERR_clear_error()
         raise ValueError(f"unknown signature scheme in {schemes!r}")
+
+
+def use_ml_dsa_key(context: SSL.Context, key: MlDsaKey) -> None:
+    """Have ``context`` sign with ``key``, of a kind that pyOpenSSL does not take as it is.
+
+    :raises ValueError: OpenSSL does not take it either.
+    """
+    pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    loaded: Any = crypto.load_privatekey(crypto.FILETYPE_PEM, pem)
+    if _lib.SSL_CTX_use_PrivateKey(context._context, loaded._pkey) != 1:
+        _lib.ERR_clear_error()
+        raise ValueError(f"no {key_kind(key.public_key())} key can be used")
 
 
 def has_extended_master_secret(connection: SSL.Connection) -> bool:

@@ -19,7 +19,7 @@ from OpenSSL import SSL, crypto
 
 from est_protocol.credentials import AnchorSet, VerificationFailure
 from est_protocol.errors import ConfigurationError
-from est_protocol.keys import SigningKey
+from est_protocol.keys import MlDsaKey, SigningKey
 from est_protocol.secure_channel import bindings
 from est_protocol.secure_channel.policy import DtlsPolicy, TlsPolicy
 
@@ -152,7 +152,10 @@ def _configure(
         bindings.set_signature_algorithms(context, policy.signature_algorithms)
         if credentials is not None:
             context.use_certificate(credentials.chain[0])
-            context.use_privatekey(credentials.key)
+            if isinstance(credentials.key, MlDsaKey):
+                bindings.use_ml_dsa_key(context, credentials.key)
+            else:
+                context.use_privatekey(credentials.key)
             for certificate in credentials.chain[1:]:
                 context.add_extra_chain_cert(certificate)
             context.check_privatekey()

@@ -14,10 +14,11 @@ from OpenSSL import SSL
 from est_protocol.errors import ConfigurationError
 
 #: Signature schemes accepted in handshakes and certificates; no SHA-1, no RSA PKCS#1 with SHA-1.
+#: ML-DSA is for TLS 1.3 alone (draft-ietf-tls-mldsa).
 _SIGNATURE_ALGORITHMS = (
     "ecdsa_secp256r1_sha256:ecdsa_secp384r1_sha384:ecdsa_secp521r1_sha512:ed25519:ed448:"
     "rsa_pss_rsae_sha256:rsa_pss_rsae_sha384:rsa_pss_rsae_sha512:"
-    "rsa_pkcs1_sha256:rsa_pkcs1_sha384:rsa_pkcs1_sha512"
+    "rsa_pkcs1_sha256:rsa_pkcs1_sha384:rsa_pkcs1_sha512:mldsa44:mldsa65:mldsa87"
 )
 
 

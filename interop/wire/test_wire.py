@@ -17,6 +17,7 @@ from interop.client_peer import Credentials
 from interop.curl.driver import Curl
 from interop.devices import Device
 from interop.libcoap.driver import CoapClient
+from interop.openssl.driver import OpenSslClient
 from interop.peers import find_peer
 from interop.server import ServerUnderTest
 from interop.transcript import Transcript
@@ -136,3 +137,21 @@ def test_an_enrollment_over_dtls(
     assert rest == [POST, CHANGED] * (len(rest) // 2)
     blocks = tshark.fields("coap.opt.block_number", only=f"coap.code == {CHANGED}")
     assert [number for [number] in blocks][-1].split("~")[-1] == str(len(rest) // 2 - 1)
+
+
+@pytest.mark.conformance("CD-26")
+@pytest.mark.parametrize("name", [("-noservername",), ("-servername", "localhost")])
+def test_a_client_that_asks_for_small_records_gets_them(
+    name: tuple[str, ...], server: ServerUnderTest, checks: Checks, transcript: Transcript
+) -> None:
+    """RFC 6066 section 4; with and without SNI."""
+    capture = transcript.directory / "small-records.pcap"
+    with PcapFile(capture, server_port=5684) as pcap, UdpRelay(server.coaps_port, pcap) as relay:
+        openssl = OpenSslClient(find_peer("openssl"), transcript, port=relay.port, ca=server.ca)
+        assert openssl.handshake("-dtls1_2", "-maxfraglen", "512", *name).protocol == "DTLSv1.2"
+    tshark = Tshark(find_peer("tshark"), transcript, capture=capture)
+    of_server = tshark.fields("dtls.record.length", only="dtls && udp.srcport == 5684")
+    sizes = [int(size) for [sizes] in of_server for size in sizes.split("~")]
+    # Its certificates alone are longer; what AES-GCM adds is not counted.
+    assert sum(sizes) > 1024
+    assert max(sizes) <= 512 + 24

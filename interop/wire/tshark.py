@@ -22,12 +22,16 @@ class Tshark:
 
     :param program: where it is.
     :param capture: the capture file.
-    :param keys: the key log of the client, in NSS's format.
+    :param keys: the key log of the client, in NSS's format; ``None`` for what is readable without.
     """
 
-    def __init__(self, program: str, transcript: Transcript, *, capture: Path, keys: Path) -> None:
+    def __init__(
+        self, program: str, transcript: Transcript, *, capture: Path, keys: Path | None = None
+    ) -> None:
         self._transcript = transcript
-        self._command = [program, "-n", "-r", str(capture), "-o", f"tls.keylog_file:{keys}"]
+        self._command = [program, "-n", "-r", str(capture)]
+        if keys is not None:
+            self._command += ["-o", f"tls.keylog_file:{keys}"]
         # They look for DER where EST has the base64 of it.
         for name in ("pkcs10", "cms"):
             self._command += ["--disable-protocol", name]

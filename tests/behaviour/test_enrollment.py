@@ -85,6 +85,16 @@ async def test_a_client_that_vanishes_is_in_the_audit_trail_all_the_same(
     assert [record for record in caplog.records if record.name == "asyncio"] == []
 
 
+@pytest.mark.conformance("CMC-01")
+async def test_full_cmc_is_not_there(world: World) -> None:
+    device = await world.list_device("a")
+    async with https(world, TlsVersion.TLS1_3) as road, road.connection(device) as connection:
+        with pytest.raises(ServerRefused) as refusal:
+            await connection.post(Operation.FULLCMC, connection.csr(device.key, ANY_NAME).der)
+    assert refusal.value.status == "404"
+    assert world.issued_count() == 0
+
+
 # -- First enrollment --------------------------------------------------------------------------
 
 
