@@ -22,6 +22,7 @@ from cryptography import x509
 from cryptography.x509.oid import NameOID
 
 from est_protocol.errors import MessageError
+from est_protocol.strict_asn1 import require_modest
 from est_protocol.x509_decoding import decoding_x509
 
 _HARDWARE_MODULE_NAME = "1.3.6.1.5.5.7.8.4"
@@ -92,6 +93,7 @@ def decode_hardware_module_name(der: bytes) -> tuple[str, bytes]:
 
     :raises MessageError: it is none.
     """
+    require_modest(der)
     try:
         decoded = _HardwareModuleName.load(der, strict=True)
         kind, serial = decoded["hw_type"].native, decoded["hw_serial_num"].native
