@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -79,6 +79,7 @@ async def open_service(
     authorizer: Authorizer | None = None,
     clock: Clock | None = None,
     store: Store | None = None,
+    processes: int = 1,
 ) -> AsyncIterator[Assembly]:
     """Put together what ``config`` describes; its store is open as long as the context lasts.
 
@@ -87,6 +88,7 @@ async def open_service(
         configuration names.
     :param clock: the source of time; the machine's clock by default.
     :param store: the store, if it is open already; it stays so.
+    :param processes: how many serve on the same ports; they share what may be guessed.
     :raises ConfigurationError: the configuration, or a file that it names, is not usable.
     """
     if not isinstance(config, ServerConfig):
@@ -99,6 +101,7 @@ async def open_service(
     async with opened as store:
         generator = _key_generator(https, coaps)
         labels = _label_policies(config, authorities, store, authorizer, generator)
+        users = config.service.users
         service = EnrollmentService(
             labels,
             store,
@@ -107,7 +110,7 @@ async def open_service(
             listed_only=authorizer is None and _goes_by_list(config),
             authorizer_timeout=config.service.authorizer_timeout,
             issuance_timeout=config.service.issuance_timeout,
-            user_limits=config.service.users,
+            user_limits=replace(users, guesses=users.guesses.shared_by(processes)),
             alarms=_alarm_bell(config),
         )
         try:

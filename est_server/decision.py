@@ -139,7 +139,7 @@ class Decider:
             begin = begin_key_generation if generates else begin_exchange
             exchange = begin(csr, request, peer, policy, self._clock.now(), case.authority)
             case.asked.require(csr, request.operation)
-            otp_user = await self._users.otp_user(csr, request.label, peer, policy)
+            otp_user = await self._users.otp_user(csr, peer, policy)
         exchange = replace(
             exchange, is_preview=case.is_preview, http_user=http_user, otp_user=otp_user
         )

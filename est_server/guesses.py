@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from typing import Self
 
 from est_protocol.errors import RefusalReason, RequestRefused
 
 
 @dataclass(frozen=True, slots=True)
 class GuessLimits:
-    """Bounds of wrong guesses.
+    """Bounds of wrong guesses, which the worker processes of one server share: each takes an equal
+    part, rounded up. Several servers over one store count each for themselves.
 
-    :param per_user: wrong secrets of one user name within ``window``.
+    :param per_user: wrong secrets of one user name within ``window``, under whatever label.
     :param per_address: wrong secrets from one address within ``window``.
     :param window: after which wrong guesses are forgotten.
     :param remembered: names and addresses that are counted at one time; the oldest go.
@@ -24,6 +26,15 @@ class GuessLimits:
     per_address: int = 30
     window: timedelta = timedelta(minutes=5)
     remembered: int = 10_000
+
+    def shared_by(self, processes: int) -> Self:
+        """The part of one of ``processes``: the kernel may give each the same peer's connections,
+        and they do not know of one another's."""
+        return replace(
+            self,
+            per_user=-(-self.per_user // processes),
+            per_address=-(-self.per_address // processes),
+        )
 
 
 class GuessCounter:

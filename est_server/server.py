@@ -39,12 +39,15 @@ class _Source:
     store: Store
     authorizer: Authorizer | None
     arrange: Arrangement
+    processes: int
     generation: AsyncExitStack
 
     async def open(self, config: ServerConfig) -> tuple[Served, AsyncExitStack]:
         """What ``config`` describes, and what closes its service."""
         async with AsyncExitStack() as stack:
-            service = open_service(config, authorizer=self.authorizer, store=self.store)
+            service = open_service(
+                config, authorizer=self.authorizer, store=self.store, processes=self.processes
+            )
             served = self.arrange(Served.of(await stack.enter_async_context(service)))
             return served, stack.pop_all()
 
@@ -93,19 +96,21 @@ class EstServer:
         *,
         authorizer: Authorizer | None = None,
         arrange: Arrangement = lambda served: served,
+        processes: int = 1,
     ) -> AsyncIterator[Self]:
         """A server that listens as its configuration says; its store is closed at the end.
 
         :param config: a configuration, or the path of an ``est-server.toml``.
         :param authorizer: decides for every label, in place of the configured authorizers.
         :param arrange: has the last word on where to listen.
+        :param processes: how many serve on the same ports; they share what may be guessed.
         :raises ConfigurationError: the configuration, or a file that it names, is not usable.
         :raises OSError: an address cannot be listened on.
         """
         if not isinstance(config, ServerConfig):
             config = load_config(Path(config))
         async with open_store(config, serves=True) as store:
-            source = _Source(config, store, authorizer, arrange, AsyncExitStack())
+            source = _Source(config, store, authorizer, arrange, processes, AsyncExitStack())
             served, source.generation = await source.open(config)
             try:
                 server = cls._of(served)

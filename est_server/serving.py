@@ -46,11 +46,13 @@ async def serve_until_stopped(
     reports: Reports,
     *,
     arrange: Arrangement = lambda served: served,
+    processes: int = 1,
     watch: Callable[[asyncio.Event], None] = lambda stop: None,
 ) -> None:
     """Serve until SIGTERM or SIGINT, and read the configuration again at SIGHUP.
 
     :param arrange: has the last word on where to listen.
+    :param processes: how many serve on the same ports.
     :param watch: given the event that ends it.
     :raises ConfigurationError: the configuration, or a file that it names, is not usable.
     :raises OSError: an address cannot be listened on.
@@ -59,7 +61,7 @@ async def serve_until_stopped(
     # They were kept back until here.
     signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM, signal.SIGINT, signal.SIGHUP))
     watch(stop)
-    async with EstServer.from_config(config, arrange=arrange) as server:
+    async with EstServer.from_config(config, arrange=arrange, processes=processes) as server:
         reports.ready(server)
         while await _first_of(stop, reload) is reload:
             reload.clear()

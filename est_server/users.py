@@ -98,7 +98,7 @@ class UserChecks:
             )
         if not _is_offered(given, http):
             raise self._wrong(http, given, "scheme, algorithm or realm was not offered")
-        guessed, address = (request.label, given.user), network_of(peer.address)
+        guessed, address = given.user, network_of(peer.address)
         self._guesses.begin(guessed, address, self._clock.now())
         if not await _is_right(given, http, request.operation.method):
             raise self._wrong(http, given, "wrong secret or unknown user")
@@ -108,7 +108,6 @@ class UserChecks:
     async def otp_user(
         self,
         csr: CertificationRequest,
-        label: str | None,
         peer: PeerCredentials,
         policy: LabelPolicy,
     ) -> VerifiedUser | None:
@@ -129,7 +128,7 @@ class UserChecks:
             given = OneTimeSecret.parse(text)
         except MessageError as error:
             raise RequestRefused(RefusalReason.MALFORMED_CSR, str(error)) from error
-        guessed, address = (label, given.name), network_of(peer.address)
+        guessed, address = given.name, network_of(peer.address)
         self._guesses.begin(guessed, address, self._clock.now())
         if not await verifier.check_password(given.name, given.secret):
             raise RequestRefused(

@@ -7,6 +7,7 @@ import asyncio
 import logging
 import signal
 import socket
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
@@ -65,7 +66,10 @@ def _run(options: argparse.Namespace) -> int:
     # Kept back until it can be dealt with; it would end the program before.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     config = load_config(options.config)
-    with configured_logging(config.log, debug="debug" in options):
+    # Each worker writes as many lines as it is let.
+    lines = -(-config.log.refusals_per_second // options.workers)
+    log = replace(config.log, refusals_per_second=lines)
+    with configured_logging(log, debug="debug" in options):
         return _serve(config, options)
 
 
@@ -75,18 +79,23 @@ def _serve(config: ServerConfig, options: argparse.Namespace) -> int:
     if options.workers == 1:
         asyncio.run(serve_until_stopped(config, _Console()))
         return 0
-    work = partial(_work, "debug" in options)
+    work = partial(_work, options)
     return Supervisor(config, options.workers, work, _announce).run()
 
 
-def _work(debug: bool, config: ServerConfig, sockets: WorkerSockets, channel: socket.socket) -> int:
+def _work(
+    options: argparse.Namespace,
+    config: ServerConfig,
+    sockets: WorkerSockets,
+    channel: socket.socket,
+) -> int:
     """What a worker does."""
 
     def run() -> int:
-        run_worker(config, sockets, channel)
+        run_worker(config, sockets, channel, workers=options.workers)
         return 0
 
-    return exit_status(run, debug=debug)
+    return exit_status(run, debug="debug" in options)
 
 
 def _announce(addresses: str) -> None:

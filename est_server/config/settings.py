@@ -455,8 +455,9 @@ class LogSettings:
 
     :param format: ``text`` for people, ``json`` for one JSON object per line.
     :param file: file to append to, made with mode 0600; without it, standard error.
-    :param refusals_per_second: lines per second about refused requests of nobody known. Anybody
-        who can connect makes such lines; the next one says how many were left out.
+    :param refusals_per_second: lines per second, of all workers together, about refused requests
+        of nobody known. Anybody who can connect makes such lines; the next one says how many were
+        left out.
     """
 
     format: LogFormat = LogFormat.TEXT

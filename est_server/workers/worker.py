@@ -25,9 +25,12 @@ class Word(StrEnum):
     NOT_RELOADED = "not-reloaded"
 
 
-def run_worker(config: ServerConfig, sockets: WorkerSockets, channel: socket.socket) -> None:
+def run_worker(
+    config: ServerConfig, sockets: WorkerSockets, channel: socket.socket, *, workers: int
+) -> None:
     """Serve on ``sockets`` until told to stop, or until the other end of ``channel`` closes.
 
+    :param workers: how many there are.
     :raises ConfigurationError: the configuration, or a file that it names, is not usable.
     """
     channel.setblocking(False)
@@ -35,8 +38,11 @@ def run_worker(config: ServerConfig, sockets: WorkerSockets, channel: socket.soc
     def watch(stop: asyncio.Event) -> None:
         asyncio.get_running_loop().add_reader(channel, _on_readable, channel, stop)
 
-    serving = serve_until_stopped(config, _Teller(channel), arrange=sockets.arrange, watch=watch)
-    asyncio.run(serving)
+    asyncio.run(
+        serve_until_stopped(
+            config, _Teller(channel), arrange=sockets.arrange, processes=workers, watch=watch
+        )
+    )
 
 
 def _on_readable(channel: socket.socket, stop: asyncio.Event) -> None:

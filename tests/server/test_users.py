@@ -391,6 +391,14 @@ async def test_guesses_are_bounded_by_user(tmp_path: Path) -> None:
         await server.enroll("device", credentials=ALICE)
 
 
+@pytest.mark.parametrize(
+    ("processes", "each"), [(1, (10, 30)), (2, (5, 15)), (4, (3, 8)), (256, (1, 1))]
+)
+def test_processes_share_what_may_be_guessed(processes: int, each: tuple[int, int]) -> None:
+    part = GuessLimits().shared_by(processes)
+    assert (part.per_user, part.per_address) == each
+
+
 async def test_guesses_are_bounded_by_address(tmp_path: Path) -> None:
     limits = UserLimits(guesses=GuessLimits(per_address=3))
     async with clerk(tmp_path, http=http(), authorizer=Recorder(), limits=limits) as server:

@@ -27,6 +27,7 @@ from est_client.coaps import CoapsClientLimits, CoapsConnection, CoapsConnector
 from est_client.connection import Connector, EstConnection
 from est_client.connectors import connector_for
 from est_client.retry import RetryPolicy
+from est_client.secrets import HttpLogin
 from est_client.self_signed import self_signed
 from est_protocol.coap.parameters import TransmissionParameters
 from est_protocol.credentials import AnchorSet
@@ -308,6 +309,30 @@ def test_a_port_where_others_listen_is_taken(deployment: Deployment) -> None:
         done = run(deployment, "--workers", "2")
     assert done.returncode == 1
     assert re.fullmatch(r"est-server: error: 127.0.0.1 port \d+: .*in use\n", done.stderr)
+
+
+async def test_workers_share_what_may_be_guessed(deployment: Deployment) -> None:
+    deployment.change(
+        'authorizers = ["device-list"]',
+        'authorizers = ["one-time-secret"]\n\n[default.http_authentication]\n'
+        'verifier = "one-time-secret"\nrequired = "http"\n\n'
+        "[service.users.guesses]\nper_user = 4\n",
+    )
+    statuses = []
+    with serving(deployment, "--workers", "2") as server:
+        for _ in range(12):
+            async with EstClient(
+                quick_connector(server.https),
+                trust=deployment.trust,
+                identity=LocalCredentials(pki.make_key("device-0"), ()),
+                http_credentials=HttpLogin("batch", "wrong"),
+                fetch_ca_certificates=False,
+            ) as client:
+                with pytest.raises(ServerRefused) as refused:
+                    await client.simpleenroll()
+            statuses.append(refused.value.status)
+    assert set(statuses) == {"401", "429"}
+    assert statuses.count("401") <= 4
 
 
 @pytest.mark.parametrize("count", ["0", "-1", "257", "two", "²"])
