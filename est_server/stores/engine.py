@@ -39,6 +39,13 @@ class Session(Transaction, Protocol):
         """Begin a transaction, as the only one that writes to the database."""
         ...
 
+    def begin_at_once(self) -> bool:
+        """The same, if neither it nor any statement but the last, the commit, has to wait.
+
+        :return: whether the transaction is begun.
+        """
+        ...
+
     def commit(self) -> None:
         """Make the transaction durable; after an error nobody knows whether it is."""
         ...

@@ -27,6 +27,10 @@ class StoreOptions:
     max_group: int = 256
     """Writes that share one transaction and one flush to the disk."""
 
+    max_pause: timedelta = timedelta(milliseconds=5)
+    """How long the writes of one transaction may keep the event loop from everything else, where
+    they run on it; those that are left take the next one."""
+
     refusals_kept: int = 100_000
     """Rows of refused requests in the audit trail; the oldest go."""
 

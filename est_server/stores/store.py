@@ -109,7 +109,10 @@ class Store:
         self._options = options
         self._worker = ledger.Worker(owner or token_hex(8), options.lease)
         self._writer = GroupWriter(
-            engine, max_waiting=options.max_waiting_writes, max_group=options.max_group
+            engine,
+            max_waiting=options.max_waiting_writes,
+            max_group=options.max_group,
+            max_pause=options.max_pause,
         )
         self._attributed = False
         self._retention = Retention(options.journal_kept, options.journal_age)
@@ -188,7 +191,7 @@ class Store:
                 self._prune(db, result.number, now)
             return result
 
-        begun = self._writer.enqueue(write)
+        begun = self._writer.enqueue(write, brief=True)
         try:
             result = await asyncio.shield(begun)
         except asyncio.CancelledError:
@@ -221,7 +224,9 @@ class Store:
         self, ticket: IssuanceTicket, certificate: x509.Certificate, *, now: datetime
     ) -> IssuedCertificate:
         """Record the certificate; see :class:`~est_server.interfaces.EnrollmentLedger`."""
-        issued = await self._writer.submit(lambda db: ledger.complete(db, ticket, certificate, now))
+        issued = await self._writer.submit(
+            lambda db: ledger.complete(db, ticket, certificate, now), brief=True
+        )
         self._worker.held.discard(ticket.number)
         return issued
 
@@ -243,7 +248,7 @@ class Store:
             number = administration.record_refusal(db, refusal, kept=kept, left_out=left_out)
             self._prune(db, number, refusal.refused_at)
 
-        await self._writer.submit(write, share=_REFUSALS_SHARE)
+        await self._writer.submit(write, share=_REFUSALS_SHARE, brief=True)
 
     async def find_certificate(self, sha256: bytes) -> IssuedCertificate | None:
         """The record of the certificate with this SHA-256 over its DER octets."""

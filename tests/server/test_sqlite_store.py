@@ -8,7 +8,8 @@ import resource
 import sqlite3
 import stat
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -19,6 +20,7 @@ import pytest
 from est_protocol.errors import ConfigurationError, RefusalReason, RequestRefused
 from est_server.ledger_records import IssuanceTicket
 from est_server.stores.options import StoreOptions
+from est_server.stores.rules import registry
 from est_server.stores.schema import MIGRATIONS, Migration
 from est_server.stores.sqlite import SqliteOptions, SqliteStore
 from est_server.stores.sqlite.database import APPLICATION_ID, prepare
@@ -178,6 +180,8 @@ def test_a_migration_that_fails_changes_nothing(path: Path) -> None:
 
 # The queue
 
+on_loop_or_in_thread = pytest.mark.parametrize("brief", [True, False])
+
 
 async def test_writes_beyond_the_queue_are_refused(path: Path, clock: FakeClock) -> None:
     options = StoreOptions(max_waiting_writes=10)
@@ -239,29 +243,79 @@ async def test_a_closed_store_refuses_writes(path: Path, clock: FakeClock) -> No
     assert caught.value.reason is RefusalReason.STORE_UNAVAILABLE
 
 
-async def test_a_write_that_fails_does_not_spoil_its_group(path: Path, clock: FakeClock) -> None:
+@on_loop_or_in_thread
+async def test_a_write_that_fails_does_not_spoil_its_group(
+    path: Path, clock: FakeClock, brief: bool
+) -> None:
+    def add(number: int) -> Callable[[Transaction], object]:
+        return lambda db: registry.add_devices(db, [listed(number)], clock.now())
+
     def broken(db: Transaction) -> None:
         db.execute("DELETE FROM devices")
         raise ZeroDivisionError
 
     async with SqliteStore.open(path, clock=clock) as store:
-        with locked(path):
-            results = asyncio.gather(
-                store.add_devices([listed(1)], now=clock.now()),
-                store._writer.submit(broken),
-                store.add_devices([listed(2)], now=clock.now()),
-                return_exceptions=True,
-            )
-            await asyncio.sleep(0)
-        outcomes = await results
+        await store.add_devices([listed(0)], now=clock.now())
+        outcomes = await asyncio.gather(
+            *(store._writer.submit(write, brief=brief) for write in (add(1), broken, add(2))),
+            return_exceptions=True,
+        )
         assert isinstance(outcomes[1], ZeroDivisionError)
-        assert [device.udid async for device in store.devices()] == ["device-1", "device-2"]
+        devices = [device.udid async for device in store.devices()]
+        assert devices == ["device-0", "device-1", "device-2"]
+
+
+async def test_only_brief_writes_run_on_the_event_loop(path: Path, clock: FakeClock) -> None:
+    def where(db: Transaction) -> str:
+        return threading.current_thread().name
+
+    here = threading.current_thread().name
+    async with SqliteStore.open(path, clock=clock) as store:
+        # The very first one connects.
+        assert await store._writer.submit(where, brief=True) == "store-writer"
+        assert await store._writer.submit(where, brief=True) == here
+        assert await store._writer.submit(where) == "store-writer"
+        with locked(path):
+            waiting = asyncio.create_task(store._writer.submit(where, brief=True))
+            await asyncio.sleep(0.01)
+            assert not waiting.done()
+        assert await waiting == "store-writer"
+        assert await store._writer.submit(where, brief=True) == here
+
+
+async def test_writes_do_not_keep_the_event_loop_for_long(path: Path, clock: FakeClock) -> None:
+    def slow(db: Transaction) -> None:
+        time.sleep(0.002)
+
+    options = StoreOptions(max_pause=timedelta(milliseconds=3))
+    async with SqliteStore.open(path, clock=clock, options=options) as store:
+        await store.add_devices([listed(0)], now=clock.now())
+        writes = [asyncio.create_task(store._writer.submit(slow, brief=True)) for _ in range(10)]
+        await asyncio.wait(writes, return_when=asyncio.FIRST_COMPLETED)
+        assert 1 <= sum(write.done() for write in writes) <= 2
+        await asyncio.gather(*writes)
+
+
+async def test_a_caller_that_is_cancelled_gets_its_write_carried_out(
+    path: Path, clock: FakeClock
+) -> None:
+    async with SqliteStore.open(path, clock=clock) as store:
+        with locked(path):
+            adding = asyncio.create_task(store.add_devices([listed(1)], now=clock.now()))
+            await asyncio.sleep(0)
+            adding.cancel()
+        await store.add_devices([listed(2)], now=clock.now())
+        assert adding.cancelled()
+        assert await store.find_by_udid("device-1") is not None
 
 
 # Trouble
 
 
-async def test_nothing_is_answered_that_was_not_committed(path: Path, clock: FakeClock) -> None:
+@on_loop_or_in_thread
+async def test_nothing_is_answered_that_was_not_committed(
+    path: Path, clock: FakeClock, brief: bool
+) -> None:
     def orphan(db: Transaction) -> None:
         db.execute("PRAGMA defer_foreign_keys = ON")
         db.execute("INSERT INTO claims (device, label, issuance) VALUES ('x', '', 999)")
@@ -278,8 +332,8 @@ async def test_nothing_is_answered_that_was_not_committed(path: Path, clock: Fak
         await started.wait()
         # The writer is busy with the first write, so the next two share a transaction.
         group = asyncio.gather(
+            store._writer.submit(orphan, brief=brief),
             store.begin(first_enrollment()),
-            store._writer.submit(orphan),
             return_exceptions=True,
         )
         await asyncio.sleep(0)

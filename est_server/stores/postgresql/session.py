@@ -222,6 +222,10 @@ class PostgresqlSession:
             self._connection = self._connect()
             self._begin()
 
+    def begin_at_once(self) -> bool:
+        """Nothing is begun: every statement waits for an answer."""
+        return False
+
     def _begin(self) -> None:
         self.journal_head = None
         with self.answering():

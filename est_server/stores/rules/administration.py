@@ -21,9 +21,12 @@ from est_server.stores.transaction import Transaction
 #: Octets of the network end up in these texts, so each is cut to this many characters.
 _TEXT_LIMIT = 512
 
+#: Rows of refusals that go when one comes, where fewer are kept than before.
+_DROPPED_AT_ONCE = 16
+
 
 def record_refusal(db: Transaction, refusal: Refusal, *, kept: int, left_out: int | None) -> int:
-    """Add a row to the audit trail, and drop the row that is too many; the number of the row.
+    """Add a row to the audit trail, and drop what is too many; the number of the row.
 
     :param kept: rows that stay.
     :param left_out: how many refusals before it are not in the journal; ``None``: nor is this one.
@@ -44,7 +47,10 @@ def record_refusal(db: Transaction, refusal: Refusal, *, kept: int, left_out: in
         ),
         numbered="id",
     )
-    db.execute("DELETE FROM refusals WHERE id <= ?", (number - kept,))
+    db.execute(
+        "DELETE FROM refusals WHERE id IN (SELECT id FROM refusals WHERE id <= ? LIMIT ?)",
+        (number - kept, _DROPPED_AT_ONCE),
+    )
     if left_out is not None:
         journal.append(
             db,

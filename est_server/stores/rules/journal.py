@@ -42,7 +42,7 @@ _PAGE = (
 
 #: Once in so many issuances and refusals, so many entries go at most: more than come meanwhile.
 PRUNE_EVERY = 64
-_PRUNED_AT_ONCE = 1024
+_PRUNED_AT_ONCE = 512
 
 
 @dataclass(frozen=True, slots=True)

@@ -58,9 +58,7 @@ class SqliteEngine:
             return current
         if current is not None:
             current.close()
-        session = self._connect()
-        # What a savepoint may have to undo would else go through a file: 80 us of an enrollment.
-        session.execute("PRAGMA temp_store = MEMORY")
+        session = database.connect_writer(self._path, self._options, seals=self._seals)
         self._inode = inode
         return session
 
