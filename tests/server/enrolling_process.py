@@ -4,10 +4,11 @@ usage: python -m tests.server.enrolling_process STORE OWNER SEED
 
 STORE is the path of an SQLite file or the URL of a PostgreSQL database.
 
-It prints ``ready``, waits for a line on its input, then enrolls devices, imports lists and revokes
-certificates. It prints ``answered DEVICE SHA256`` for each certificate that it may send to a
-client, ``imported LIST COUNT`` and ``revoked DEVICE SHA256``, and nothing that is not in the store
-by then.
+It prints ``ready``, waits for a line on its input, then enrolls devices, with and without secrets
+and approvals, imports lists and revokes certificates. It prints ``answered DEVICE SHA256`` for each
+certificate that it may send to a client, ``imported LIST COUNT``, ``revoked DEVICE SHA256``,
+``secret NAME NUMBER``, ``approved DEVICE NUMBER`` and ``denied DEVICE NUMBER``, and nothing that is
+not in the store by then.
 """
 
 from __future__ import annotations
@@ -15,21 +16,25 @@ from __future__ import annotations
 import asyncio
 import sys
 from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 from functools import partial
 from itertools import count
 from pathlib import Path
 from random import Random
 
 from est_protocol.errors import RequestRefused
+from est_protocol.messages import Pending
+from est_server.approvals import ApprovalTerms
 from est_server.device_records import ListedDevice, ListRow
 from est_server.interfaces import Clock
-from est_server.ledger_records import IssuanceTicket, IssuedCertificate
+from est_server.ledger_records import EnrollmentIntent, IssuanceTicket, IssuedCertificate
 from est_server.life_cycle import LifeCycleStep
 from est_server.service import SystemClock
 from est_server.stores.postgresql import PostgresqlAddress
 from est_server.stores.postgresql.store import PostgresqlStore
 from est_server.stores.sqlite import SqliteStore
 from est_server.stores.store import Store
+from est_server.user_credentials import EnrollmentSecret
 from tests.server.ledger_values import (
     INTEGRITY_KEY,
     certificate,
@@ -44,6 +49,11 @@ DEVICES = tuple(f"device-{number}" for number in range(400))
 LABELS = (None, "vpn")
 _KEYS = ("a", "b")
 _CLIENTS = 8
+
+#: What devices are called that come with a secret, or need an approval.
+BY_SECRET = "by-secret-"
+BY_APPROVAL = "by-approval-"
+SECRET_USES = 2
 
 #: Devices on each list that is imported.
 LIST_ROWS = 150
@@ -86,6 +96,58 @@ async def _enroll_some(store: Store, clock: SystemClock, random: Random) -> None
         print("answered", device, begun.sha256.hex(), flush=True)
 
 
+async def _enroll_by_secrets(store: Store, clock: SystemClock, random: Random, name: str) -> None:
+    """More devices come with each secret than it is good for."""
+    for number in count():
+        secret = EnrollmentSecret(f"{name}-{number}", "hash", max_uses=SECRET_USES)
+        try:
+            added = await store.add_secret(secret, now=clock.now())
+            print("secret", added.name, added.number, flush=True)
+        except RequestRefused:
+            continue
+        for device in range(2 * SECRET_USES):
+            intent = first_enrollment(f"{BY_SECRET}{name}-{number}-{device}")
+            await _finish(store, clock, random, replace(intent, secret=added.number))
+
+
+async def _enroll_by_approval(store: Store, clock: SystemClock, random: Random, name: str) -> None:
+    """An operator approves most requests and denies some."""
+    for number in count():
+        intent = replace(
+            first_enrollment(f"{BY_APPROVAL}{name}-{number}"), approval=ApprovalTerms()
+        )
+        try:
+            assert isinstance(await store.begin(intent), Pending)
+            waiting = [one async for one in store.approvals() if one.device == intent.device]
+            approve = random.random() < 0.7
+            await store.decide_approval(
+                waiting[0].number, approve=approve, actor="op", reason="test", now=clock.now()
+            )
+        except RequestRefused:
+            continue
+        what = "approved" if approve else "denied"
+        print(what, intent.device, waiting[0].number, flush=True)
+        for _ in range(2):
+            await _finish(store, clock, random, intent)
+
+
+async def _finish(
+    store: Store, clock: SystemClock, random: Random, intent: EnrollmentIntent
+) -> None:
+    """Enroll, or give up half way."""
+    try:
+        begun = await store.begin(intent)
+        if isinstance(begun, IssuanceTicket):
+            if random.random() < 0.3:
+                await store.abandon(begun, reason="pending", now=clock.now())
+                return
+            begun = await store.complete(begun, certificate(), now=clock.now())
+    except RequestRefused:
+        return
+    assert isinstance(begun, IssuedCertificate)
+    print("answered", begun.device, begun.sha256.hex(), flush=True)
+
+
 async def _revoke_some(store: Store, clock: SystemClock, random: Random) -> None:
     while True:
         known = [issued async for issued in store.certificates()]
@@ -122,11 +184,14 @@ async def _main(location: str, owner: str, seed: int) -> None:
     async with open_store(location, owner) as store:
         print("ready", flush=True)
         await asyncio.to_thread(sys.stdin.readline)
-        await asyncio.gather(
-            *(_enroll_some(store, clock, Random(f"{seed} {n}")) for n in range(_CLIENTS)),
-            _revoke_some(store, clock, Random(seed)),
-            _import_some(store, clock, f"{owner}-{seed}"),
-        )
+        async with asyncio.TaskGroup() as tasks:
+            for number in range(_CLIENTS):
+                tasks.create_task(_enroll_some(store, clock, Random(f"{seed} {number}")))
+            name = f"{owner}-{seed}"
+            tasks.create_task(_revoke_some(store, clock, Random(seed)))
+            tasks.create_task(_import_some(store, clock, name))
+            tasks.create_task(_enroll_by_secrets(store, clock, Random(f"{seed} s"), name))
+            tasks.create_task(_enroll_by_approval(store, clock, Random(f"{seed} a"), name))
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -15,6 +16,7 @@ import psycopg
 import pytest
 
 from est_protocol.errors import ConfigurationError, RefusalReason, RequestRefused
+from est_server.approvals import ApprovalTerms
 from est_server.ledger_records import EnrollmentIntent, IssuanceTicket, IssuedCertificate
 from est_server.stores.postgresql import PostgresqlAddress, PostgresqlOptions
 from est_server.stores.postgresql.database import prepare
@@ -117,6 +119,17 @@ async def test_the_connections_are_as_safe_as_they_have_to_be(
             assert (await store._engine.read(settings))[-1] == "on"
     finally:
         query(postgresql_database, "ALTER ROLE est RESET ALL")
+
+
+async def test_requests_for_approval_are_listed_by_the_clock_of_the_database(
+    postgresql_database: PostgresqlAddress,
+) -> None:
+    async with PostgresqlStore.open(postgresql_database) as store:
+        terms = ApprovalTerms(timedelta(seconds=1), timedelta(seconds=2))
+        await store.begin(replace(first_enrollment(), approval=terms))
+        assert [one.device async for one in store.approvals()] == ["device-1"]
+        query(postgresql_database, "UPDATE approvals SET expires_at = asked_at")
+        assert [one.device async for one in store.approvals()] == []
 
 
 async def test_nothing_can_be_written_where_it_should_be_read(

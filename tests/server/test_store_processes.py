@@ -22,10 +22,19 @@ from est_protocol.errors import RefusalReason, RequestRefused
 from est_server.ledger_records import IssuanceTicket
 from est_server.service import SystemClock
 from est_server.stores.postgresql import PostgresqlAddress
-from tests.server.enrolling_process import DEVICES, LABELS, LIST_ROWS, open_store
+from tests.server.enrolling_process import (
+    BY_APPROVAL,
+    BY_SECRET,
+    DEVICES,
+    LABELS,
+    LIST_ROWS,
+    open_store,
+)
 from tests.server.ledger_values import FakeClock, first_enrollment
 
-_SAID = re.compile(r"(answered|revoked) \S+ [0-9a-f]{64}\n|imported \S+ \d+\n")
+_SAID = re.compile(
+    r"(answered|revoked) \S+ [0-9a-f]{64}\n|(imported|secret|approved|denied) \S+ \d+\n"
+)
 
 #: What must be true of a ledger at any moment, as queries that must find nothing.
 _INVARIANTS = {
@@ -52,6 +61,23 @@ _INVARIANTS = {
         SELECT l.number FROM lists l LEFT JOIN devices d ON d.list = l.number
         GROUP BY l.number, l.devices HAVING count(d.udid) <> {LIST_ROWS} OR l.devices <> {LIST_ROWS}
         """,
+    "a secret that was used more often than it may": """
+        SELECT s.name FROM secrets s WHERE s.max_uses < (
+            SELECT count(*) FROM secret_uses u WHERE u.secret = s.number)""",
+    "a use of a secret or an approval by an attempt that is neither open nor done": """
+        SELECT used.issuance FROM (
+            SELECT issuance FROM secret_uses
+            UNION ALL SELECT issuance FROM approvals WHERE state = 'used') used
+        LEFT JOIN issuances i ON i.number = used.issuance
+            AND i.status IN ('in-progress', 'issued')
+        WHERE i.number IS NULL""",
+    "a certificate by a secret that does not count it": f"""
+        SELECT i.number FROM issuances i LEFT JOIN secret_uses u ON u.issuance = i.number
+        WHERE i.status = 'issued' AND i.device LIKE '{BY_SECRET}%' AND u.issuance IS NULL""",
+    "a certificate without the approval that it needs": f"""
+        SELECT i.number FROM issuances i LEFT JOIN approvals a
+            ON a.issuance = i.number AND a.state = 'used' AND a.actor = 'op'
+        WHERE i.status = 'issued' AND i.device LIKE '{BY_APPROVAL}%' AND a.number IS NULL""",
     "a renewal whose predecessor is still active": """
         SELECT i.number FROM issuances i JOIN issuances p ON p.sha256 = i.predecessor
         WHERE i.status = 'issued' AND p.state = 'active'""",
@@ -155,14 +181,22 @@ class Told:
     answered: set[bytes] = field(default_factory=set)
     revoked: set[bytes] = field(default_factory=set)
     imported: set[str] = field(default_factory=set)
+    secrets: set[str] = field(default_factory=set)
+    approved: set[int] = field(default_factory=set)
+    denied: set[int] = field(default_factory=set)
 
     def hear(self, line: str) -> None:
         """Take a line that a process printed."""
         what, name, value = line.split()
-        if what == "imported":
-            self.imported.add(name)
-        else:
-            (self.answered if what == "answered" else self.revoked).add(bytes.fromhex(value))
+        match what:
+            case "imported":
+                self.imported.add(name)
+            case "secret":
+                self.secrets.add(name)
+            case "approved" | "denied":
+                (self.approved if what == "approved" else self.denied).add(int(value))
+            case _:
+                (self.answered if what == "answered" else self.revoked).add(bytes.fromhex(value))
 
 
 def kill_after(process: subprocess.Popen[str], lines: int, told: Told) -> None:
@@ -187,6 +221,10 @@ def assert_invariants(database: Database, told: Told) -> None:
     assert told.answered <= set(issued)
     assert {issued[sha256] for sha256 in told.revoked} <= {"revoked"}
     assert told.imported <= {name for (name,) in database.query("SELECT list_id FROM lists")}
+    assert told.secrets <= {name for (name,) in database.query("SELECT name FROM secrets")}
+    decided = dict(database.query("SELECT number, state FROM approvals"))
+    assert {decided[number] for number in told.approved} <= {"approved", "used"}
+    assert {decided[number] for number in told.denied} <= {"denied"}
 
 
 async def assert_sealed(database: Database) -> None:
@@ -211,6 +249,8 @@ async def test_nothing_that_was_answered_is_lost_when_processes_are_killed(
     assert len(told.answered) >= 30
     assert len(told.revoked) >= 5
     assert len(told.imported) >= 2
+    assert len(told.secrets) >= 2
+    assert len(told.approved) >= 2
     await assert_nobody_is_stuck(database)
     assert_invariants(database, told)
     await assert_sealed(database)

@@ -174,9 +174,13 @@ class PostgresqlSession:
 
     @property
     def moment(self) -> datetime:
-        """When the transaction began to write, by the database's clock."""
-        assert self._moment is not None
-        return self._moment
+        """When the transaction began to write, by the database's clock; now, for a reader."""
+        if self._moment is not None:
+            return self._moment
+        row = self.execute("SELECT clock_timestamp()").fetchone()
+        assert row is not None
+        moment: datetime = row[0]
+        return moment.astimezone(UTC)
 
     @property
     def connection(self) -> Connection[TupleRow]:
