@@ -42,7 +42,8 @@ class Event(StrEnum):
     one is here. ``DEVICE_CHANGED``: a step in a device's life. ``LISTED``: a device was added
     without a list. ``LIST_IMPORTED``: a whole list was. ``SECRET_ADDED``, ``SECRET_REMOVED``: a
     one-time secret was. ``PRUNED``: older entries were removed. ``SEALED``: all rows were sealed
-    with a key. ``APPROVED``, ``DENIED``: an operator decided about a request.
+    with a key. ``APPROVED``, ``DENIED``: an operator decided about a request. ``COMPROMISED``: a
+    key was reported as such, until its device is reset.
     """
 
     CLAIMED = "claimed"
@@ -61,6 +62,7 @@ class Event(StrEnum):
     SEALED = "sealed"
     APPROVED = "approved"
     DENIED = "denied"
+    COMPROMISED = "compromised"
 
 
 class JournalBroken(EstError):

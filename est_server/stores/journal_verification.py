@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 
 from est_protocol.errors import RequestRefused
 from est_server.journal import Chain, Entry, Event, JournalBroken
+from est_server.life_cycle import LifeCycleStep
 from est_server.stores.rules import journal
 from est_server.stores.rules.values import Row
 from est_server.stores.transaction import Transaction
@@ -29,6 +30,8 @@ _SCRATCH = (
     """,
     "CREATE TABLE history (id INTEGER PRIMARY KEY)",
     "CREATE TABLE removed_secrets (number INTEGER PRIMARY KEY)",
+    "CREATE TABLE compromised (key BLOB PRIMARY KEY, device TEXT NOT NULL)",
+    "CREATE INDEX compromised_of_device ON compromised (device)",
 )
 
 
@@ -47,6 +50,7 @@ def journal_findings(
     yield from _check_claims(db, scratch)
     yield from _check_history(db, scratch)
     yield from _check_secrets(db, scratch)
+    yield from _check_keys(db, scratch)
 
 
 # From the journal to the tables
@@ -112,6 +116,11 @@ def _remember(scratch: sqlite3.Connection, entry: Entry) -> None:
         scratch.execute("UPDATE attempts SET revoked = 1 WHERE number = ?", (entry.reference,))
     elif entry.event == Event.DEVICE_CHANGED:
         scratch.execute("INSERT OR REPLACE INTO history VALUES (?)", (entry.reference,))
+        if entry.known.get("step") == LifeCycleStep.RESET:
+            scratch.execute("DELETE FROM compromised WHERE device = ?", (entry.device,))
+    elif entry.event == Event.COMPROMISED:
+        key = bytes.fromhex(str(entry.known["key"]))
+        scratch.execute("INSERT OR REPLACE INTO compromised VALUES (?, ?)", (key, entry.device))
 
 
 def _compare(db: Transaction, entry: Entry) -> Iterator[str]:
@@ -225,6 +234,15 @@ def _check_history(db: Transaction, scratch: sqlite3.Connection) -> Iterator[str
             if scratch.execute("SELECT 1 FROM history WHERE id = ?", (number,)).fetchone() is None:
                 yield f"device {udid}: the journal knows nothing of entry {number} of its history"
         after = rows[-1][0]
+
+
+def _check_keys(db: Transaction, scratch: sqlite3.Connection) -> Iterator[str]:
+    for key, device in scratch.execute("SELECT key, device FROM compromised"):
+        row = db.execute(
+            "SELECT device FROM compromised_keys WHERE spki_sha256 = ?", (key,)
+        ).fetchone()
+        if row != (device,):
+            yield f"key {key.hex()} of device {device}: was reported as compromised; that is gone"
 
 
 def _check_secrets(db: Transaction, scratch: sqlite3.Connection) -> Iterator[str]:

@@ -351,6 +351,18 @@ CREATE TABLE journal_checkpoint (
 ) STRICT
 """
 
+#: ``chain`` names the table whose rows are sealed; see ``est_server.stores.rules.chained_rows``.
+_CHAINED = """
+CREATE TABLE chained (
+    chain   TEXT NOT NULL,
+    key     BLOB NOT NULL CHECK (length(key) = 32),
+    next    BLOB NOT NULL CHECK (length(next) = 32),
+    content BLOB NOT NULL,
+    mac     BLOB,
+    PRIMARY KEY (chain, key)
+) STRICT, WITHOUT ROWID
+"""
+
 MIGRATIONS: tuple[Migration, ...] = (
     Migration(
         "devices, issuances and claims",
@@ -465,5 +477,9 @@ MIGRATIONS: tuple[Migration, ...] = (
             "ALTER TABLE secret_uses ADD COLUMN mac BLOB",
             "ALTER TABLE approvals ADD COLUMN mac BLOB",
         ),
+    ),
+    Migration(
+        "seals of compromised keys and of counts",
+        (_CHAINED, "ALTER TABLE quota_uses ADD COLUMN mac BLOB"),
     ),
 )

@@ -8,6 +8,7 @@ from datetime import datetime
 from est_protocol.errors import ConfigurationError
 from est_server.journal import Chain, Event, JournalBroken
 from est_server.stores.rules import journal, tallies
+from est_server.stores.rules.chained_rows import CHAINS, QUOTA_COUNTS, RowChain
 from est_server.stores.rules.sealed_devices import SEALED_COLUMNS, fault
 from est_server.stores.rules.sealed_rows import FIRST, SEALED_TABLES, SealedTable
 from est_server.stores.rules.tallies import Tally
@@ -37,11 +38,8 @@ def require_key(db: Transaction, now: datetime) -> None:
         )
     if row is not None and key is not None and row[0] != key.fingerprint:
         raise ConfigurationError("the store is sealed with another integrity key")
-    if row is not None and db.execute("SELECT 1 FROM journal LIMIT 1").fetchone() is None:
-        raise ConfigurationError(
-            "the store's journal is gone; if everything else is what it should be, seal it anew "
-            "with: est-server devices seal --previous-key FILE, naming the same key"
-        )
+    if row is not None:
+        _require_beginnings(db)
     if row is not None or key is None:
         return
     if not _is_empty(db):
@@ -50,7 +48,21 @@ def require_key(db: Transaction, now: datetime) -> None:
             "with: est-server devices seal"
         )
     tallies.put(db, tallies.NO_LIST, Tally())
+    for chain in CHAINS:
+        chain.begin_anew(db)
     _take_over(db, now)
+
+
+def _require_beginnings(db: Transaction) -> None:
+    """Require what every sealed store has; what an earlier version sealed may lack seals."""
+    there = {chain.name: chain.is_begun(db) for chain in CHAINS}
+    there["journal"] = db.execute("SELECT 1 FROM journal LIMIT 1").fetchone() is not None
+    gone = [name for name, begun in there.items() if not begun]
+    if gone:
+        raise ConfigurationError(
+            f"the store's {', '.join(gone)} is gone or not sealed; if all is what it should be, "
+            "seal it anew with: est-server devices seal --previous-key FILE, naming the same key"
+        )
 
 
 def seal_store(
@@ -87,8 +99,14 @@ def seal_store(
     # All are checked before any is sealed: the code of a secret counts the uses beside it.
     for table in SEALED_TABLES:
         _check_rows(db, previous, table)
+    counted = QUOTA_COUNTS.is_begun(db)
+    for chain in CHAINS:
+        _check_chain(db, previous, chain)
     for table in SEALED_TABLES:
         _seal_rows(db, table)
+    for chain in CHAINS:
+        chain.begin_anew(db)
+    _seal_uses(db, previous, begun=counted)
     _seal_journal(db, previous)
     _take_over(db, now)
     return count
@@ -106,7 +124,8 @@ def _require_complete(db: Transaction, previous: Seals, found: dict[int, Tally])
 
 
 def _is_empty(db: Transaction) -> bool:
-    names = ("devices", "lists", *(table.name for table in SEALED_TABLES))
+    sealed = (*SEALED_TABLES, *CHAINS)
+    names = ("devices", "lists", "quota_uses", *(table.name for table in sealed))
     return not any(db.execute(f"SELECT 1 FROM {name} LIMIT 1").fetchone() for name in names)
 
 
@@ -162,6 +181,25 @@ def _check_rows(db: Transaction, previous: Seals, table: SealedTable) -> None:
         for row in rows:
             table.require(previous, row)
         after = rows[-1][0]
+
+
+def _check_chain(db: Transaction, previous: Seals, chain: RowChain) -> None:
+    if not chain.is_begun(db):
+        # The operator was told when the store did not open.
+        return
+    for finding in chain.findings(db, previous):
+        raise tampered(finding)
+
+
+def _seal_uses(db: Transaction, previous: Seals, *, begun: bool) -> None:
+    uses = db.execute("SELECT issuance, name, length, start, mac FROM quota_uses").fetchall()
+    for *use, mac in uses:
+        if begun and not previous.fits(previous.row("quota_uses", *use), mac):
+            raise tampered(f"issuance {use[0]} has taken a quota that no server gave it")
+        db.execute(
+            "UPDATE quota_uses SET mac = ? WHERE issuance = ? AND name = ? AND length = ?",
+            (db.seals.row("quota_uses", *use), *use[:-1]),
+        )
 
 
 def _seal_rows(db: Transaction, table: SealedTable) -> None:

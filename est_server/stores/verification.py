@@ -15,6 +15,7 @@ from est_protocol.errors import RequestRefused
 from est_server.device_records import ListDescription, ListRow
 from est_server.stores.journal_verification import journal_findings
 from est_server.stores.rules import tallies
+from est_server.stores.rules.chained_rows import CHAINS
 from est_server.stores.rules.sealed_devices import SEALED_COLUMNS, fault
 from est_server.stores.rules.sealed_rows import FIRST, SEALED_TABLES
 from est_server.stores.rules.tallies import NO_LIST, Tally
@@ -72,6 +73,7 @@ def findings(
         yield from _check_lists(db, found)
         yield from _missing(scratch)
         yield from _check_sealed_rows(db)
+        yield from _check_chains(db)
         yield from journal_findings(db, scratch, progress=progress)
 
 
@@ -174,6 +176,14 @@ def _check_lists(db: Transaction, found: dict[int, Tally]) -> Iterator[str]:
             yield f"list {number}: {there.devices} devices are there, sealed are {sealed.devices}"
         elif sealed.total != there.total:
             yield f"list {number}: its devices are not those that came with it"
+
+
+def _check_chains(db: Transaction) -> Iterator[str]:
+    for chain in CHAINS:
+        try:
+            yield from chain.findings(db)
+        except RequestRefused as refused:
+            yield refused.detail
 
 
 def _check_sealed_rows(db: Transaction) -> Iterator[str]:

@@ -62,7 +62,7 @@ async def live(store: Store, clock: FakeClock) -> None:
         renewed.sha256,
         actor="ann",
         reason="lost",
-        code=RevocationReason.SUPERSEDED,
+        code=RevocationReason.KEY_COMPROMISE,
         now=clock.now(),
     )
     await store.change_device(order(LifeCycleStep.RESET), now=clock.now())
@@ -118,6 +118,7 @@ async def test_everything_that_happens_is_told(raw: RawDatabase, clock: FakeCloc
         "device-changed",
         "released",
         "revoked",
+        "compromised",
         "device-changed",
         "released",
         "refused",
@@ -133,7 +134,7 @@ async def test_everything_that_happens_is_told(raw: RawDatabase, clock: FakeCloc
         chain.follow(entry)
     revoked = next(entry for entry in entries if entry.event == Event.REVOKED)
     assert (revoked.device, revoked.label, revoked.moment) == ("device-1", "", clock.now())
-    assert revoked.known == {"actor": "ann", "reason": "lost", "code": "superseded"}
+    assert revoked.known == {"actor": "ann", "reason": "lost", "code": "key-compromise"}
 
 
 async def test_entries_are_found_by_device_serial_label_and_time(

@@ -223,7 +223,7 @@ async def test_the_command(
     assert main([*arguments, postgresql_database.url]) == 0
     said = capsys.readouterr()
     assert "devices: 1\n" in said.err
-    assert said.out == f"copied 5 rows from {store_file} to {postgresql_database}\n"
+    assert said.out == f"copied 7 rows from {store_file} to {postgresql_database}\n"
     assert main([*arguments, postgresql_database.url]) == 2
     assert "holds something already" in capsys.readouterr().err
     assert main([*arguments, "mysql://est:hunter2@localhost/est"]) == 2

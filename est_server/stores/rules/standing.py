@@ -8,10 +8,18 @@ from datetime import datetime
 from est_protocol.errors import RefusalReason, RequestRefused
 from est_server.alarms import AlarmingRefusal, AlarmKind
 from est_server.device_records import Device, DeviceState
+from est_server.journal import Event
 from est_server.ledger_records import CertificateState, EnrollmentIntent
 from est_server.stores.rules import journal, registry
+from est_server.stores.rules.chained_rows import COMPROMISED_KEYS, LINK
 from est_server.stores.rules.values import to_column
 from est_server.stores.transaction import Transaction
+
+#: A key that is not there, and that nobody has removed it, in one statement.
+_COMPROMISED = (
+    "SELECT c.key, c.next, c.content, c.mac, k.spki_sha256, k.device, k.since "
+    f"FROM ({LINK}) c LEFT JOIN compromised_keys k ON k.spki_sha256 = c.key"
+)
 
 
 def require(
@@ -90,28 +98,49 @@ def quarantine(device: Device, intent: EnrollmentIntent) -> RequestRefused | Non
 
 def mark_compromised(db: Transaction, key: bytes, device: str, now: datetime) -> None:
     """Have ``key`` get nothing any more, and nobody by it."""
-    db.execute(
-        "INSERT INTO compromised_keys (spki_sha256, device, since) VALUES (?, ?, ?) "
-        "ON CONFLICT (spki_sha256) DO NOTHING",
-        (key, device, to_column(now)),
-    )
+    if _compromised(db, key) is not None:
+        return
+    values = (key, device, to_column(now))
+    db.execute("INSERT INTO compromised_keys (spki_sha256, device, since) VALUES (?, ?, ?)", values)
+    COMPROMISED_KEYS.put(db, key, values)
+    journal.append(db, Event.COMPROMISED, now, device=device, key=key.hex())
 
 
 def forget_compromised(db: Transaction, device: str) -> None:
     """Take the keys of ``device`` for sound again."""
-    db.execute("DELETE FROM compromised_keys WHERE device = ?", (device,))
+    rows = db.execute(
+        "SELECT spki_sha256 FROM compromised_keys WHERE device = ?", (device,)
+    ).fetchall()
+    for (key,) in rows:
+        _compromised(db, key)
+        db.execute("DELETE FROM compromised_keys WHERE spki_sha256 = ?", (key,))
+        COMPROMISED_KEYS.remove(db, key)
 
 
 def _require_sound(db: Transaction, key: bytes) -> None:
-    row = db.execute("SELECT device FROM compromised_keys WHERE spki_sha256 = ?", (key,)).fetchone()
-    if row is not None:
+    device = _compromised(db, key)
+    if device is not None:
         raise AlarmingRefusal(
             AlarmKind.COMPROMISED_KEY,
             RefusalReason.KEY_COMPROMISED,
             "this key has been reported as compromised",
-            detail=f"key {key.hex()} of device {row[0]}",
-            device=row[0],
+            detail=f"key {key.hex()} of device {device}",
+            device=device,
         )
+
+
+def _compromised(db: Transaction, key: bytes) -> str | None:
+    """The device whose compromised key this is."""
+    if not db.seals.is_keyed:
+        row = db.execute(
+            "SELECT device FROM compromised_keys WHERE spki_sha256 = ?", (key,)
+        ).fetchone()
+        return None if row is None else str(row[0])
+    row = db.execute(_COMPROMISED, (COMPROMISED_KEYS.name, key)).fetchone()
+    link, reported = (None, (None,)) if row is None else (row[:4], tuple(row[4:]))
+    found = reported if reported[0] == key else None
+    COMPROMISED_KEYS.require_link(db.seals, link, key, found)
+    return None if found is None else str(found[1])
 
 
 def _require_active(device: Device | None) -> None:
