@@ -43,7 +43,8 @@ class Event(StrEnum):
     without a list. ``LIST_IMPORTED``: a whole list was. ``SECRET_ADDED``, ``SECRET_REMOVED``: a
     one-time secret was. ``PRUNED``: older entries were removed. ``SEALED``: all rows were sealed
     with a key. ``APPROVED``, ``DENIED``: an operator decided about a request. ``COMPROMISED``: a
-    key was reported as such, until its device is reset.
+    key was reported as such, until its device is reset. ``FORGOTTEN``: records of certificates
+    that ended long ago were removed.
     """
 
     CLAIMED = "claimed"
@@ -63,6 +64,7 @@ class Event(StrEnum):
     APPROVED = "approved"
     DENIED = "denied"
     COMPROMISED = "compromised"
+    FORGOTTEN = "forgotten"
 
 
 class JournalBroken(EstError):

@@ -30,6 +30,8 @@ _SCRATCH = (
     """,
     "CREATE TABLE history (id INTEGER PRIMARY KEY)",
     "CREATE TABLE removed_secrets (number INTEGER PRIMARY KEY)",
+    "CREATE TABLE findings (number INTEGER, finding TEXT NOT NULL)",
+    "CREATE TABLE forgotten (number INTEGER PRIMARY KEY)",
     "CREATE TABLE compromised (key BLOB PRIMARY KEY, device TEXT NOT NULL)",
     "CREATE INDEX compromised_of_device ON compromised (device)",
 )
@@ -71,10 +73,23 @@ def _follow(
                 yield finding
                 continue
             _remember(scratch, entry)
-            yield from _compare(db, entry)
+            for finding in _compare(db, entry):
+                yield from _unless_forgotten(scratch, entry, finding)
         progress("journal", chain.number)
+    for (finding,) in scratch.execute(
+        "SELECT finding FROM findings WHERE number NOT IN (SELECT number FROM forgotten)"
+    ):
+        yield finding
     if chain.number == 0 and db.seals.is_keyed:
         yield "the journal is gone"
+
+
+def _unless_forgotten(scratch: sqlite3.Connection, entry: Entry, finding: str) -> Iterator[str]:
+    """A finding, or nothing if a later entry may explain it."""
+    if entry.event in (Event.ISSUED, Event.REVOKED):
+        scratch.execute("INSERT INTO findings VALUES (?, ?)", (entry.reference, finding))
+    else:
+        yield finding
 
 
 def _follow_one(db: Transaction, chain: Chain, entry: Entry) -> str | None:
@@ -118,6 +133,9 @@ def _remember(scratch: sqlite3.Connection, entry: Entry) -> None:
         scratch.execute("INSERT OR REPLACE INTO history VALUES (?)", (entry.reference,))
         if entry.known.get("step") == LifeCycleStep.RESET:
             scratch.execute("DELETE FROM compromised WHERE device = ?", (entry.device,))
+    elif entry.event == Event.FORGOTTEN:
+        numbers = [(int(number),) for number in str(entry.known["numbers"]).split()]
+        scratch.executemany("INSERT OR REPLACE INTO forgotten VALUES (?)", numbers)
     elif entry.event == Event.COMPROMISED:
         key = bytes.fromhex(str(entry.known["key"]))
         scratch.execute("INSERT OR REPLACE INTO compromised VALUES (?, ?)", (key, entry.device))

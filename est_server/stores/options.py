@@ -49,5 +49,12 @@ class StoreOptions:
     abandoned_kept: int = 100_000
     """Rows of issuances that came to nothing; the oldest go."""
 
+    ended_certificates_kept: timedelta = timedelta(days=730)
+    """How long the record of a superseded or revoked certificate stays after its notAfter.
+
+    A device's present certificate and the one of its first enrollment always stay. Who shows one
+    whose record is gone is refused, but no alarm says any more that it was renewed already.
+    """
+
     conflicts_reported: int = 1000
     """Conflicting rows of one list import that are reported one by one."""

@@ -363,6 +363,15 @@ CREATE TABLE chained (
 ) STRICT, WITHOUT ROWID
 """
 
+#: The last record of a certificate that was looked at, whether it went or had to stay.
+_RETENTION = """
+CREATE TABLE retention (
+    id        INTEGER PRIMARY KEY CHECK (id = 1),
+    not_after INTEGER NOT NULL,
+    number    INTEGER NOT NULL
+) STRICT
+"""
+
 MIGRATIONS: tuple[Migration, ...] = (
     Migration(
         "devices, issuances and claims",
@@ -481,5 +490,15 @@ MIGRATIONS: tuple[Migration, ...] = (
     Migration(
         "seals of compromised keys and of counts",
         (_CHAINED, "ALTER TABLE quota_uses ADD COLUMN mac BLOB"),
+    ),
+    Migration(
+        "how long records of certificates stay",
+        (
+            _RETENTION,
+            """CREATE INDEX ended_certificates ON issuances (not_after, number)
+               WHERE state IN ('superseded', 'revoked')""",
+            # For the reference: without it each removed issuance is looked for in all approvals.
+            "CREATE INDEX approvals_of_issuance ON approvals (issuance)",
+        ),
     ),
 )

@@ -49,6 +49,7 @@ from est_server.stores.rules import (
     life_cycle,
     lists,
     registry,
+    retention,
     revocations,
     secrets,
     standing,
@@ -386,6 +387,7 @@ class Store:
     def _prune(self, db: Transaction, number: int, now: datetime) -> None:
         if number % journal.PRUNE_EVERY == 0:
             journal.prune(db, self._retention, now)
+            retention.prune(db, self._options.ended_certificates_kept, now)
 
     async def verify(
         self,

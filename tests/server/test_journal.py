@@ -127,7 +127,7 @@ async def test_everything_that_happens_is_told(raw: RawDatabase, clock: FakeCloc
         "approved",
         "denied",
     ]
-    assert {event.value for event in Event} - set(events(entries)) == {"pruned"}
+    assert {event.value for event in Event} - set(events(entries)) == {"pruned", "forgotten"}
     assert [entry.number for entry in entries] == list(range(1, len(entries) + 1))
     chain = Chain()
     for entry in entries:
