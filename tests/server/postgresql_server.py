@@ -8,7 +8,7 @@ import pwd
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
@@ -37,9 +37,19 @@ class PostgresqlServer:
     :param directory: empty; with a short path, since a socket in it must have one.
     :param programs: where initdb and pg_ctl are.
     :param fsync: ``on`` or ``off``.
+    :param settings: others of its settings, as in its file.
+    :param files: files for it alone, by name, in its directory.
     """
 
-    def __init__(self, directory: Path, programs: Path, fsync: str) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        programs: Path,
+        fsync: str,
+        *,
+        settings: Mapping[str, str] | None = None,
+        files: Mapping[str, bytes] | None = None,
+    ) -> None:
         self._directory = directory
         self._programs = programs
         self._numbers = count(1)
@@ -53,9 +63,23 @@ class PostgresqlServer:
             "initdb", "--no-sync", "--auth=trust", "--username=est", "--encoding=UTF8",
             "--locale=C", "--no-instructions",
         )  # fmt: skip
-        settings = {**_SETTINGS, "fsync": fsync, "unix_socket_directories": f"'{directory}'"}
+        every = {
+            **_SETTINGS,
+            "fsync": fsync,
+            "unix_socket_directories": f"'{directory}'",
+            **(settings or {}),
+        }
+        self._port_option = f"&port={every['port']}" if "port" in every else ""
+        for name, content in (files or {}).items():
+            self._write_private(directory / name, content)
         with (directory / "data" / "postgresql.conf").open("a") as file:
-            file.writelines(f"{name} = {value}\n" for name, value in settings.items())
+            file.writelines(f"{name} = {value}\n" for name, value in every.items())
+
+    def _write_private(self, path: Path, content: bytes) -> None:
+        path.touch(mode=0o600)
+        path.write_bytes(content)
+        if self._become:
+            os.chown(path, self._become["user"], self._become["group"])
 
     def start(self) -> None:
         """Start it, and wait until it answers."""
@@ -68,7 +92,9 @@ class PostgresqlServer:
 
     def address(self, database: str = "postgres") -> PostgresqlAddress:
         """The URL of one of its databases."""
-        return PostgresqlAddress(f"postgresql://est@/{database}?host={self._directory}")
+        return PostgresqlAddress(
+            f"postgresql://est@/{database}?host={self._directory}{self._port_option}"
+        )
 
     def execute(self, sql: str, database: str = "postgres") -> list[tuple[object, ...]]:
         """Run one statement as the superuser."""
@@ -113,10 +139,17 @@ def _version(initdb: Path) -> float:
 
 
 @contextmanager
-def running_server(*, fsync: str = "off") -> Iterator[PostgresqlServer]:
-    """A server, stopped and removed afterwards."""
+def running_server(
+    *,
+    fsync: str = "off",
+    settings: Mapping[str, str] | None = None,
+    files: Mapping[str, bytes] | None = None,
+) -> Iterator[PostgresqlServer]:
+    """A server, stopped and removed afterwards; parameters as for :class:`PostgresqlServer`."""
     with tempfile.TemporaryDirectory(prefix="est-pg-", dir="/tmp") as directory:
-        server = PostgresqlServer(Path(directory), programs(), fsync)
+        server = PostgresqlServer(
+            Path(directory), programs(), fsync, settings=settings, files=files
+        )
         server.start()
         try:
             yield server

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import os
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import cast
+from typing import BinaryIO, cast
 
 import pytest
 
@@ -223,3 +224,59 @@ async def test_a_thread_that_still_reads_ends_with_the_import_that_it_is_for() -
         await import_octets(cast(DeviceRegistry, interrupted), csv_list(*range(9000)))
     with pytest.raises(ListRefused, match="stopped"):
         list(interrupted.rows)
+
+
+class Replaced(io.RawIOBase):
+    """A file that holds another list once somebody goes back to its beginning."""
+
+    def __init__(self, first: bytes, then: bytes) -> None:
+        super().__init__()
+        self._file, self._then = io.BytesIO(first), then
+
+    def read(self, size: int = -1) -> bytes:
+        """The octets of the list that is there now."""
+        return self._file.read(size)
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        """Back to the beginning of the next list."""
+        self._file = io.BytesIO(self._then)
+        return 0
+
+
+async def test_a_list_that_is_replaced_between_check_and_use_changes_nothing(
+    open_store: OpenStore, clock: FakeClock
+) -> None:
+    signed, forged = csv_list(1), csv_list(7)
+    async with open_store(clock) as store:
+        file = cast(BinaryIO, Replaced(forged, signed))
+        with pytest.raises(SignatureRejected, match="other octets"):
+            await import_octets(store, file, SIGNED, signature=sign(signed))
+        assert await udids(store) == []
+        file = cast(BinaryIO, Replaced(signed, forged))
+        report = await import_octets(store, file, SIGNED, signature=sign(signed))
+        assert report.added == 1
+        assert await udids(store) == ["d-1"]
+
+
+async def test_a_list_that_is_written_while_it_is_read_is_refused(
+    open_store: OpenStore, clock: FakeClock, tmp_path: Path
+) -> None:
+    path = tmp_path / "list.csv"
+    octets = csv_list(*range(5_000))
+    path.write_bytes(octets)
+
+    class Attacked(io.FileIO):
+        """Once its beginning has been read there is a row more at its end."""
+
+        def read(self, size: int | None = -1, /) -> bytes:
+            at = self.tell()
+            chunk = super().read(-1 if size is None else size) or b""
+            if at == 0:
+                with path.open("ab") as file:
+                    file.write(csv_list(7_000).splitlines()[1] + b"\n")
+            return chunk
+
+    async with open_store(clock) as store:
+        with Attacked(path) as file, pytest.raises(SignatureRejected, match="other octets"):
+            await import_octets(store, cast(BinaryIO, file), SIGNED, signature=sign(octets))
+        assert await udids(store) == []

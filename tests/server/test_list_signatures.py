@@ -307,6 +307,56 @@ def hmac_signature(signed: Any) -> None:
     signed["signer_infos"][0]["signature_algorithm"] = {"algorithm": "1.2.840.113549.2.9"}
 
 
+def der_of(signature: bytes) -> bytes:
+    return base64.b64decode(signature.split(b"-----")[2]) if b"-----" in signature else signature
+
+
+def signed_by_several(*signatures: bytes) -> bytes:
+    """One CMS file with the signatures of several."""
+    infos, certificates = [], []
+    for signature in signatures:
+        signed = cms.ContentInfo.load(der_of(signature))["content"]
+        infos += list(signed["signer_infos"])
+        certificates += list(signed["certificates"])
+
+    def together(signed: Any) -> None:
+        signed["signer_infos"] = infos
+        signed["certificates"] = certificates
+
+    return altered(together)
+
+
+def test_one_believed_signature_of_several_is_enough_and_names_who_is_believed() -> None:
+    unknown = sign(LIST, make_key("unknown"), (self_signed(make_key("unknown")),))
+    over_another_list = sign(csv_list(9))
+    good = sign(LIST)
+    weak = altered(sha1)
+    for others in ([unknown], [over_another_list], [weak], [unknown, over_another_list, weak]):
+        for several in ([*others, good], [good, *others]):
+            assert judge(signed_by_several(*several)).signer == ACME.name
+
+
+def test_no_number_of_signatures_that_are_not_believed_is_enough() -> None:
+    unknown = sign(LIST, make_key("unknown"), (self_signed(make_key("unknown")),))
+    other = sign(LIST, make_key("other"), (self_signed(make_key("other")),))
+    over_another_list = sign(csv_list(9))
+    words = "none of the configured"
+    assert words in refusal(signed_by_several(unknown, other))
+    assert words in refusal(signed_by_several(over_another_list, unknown))
+    assert words in refusal(signed_by_several(unknown, over_another_list))
+    assert "over other octets" in refusal(signed_by_several(over_another_list, over_another_list))
+
+
+def test_the_digest_of_one_signer_does_not_serve_the_signature_of_another() -> None:
+    def mixed(signed: Any) -> None:
+        theirs = cms.ContentInfo.load(der_of(sign(csv_list(9))))["content"]
+        [own], [other] = list(signed["signer_infos"]), list(theirs["signer_infos"])
+        own["signature"] = other["signature"].native
+        signed["signer_infos"] = [own, other]
+
+    assert "none of the configured" in refusal(altered(mixed))
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
