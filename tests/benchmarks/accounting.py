@@ -55,6 +55,18 @@ def cost_of(pid: int) -> Cost:
     return Cost(cpu, resident)
 
 
+def idle(cores: Collection[int]) -> float:
+    """Seconds, all of ``cores`` together, in which nobody had anything to do there so far."""
+    wanted = {f"cpu{core}" for core in cores}
+    total = 0.0
+    for line in Path("/proc/stat").read_text().splitlines():
+        name, *ticks = line.split()
+        if name in wanted:
+            # The fourth is idle; the fifth is the same with somebody waiting for the disk.
+            total += (int(ticks[3]) + int(ticks[4])) / _TICKS
+    return total
+
+
 def _cpu(pid: int) -> float:
     total = 0
     for task in Path(f"/proc/{pid}/task").iterdir():

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from est_protocol.secure_channel.policy import DtlsPolicy, TlsPolicy, TlsVersion
 from tests.benchmarks import load_coaps, load_https
-from tests.benchmarks.accounting import cost_of
+from tests.benchmarks.accounting import cost_of, idle
 from tests.benchmarks.deployment import RunningServer
 from tests.benchmarks.devices import Device, read_devices, write_devices
 from tests.benchmarks.floor import measure_primitives
@@ -47,6 +47,7 @@ class Measured:
     :param generator_cpu: CPU seconds of the generators.
     :param wall: seconds from the first to the last.
     :param exchanges: CoAP exchanges, all together.
+    :param idle: seconds of the generators' cores, all together, that nobody used meanwhile.
     """
 
     enrollments: int
@@ -55,6 +56,7 @@ class Measured:
     wall: float
     latencies: Sequence[float] = field(repr=False)
     exchanges: int = 0
+    idle: float = 0.0
 
     @property
     def cpu_each(self) -> float:
@@ -88,6 +90,8 @@ class _Result:
     exchanges: int
     cpu: float
     ended_at: float
+    idle_before: float
+    idle_after: float
 
 
 class Generators:
@@ -150,6 +154,7 @@ class Generators:
             wall=max(result.ended_at for result in results) - began_at,
             latencies=[latency for result in results for latency in result.latencies],
             exchanges=sum(result.exchanges for result in results),
+            idle=max(r.idle_after for r in results) - min(r.idle_before for r in results),
         )
 
 
@@ -167,9 +172,10 @@ def _generate(order: _Order) -> _Result:
     os.sched_setaffinity(0, order.cores)
     devices = read_devices(order.devices)
     time.sleep(max(0.0, order.begin_at - time.time()))
-    before = cost_of(os.getpid()).cpu
+    before, idle_before = cost_of(os.getpid()).cpu, idle(order.cores)
     latencies, exchanges = _enroll(order, devices)
-    return _Result(latencies, exchanges, cost_of(os.getpid()).cpu - before, time.time())
+    cpu = cost_of(os.getpid()).cpu - before
+    return _Result(latencies, exchanges, cpu, time.time(), idle_before, idle(order.cores))
 
 
 def _enroll(order: _Order, devices: list[Device]) -> tuple[list[float], int]:

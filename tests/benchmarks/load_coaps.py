@@ -7,6 +7,7 @@ import socket
 import time
 from collections.abc import Iterator
 
+from aiocoap.numbers import Type
 from cryptography import x509
 
 from est_protocol.coap.codec import ReceivedMessage, decode_message
@@ -111,16 +112,24 @@ class CoapsSession:
         for _ in range(_ATTEMPTS):
             self._session.send_plaintext(datagram)
             self._flush()
-            for plaintext in self._receive(_RESEND_SECONDS):
-                answer = decode_message(plaintext)
-                if answer.code and answer.token == datagram[4:6]:
-                    return answer
-            # An empty acknowledgement: the answer comes by itself.
-            for plaintext in self._receive(_RESEND_SECONDS):
-                answer = decode_message(plaintext)
-                if answer.code and answer.token == datagram[4:6]:
-                    return answer
+            # After an empty acknowledgement the answer comes by itself.
+            answer = self._answer(datagram[4:6]) or self._answer(datagram[4:6])
+            if answer is not None:
+                return answer
         raise TimeoutError("no answer")
+
+    def _answer(self, token: bytes) -> ReceivedMessage | None:
+        """The answer with this token if it is what comes next."""
+        found = None
+        for plaintext in self._receive(_RESEND_SECONDS):
+            answer = decode_message(plaintext)
+            if answer.mtype is Type.CON:
+                # Until it is acknowledged the server sends no other (NSTART is 1).
+                self._session.send_plaintext(bytes((0x60, 0)) + answer.mid.to_bytes(2, "big"))
+                self._flush()
+            if answer.code and answer.token == token:
+                found = answer
+        return found
 
     def _receive(self, seconds: float) -> list[bytes]:
         # Not select(), which knows the first 1024 descriptors only.

@@ -1,9 +1,10 @@
 """How much more two workers do than one.
 
 Server and load generators share the cores, so throughput as it is says little. What is compared is
-how many enrollments the server does in the time that the generators leave to it. With two workers
-time that nobody uses, or another program does, counts against the server; with one it does not. So
-the ratio is rather too small than too large.
+how many enrollments the server does in the time that the generators, and whatever else runs on the
+machine, leave to it: what it used, and what nobody used. With two workers idle time counts against
+the server, since it is there that they may wait for each other; with one it does not. So the ratio
+is rather too small than too large.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ def workers(bench: Bench) -> Iterator[Found]:
     for name, load in _LOADS:
         alone = _measure(bench, load, 1, SERVER_CORES)
         both = _measure(bench, load, 2, _CORES)
-        left = len(_CORES) * both.wall - both.generator_cpu
+        left = both.server_cpu + both.idle
         one = alone.enrollments / alone.server_cpu
         two = len(_CORES) * both.enrollments / left
         yield Figure(f"{name}, one worker on a core of its own", one, "enrollments/s")
