@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from functools import cache
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from OpenSSL import SSL, crypto
@@ -56,6 +57,39 @@ def use_ml_dsa_key(context: SSL.Context, key: MlDsaKey) -> None:
     if _lib.SSL_CTX_use_PrivateKey(context._context, loaded._pkey) != 1:
         _lib.ERR_clear_error()
         raise ValueError(f"no {key_kind(key.public_key())} key can be used")
+
+
+def send_extension(context: SSL.Context, extension_type: int, octets: bytes) -> None:
+    """Let clients of ``context`` put an extension into the ClientHello where TLS 1.2 is offered.
+
+    Whatever the server says to it is let pass.
+
+    :raises ValueError: OpenSSL sends this type by itself.
+    """
+    kept = _ffi.new("unsigned char[]", octets)
+
+    def add(_ssl: Any, _type: int, out: Any, length: Any, _alert: Any, _argument: Any) -> int:
+        out[0] = kept
+        length[0] = len(octets)
+        return 1
+
+    def parse(_ssl: Any, _type: int, _said: Any, _length: int, _alert: Any, _argument: Any) -> int:
+        return 1
+
+    before = "int(SSL *, unsigned int, unsigned char"
+    add_callback = _ffi.callback(f"{before} **, size_t *, int *, void *)", add)
+    parse_callback = _ffi.callback(f"{before} *, size_t, int *, void *)", parse)
+    nothing = _ffi.NULL
+    arguments = (extension_type, add_callback, nothing, nothing, parse_callback, nothing)
+    if _lib.SSL_CTX_add_client_custom_ext(context._context, *arguments) != 1:
+        _lib.ERR_clear_error()
+        raise ValueError(f"extension {extension_type} cannot be sent")
+    # OpenSSL calls them as long as the context is there.
+    _callbacks[context] = (kept, add_callback, parse_callback)
+
+
+#: What OpenSSL holds of Python's, by the context that holds it.
+_callbacks: WeakKeyDictionary[SSL.Context, tuple[Any, ...]] = WeakKeyDictionary()
 
 
 def has_extended_master_secret(connection: SSL.Connection) -> bool:

@@ -20,7 +20,7 @@ from OpenSSL import SSL, crypto
 from est_protocol.credentials import AnchorSet, VerificationFailure
 from est_protocol.errors import ConfigurationError
 from est_protocol.keys import MlDsaKey, SigningKey
-from est_protocol.secure_channel import bindings
+from est_protocol.secure_channel import bindings, trusted_ca_keys
 from est_protocol.secure_channel.policy import DtlsPolicy, TlsPolicy
 
 #: X509_V_ERR_EE_KEY_TOO_SMALL, X509_V_ERR_CA_KEY_TOO_SMALL and X509_V_ERR_CA_MD_TOO_WEAK.
@@ -78,7 +78,8 @@ def tls_context(
 ) -> SSL.Context:
     """The context of a TLS endpoint.
 
-    A server asks for a client certificate and takes a client without one.
+    A server asks for a client certificate and takes a client without one. A client that trusts
+    Explicit anchors alone tells their names (RFC 7030 section 4.1.3).
 
     :param require_trust: end the handshake with an alert if the peer's chain does not verify;
         what a client wants unless its connection is provisional (RFC 7030 section 4.1.1).
@@ -93,6 +94,10 @@ def tls_context(
     except SSL.Error as error:
         raise ConfigurationError(f"TLS 1.3 suites {policy.ciphersuites!r}: {error}") from error
     _configure(context, policy, credentials, anchors, require_trust)
+    explicit = anchors.sets.get(AnchorSet.EXPLICIT)
+    if explicit and not server and not anchors.sets.get(AnchorSet.IMPLICIT):
+        octets = trusted_ca_keys.encode(explicit)
+        bindings.send_extension(context, trusted_ca_keys.EXTENSION_TYPE, octets)
     return context
 
 

@@ -111,7 +111,10 @@ class BirthCertificateAuthorizer:
             udid = device.udid
         await require_own_key(self._registry, request, udid, birth.key_sha256)
         grant = _grant(request, birth, device, registration)
-        return replace(grant, registration=registration)
+        reasons = grant.reasons
+        if client.credentials.failures:
+            reasons = (*reasons, "which has expired")
+        return replace(grant, registration=registration, reasons=reasons)
 
     def _birth_certificate(
         self, request: EnrollmentRequest, client: ClientIdentity

@@ -108,7 +108,9 @@ class DeviceListAuthorizer:
         if client.issued is not None:
             return self._grant(request, device, OperationalKey.ANY, "operational certificate")
         if self._has_birth_certificate(credentials):
-            return self._grant(request, device, OperationalKey.ANY, "birth certificate and list")
+            expired = "expired " if credentials.failures else ""
+            reason = f"{expired}birth certificate and list"
+            return self._grant(request, device, OperationalKey.ANY, reason)
         if not self._bare_keys:
             raise RequestRefused(
                 RefusalReason.CERTIFICATE_NOT_TRUSTED,

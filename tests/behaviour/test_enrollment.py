@@ -5,15 +5,20 @@ from __future__ import annotations
 import asyncio
 import base64
 import gc
+from dataclasses import replace
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import mlkem
 
+from est_protocol.csr_attributes import ExtensionTemplate
 from est_protocol.errors import RefusalReason, ServerRefused
-from est_protocol.keys import spki_sha256
+from est_protocol.keys import spki_der, spki_sha256
 from est_protocol.messages import CertificatesResponse, EstRequest, Pending
+from est_protocol.oid_names import KEY_USAGE
 from est_protocol.operations import Operation
 from est_protocol.secure_channel.policy import TlsVersion
+from est_server.authorities.building import key_usage
 from est_server.device_records import DeviceState
 from est_server.interfaces import ClientIdentity, EnrollmentRequest, IssuanceOrder
 from est_server.ledger_records import CertificateState
@@ -21,6 +26,7 @@ from est_server.life_cycle import LifeCycleStep
 from tests.behaviour.roads import Road, https, in_process
 from tests.behaviour.world import LABEL, STRICT, AuditRecords, Device, World
 from tests.pki import make_key, make_name
+from tests.protocol.raw_csr import raw_csr
 
 ANY_NAME = make_name("whatever the device calls itself")
 
@@ -114,11 +120,21 @@ async def test_nothing_of_the_csr_but_its_key_gets_into_the_certificate(
     world: World, road: Road
 ) -> None:
     device = await world.list_device("a")
-    wish = x509.DNSName("admin.example")
     async with road.connection(device) as connection:
-        certificate = await connection.simpleenroll(
-            device.key, subject=make_name("root of all"), names=(wish,)
+        wish = connection.csr(
+            device.key,
+            make_name("root of all"),
+            names=(x509.DNSName("admin.example"),),
+            # A CA, that may sign certificates.
+            extensions=(
+                ExtensionTemplate("2.5.29.19", True, b"\x30\x03\x01\x01\xff"),
+                ExtensionTemplate(KEY_USAGE, True, b"\x03\x02\x02\x04"),
+            ),
         )
+        assert {"2.5.29.17", "2.5.29.19", KEY_USAGE} <= set(wish.extensions)
+        certificate = await connection.post(Operation.SIMPLEENROLL, wish.der)
+    usage = certificate.extensions.get_extension_for_class(x509.KeyUsage).value
+    assert usage == key_usage({"digital_signature"})
     assert certificate.subject == make_name(device.udid)
     with pytest.raises(x509.ExtensionNotFound):
         certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
@@ -126,12 +142,32 @@ async def test_nothing_of_the_csr_but_its_key_gets_into_the_certificate(
     assert not constraints.value.ca
 
 
+@pytest.mark.conformance("SE-07", "PQ-06")
+@pytest.mark.parametrize("allowed", [False, True])
+async def test_a_key_that_cannot_sign_is_not_certified(
+    world: World, road: Road, allowed: bool
+) -> None:
+    if allowed:
+        profile = world.policy(None).profile
+        kinds = profile.allowed_keys | {"mlkem768"}
+        world.change_policy(None, profile=replace(profile, allowed_keys=kinds))
+    device = await world.list_device("a", born=True)
+    wish = raw_csr(spki=spki_der(mlkem.MLKEM768PrivateKey.generate().public_key()))
+    async with road.connection(device) as connection:
+        with pytest.raises(ServerRefused):
+            await connection.post(Operation.SIMPLEENROLL, wish)
+    reason = RefusalReason.POP_FAILED if allowed else RefusalReason.KEY_NOT_ALLOWED
+    assert world.last_refusal == reason
+    assert world.issued_count() == 0
+
+
 @pytest.mark.conformance("AUTH-22", "AUTH-05", "HTTP-03")
 async def test_a_birth_certificate_enrolls_a_fresh_key(world: World, road: Road) -> None:
     device = await world.list_device("a", born=True)
     fresh = make_key("fresh")
+    assert device.certificate.subject != ANY_NAME
     async with road.connection(device) as connection:
-        certificate = await connection.simpleenroll(fresh)
+        certificate = await connection.simpleenroll(fresh, subject=ANY_NAME)
     assert spki_sha256(certificate.public_key()) == spki_sha256(fresh.public_key())
     assert certificate.subject == make_name(device.udid)
     found = await world.store.find_by_udid(device.udid)
@@ -271,6 +307,25 @@ async def test_many_first_enrollments_at_once_give_one_certificate_for_each_key(
     certificates = {answer for answer in answers if isinstance(answer, x509.Certificate)}
     assert len(certificates) == 1
     assert world.issued_count() == 1
+
+
+@pytest.mark.conformance("AUTH-22")
+async def test_an_authorizer_sees_the_birth_certificate_and_the_request(
+    world: World, road: Road
+) -> None:
+    granting = world.policy(None).authorizer
+    seen = []
+
+    async def look(request: EnrollmentRequest, client: ClientIdentity, /) -> object:
+        assert client.certificate is not None
+        seen.append((client.certificate.subject, request.csr.subject))
+        return await granting(request, client)
+
+    world.change_policy(None, authorizer=look)
+    device = await world.list_device("a", born=True)
+    async with road.connection(device) as connection:
+        await connection.simpleenroll(make_key("fresh"), subject=ANY_NAME)
+    assert seen == [(device.certificate.subject, ANY_NAME)]
 
 
 @pytest.mark.conformance("AUTH-18", "STAT-01", "CR-06")

@@ -322,6 +322,15 @@ async def test_ca_certificates_come_with_status_200_only(status: str) -> None:
         await ask(http(status), CACERTS)
 
 
+@pytest.mark.conformance("HTTP-10")
+@pytest.mark.parametrize("encoding", ["base64", "binary", "7bit", "quoted-printable"])
+async def test_a_content_transfer_encoding_of_the_answer_means_nothing(encoding: str) -> None:
+    headers = {"Content-Transfer-Encoding": encoding}
+    for request in (ENROLL, CACERTS):
+        answer = await ask(http(headers=headers), request)
+        assert answer == CertificatesResponse((CA.certificate,))
+
+
 @pytest.mark.conformance("HTTP-08")
 @pytest.mark.parametrize(
     "content_type",

@@ -176,7 +176,6 @@ async def test_secrets_outlive_a_lost_answer(server: MemoryServer) -> None:
     assert {csr.challenges.otp_challenge for _, csr in server.enrollments} == {"n:s"}
 
 
-@pytest.mark.conformance("AUTH-08")
 @pytest.mark.parametrize("login", [None, LOGIN])
 @pytest.mark.conformance("AUTH-08")
 async def test_a_question_without_an_answer_ends_the_connection(
@@ -217,9 +216,8 @@ async def test_a_server_that_calls_every_nonce_stale_is_not_answered_for_ever(
     assert len(told(server)) == 4
 
 
-@pytest.mark.conformance("AUTH-12")
 @pytest.mark.parametrize("otp", [None, "n:s"])
-@pytest.mark.conformance("AUTH-12")
+@pytest.mark.conformance("AUTH-12", "TLS-07")
 async def test_a_server_of_an_implicit_anchor_is_told_nothing(
     server: MemoryServer, otp: str | None
 ) -> None:

@@ -83,7 +83,7 @@ def test_an_explicit_anchor_vouches_for_a_registration_authority_of_any_name() -
     assert verify_server(credentials, "est.example") is AnchorSet.EXPLICIT
 
 
-@pytest.mark.conformance("AUTH-15")
+@pytest.mark.conformance("AUTH-15", "TLS-07")
 def test_an_implicit_anchor_does_not() -> None:
     credentials = server(
         x509.DNSName("ra7.example"), usage=ID_KP_CMC_RA, database=AnchorSet.IMPLICIT

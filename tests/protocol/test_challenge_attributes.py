@@ -83,7 +83,6 @@ def test_a_binding_in_either_attribute_links() -> None:
         ({"challenge": "an enrollment secret"}, "challengePassword"),
     ],
 )
-@pytest.mark.conformance("POP-17", "POP-19")
 def test_one_wrong_binding_is_one_too_many(attributes: dict[str, str], named: str) -> None:
     with pytest.raises(RequestRefused, match=named) as refused:
         is_linked(csr(**attributes), PEER)

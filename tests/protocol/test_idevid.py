@@ -16,6 +16,7 @@ from tests.pki import make_ca, make_leaf
 CA = make_ca("manufacturer")
 
 
+@pytest.mark.conformance("AUTH-21")
 def test_all_that_there_may_be() -> None:
     hardware = hardware_module_name(HARDWARE_TYPE, b"\x00\xff")
     certificate = make_idevid(CA, "SN-1", hardware=hardware)

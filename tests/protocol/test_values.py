@@ -44,7 +44,6 @@ def test_media_types_survive_being_written() -> None:
     assert str(PKCS10) == "application/pkcs10"
 
 
-@pytest.mark.conformance("POP-07")
 @pytest.mark.conformance("CR-04", "STAT-12")
 @pytest.mark.parametrize("reason", RefusalReason)
 def test_a_refusal_has_the_same_status_on_both_transports(reason: RefusalReason) -> None:

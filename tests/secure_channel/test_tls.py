@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -24,6 +25,7 @@ from est_protocol.errors import (
     PeerNotTrusted,
 )
 from est_protocol.keys import spki_sha256
+from est_protocol.secure_channel import trusted_ca_keys
 from est_protocol.secure_channel.context import LocalCredentials, TrustAnchors, tls_context
 from est_protocol.secure_channel.policy import TlsPolicy, TlsVersion
 from est_protocol.secure_channel.tls import TlsEngine
@@ -449,6 +451,61 @@ def test_weak_clients_are_refused_with_an_alert(
     assert alert[0] == 21
     with pytest.raises(ChannelError):
         client.receive_octets(alert)
+
+
+@pytest.mark.conformance("TLS-01")
+@pytest.mark.parametrize("version", [SSL.TLS1_1_VERSION, SSL.TLS1_VERSION], ids=["1.1", "1.0"])
+def test_a_client_does_not_speak_what_is_older_either(version: int) -> None:
+    context = SSL.Context(SSL.TLS_SERVER_METHOD)
+    legacy(version)(context)
+    context.use_certificate(SERVER.chain[0])
+    assert isinstance(SERVER.key, ec.EllipticCurvePrivateKey)
+    context.use_privatekey(SERVER.key)
+    client = client_engine()
+    client.start()
+    server = SSL.Connection(context, None)
+    server.set_accept_state()
+    server.bio_write(client.octets_to_send())
+    with pytest.raises(SSL.Error, match="unsupported protocol"):
+        server.do_handshake()
+    with pytest.raises(ChannelError, match="alert protocol version"):
+        client.receive_octets(server.bio_read(1 << 14))
+
+
+@pytest.mark.conformance("TLS-20")
+def test_a_client_tells_its_explicit_anchors_once_no_others_count() -> None:
+    """RFC 7030 section 4.1.3, RFC 6066 section 6: a list of names, of type x509_name."""
+    names = [
+        OPERATIONAL.certificate.subject.public_bytes(),
+        STRANGER.certificate.subject.public_bytes(),
+    ]
+    told = b"".join(b"\x02" + len(name).to_bytes(2, "big") + name for name in names)
+    told = len(told).to_bytes(2, "big") + told
+    extension = b"\x00\x03" + len(told).to_bytes(2, "big") + told
+    explicit = (OPERATIONAL.certificate, STRANGER.certificate)
+
+    def hello(anchors: TrustAnchors, policy: TlsPolicy = TLS1_2) -> bytes:
+        client = client_engine(policy, anchors=anchors)
+        client.start()
+        return client.octets_to_send()
+
+    learned = TrustAnchors({AnchorSet.EXPLICIT: explicit, AnchorSet.IMPLICIT: ()})
+    assert extension in hello(learned)
+    assert extension in hello(learned, TlsPolicy())
+    both = TrustAnchors({AnchorSet.EXPLICIT: explicit, AnchorSet.IMPLICIT: explicit})
+    for anchors in (both, TrustAnchors({AnchorSet.IMPLICIT: explicit}), TrustAnchors()):
+        assert told not in hello(anchors)
+    # Servers that say it back, or nothing, are all right.
+    client, server = client_engine(TLS1_2), server_engine()
+    handshake(client, server)
+
+
+def test_no_more_anchors_are_told_than_a_hello_has_room_for() -> None:
+    anchors = [make_ca(f"anchor {number}").certificate for number in range(9)]
+    octets = trusted_ca_keys.encode([anchors[0], *anchors])
+    assert int.from_bytes(octets[:2], "big") == len(octets) - 2
+    told = [anchor for anchor in anchors if anchor.subject.public_bytes() in octets]
+    assert told == anchors[:8]
 
 
 def foreign_client(policy: TlsPolicy) -> TlsEngine:

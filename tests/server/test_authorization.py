@@ -255,6 +255,17 @@ async def test_an_expired_birth_certificate_counts_only_where_it_may(
     who = client("a", AnchorSet.MANUFACTURER, *failures)
     grant = await granted(authorize, request("fresh"), who)
     assert (grant.key_sha256 is None) is free_key
+    # The ledger and its journal keep why.
+    why = "expired birth certificate and list" if free_key else "listed key"
+    assert grant.reasons == (why,)
+
+
+@pytest.mark.conformance("AUTH-20")
+async def test_an_expired_birth_certificate_counts_for_nothing_unless_told(
+    authorize: Authorizer,
+) -> None:
+    who = client("a", AnchorSet.MANUFACTURER, EXPIRED)
+    assert (await granted(authorize, request("fresh"), who)).reasons == ("listed key",)
 
 
 @pytest.mark.parametrize(

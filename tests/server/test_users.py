@@ -86,7 +86,6 @@ def digest(
 # -- Who is asked, and for what -------------------------------------------------------------------
 
 
-@pytest.mark.conformance("AUTH-04", "AUTH-05")
 @pytest.mark.parametrize(
     ("required", "certificate", "credentials", "status"),
     [
