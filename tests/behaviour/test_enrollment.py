@@ -12,7 +12,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import mlkem
 
 from est_protocol.csr_attributes import ExtensionTemplate
-from est_protocol.errors import RefusalReason, ServerRefused
+from est_protocol.errors import RefusalReason, RequestRefused, ServerRefused
 from est_protocol.keys import spki_der, spki_sha256
 from est_protocol.messages import CertificatesResponse, EstRequest, Pending
 from est_protocol.oid_names import KEY_USAGE
@@ -500,6 +500,57 @@ async def test_a_superseded_certificate_cannot_renew_for_another_key(
     assert world.issued_count() == 2
 
 
+@pytest.mark.conformance("SR-06")
+async def test_nobody_renews_the_certificate_of_somebody_else(world: World, road: Road) -> None:
+    one, other = await enrolled(world, road), await enrolled(world, road, "b")
+    theirs = other.certificate.subject
+    async with road.connection(one) as connection:
+        for key in (one.key, other.key, make_key("renewed")):
+            with pytest.raises(ServerRefused) as refusal:
+                await connection.simplereenroll(key, subject=theirs)
+            assert refusal.value.status == road.forbidden
+            assert world.last_refusal == RefusalReason.IDENTITY_MISMATCH
+    assert world.issued_count() == 2
+    assert (await world.find(other.certificate)).state is CertificateState.ACTIVE
+
+
+@pytest.mark.conformance("SR-02")
+async def test_alternative_names_are_repeated_as_a_set(world: World, road: Road) -> None:
+    profile = world.policy(None).profile
+    names = ("dns:{udid}.example", "uri:urn:{udid}")
+    world.change_policy(None, profile=replace(profile, subject_alt_names=names))
+    device = await enrolled(world, road)
+    extension = device.certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
+    first, second = extension.value
+    async with road.connection(device) as connection:
+        for wrong in ((), (first,), (first, second, x509.DNSName("more")), (first, first)):
+            with pytest.raises(ServerRefused):
+                await connection.simplereenroll(device.key, names=wrong)
+            assert world.last_refusal == RefusalReason.IDENTITY_MISMATCH
+        renewed = await connection.simplereenroll(device.key, names=(second, first))
+    extension = renewed.extensions.get_extension_for_class(x509.SubjectAlternativeName)
+    assert set(extension.value) == {first, second}
+
+
+@pytest.mark.conformance("SR-05")
+async def test_a_policy_may_want_a_fresh_key_at_each_renewal(world: World, road: Road) -> None:
+    granting = world.policy(None).authorizer
+
+    async def no_key_twice(request: EnrollmentRequest, client: ClientIdentity, /) -> object:
+        if client.issued is not None and client.issued.spki_sha256 == request.key_sha256:
+            raise RequestRefused(RefusalReason.KEY_NOT_ALLOWED, "renew for a fresh key")
+        return await granting(request, client)
+
+    device = await enrolled(world, road)
+    world.change_policy(None, authorizer=no_key_twice)
+    async with road.connection(device) as connection:
+        with pytest.raises(ServerRefused) as refusal:
+            await connection.simplereenroll(device.key)
+        assert refusal.value.explanation == "renew for a fresh key"
+        await connection.simplereenroll(make_key("renewed"))
+    assert world.issued_count() == 2
+
+
 @pytest.mark.conformance("SR-03", "SR-06")
 async def test_a_renewal_repeats_the_names_of_the_certificate(world: World, road: Road) -> None:
     device = await enrolled(world, road)
@@ -594,9 +645,9 @@ async def test_a_csr_with_octets_behind_it_is_a_bad_request(world: World, road: 
     assert world.issued_count() == 0
 
 
-async def enrolled(world: World, road: Road) -> Device:
+async def enrolled(world: World, road: Road, name: str = "enrolled") -> Device:
     """A device that presents its operational certificate."""
-    device = await world.list_device("enrolled")
+    device = await world.list_device(name)
     async with road.connection(device) as connection:
         certificate = await connection.simpleenroll(device.key)
     return device.with_certificate(certificate)
