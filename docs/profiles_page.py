@@ -17,7 +17,7 @@ def profiles_page(generated: str) -> str:
         "",
         generated,
         "What `est-client simulate --profile` and `--mcu` stand for, and where the numbers come",
-        "from. They are typical values, some of them quoted at second hand: check them against",
+        "from. They are typical values, and where it says so at second hand: check them against",
         "your network and the data sheets of your parts. Each can be changed in",
         "`est_client.simulation`, and the most used ones on the command line.",
         "",

@@ -191,11 +191,11 @@ def _check_linking(
 
 def require_authentication(exchange: Exchange) -> None:
     """Refuse a client that has shown neither a key nor a secret, or not both where both have to
-    be. On CoAPS a secret never replaces the key (RFC 9148 section 3)."""
+    be. On CoAPS neither a secret nor linking replaces the certificate (RFC 9148 section 3)."""
     _require_secret(exchange)
-    if exchange.peer.certificate is not None or exchange.pop_linked:
-        return
     coaps = exchange.request.transport is Transport.COAPS
+    if exchange.peer.certificate is not None or (exchange.pop_linked and not coaps):
+        return
     if exchange.user is None or requires_both(exchange) or coaps:
         if exchange.request.operation is Operation.SERVERKEYGEN:
             raise RequestRefused(

@@ -134,7 +134,8 @@ _THREAD = Profile(
         "nRF52840, 802.15.4 at 0 dBm",
         transmit=0.0064 * 3.0,
         receive=0.00653 * 3.0,
-        source="nRF52840 Product Specification: IRADIO_TX5 6.40 mA, IRADIO_RX2 6.53 mA, 3 V, DC/DC",
+        source="Nordic, nRF52840 Product Specification, electrical specification of the radio: "
+        "IRADIO_TX5 6.40 mA, IRADIO_RX2 6.53 mA, DC/DC; at 3 V",
     ),
     block_size=64,
     mtu=512,
@@ -164,7 +165,7 @@ _NB_IOT = Profile(
         "u-blox SARA-N2 at 23 dBm",
         transmit=0.220 * 3.6,
         receive=0.046 * 3.6,
-        source="SARA-N2 Data Sheet: 220 mA at 23 dBm, 46 mA receiving, 3.6 V",
+        source="at second hand: SARA-N2 Data Sheet, 220 mA at 23 dBm, 46 mA receiving, 3.6 V",
     ),
     block_size=512,
     mtu=1024,
@@ -198,7 +199,8 @@ _LTE_M = Profile(
         "SIMCom SIM7000 at 23 dBm",
         transmit=0.167 * 3.8,
         receive=0.056 * 3.8,
-        source="SIM7000 Hardware Design: 167 mA at 23 dBm; receiving taken as a third of it",
+        source="at second hand, by the Botletics SIM7000 shield's wiki: SIM7000 Hardware Design, "
+        "167 mA at 23 dBm in band 12; receiving taken as a third of it",
     ),
     sources=(
         "3GPP TR 45.820 and TR 36.888; half-duplex peak rates of category M1 in Release 13",
@@ -233,7 +235,8 @@ def _lorawan(name: str, about: str, bits: float, payload: int, preamble: float) 
             "Semtech SX1276 at 13 dBm",
             transmit=0.029 * 3.3,
             receive=0.0108 * 3.3,
-            source="SX1276 datasheet, table 6: 29 mA at 13 dBm, 10.8 mA receiving, 3.3 V",
+            source="at second hand: SX1276 datasheet, table 6, 29 mA at 13 dBm, 10.8 mA receiving, "
+            "3.3 V",
         ),
         block_size=128,
         mtu=256,

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 from OpenSSL._util import lib
 
@@ -49,6 +51,32 @@ def test_mandatory_suite_of_rfc_9148() -> None:
     client, _ = connect(CCM8)
     assert client.peer is not None
     assert client.peer.cipher == "ECDHE-ECDSA-AES128-CCM8"
+
+
+@pytest.mark.conformance("CD-02")
+def test_a_client_hello_names_secp256r1_and_uncompressed_points() -> None:
+    """RFC 8422 section 5.1: supported_groups is extension 10, ec_point_formats 11."""
+    (hello,) = make_client().datagrams_to_send()
+    extensions = dict(extensions_of(hello))
+    groups = extensions[10]
+    assert int.from_bytes(groups[:2], "big") == len(groups) - 2
+    assert groups[2:4] == b"\x00\x17", "secp256r1 comes first"
+    assert 0 in extensions[11][1:], "uncompressed"
+
+
+def extensions_of(hello: bytes) -> Iterator[tuple[int, bytes]]:
+    """The extensions of a ClientHello in one record without a cookie."""
+    # Record header, handshake header, version, random.
+    at = 13 + 12 + 2 + 32
+    for size in (1, 1, 2, 1):  # session, cookie, suites, compression methods
+        at += size + int.from_bytes(hello[at : at + size], "big")
+    end = at + 2 + int.from_bytes(hello[at : at + 2], "big")
+    assert end == len(hello)
+    at += 2
+    while at < end:
+        kind, size = (int.from_bytes(hello[at + n : at + n + 2], "big") for n in (0, 2))
+        yield kind, hello[at + 4 : at + 4 + size]
+        at += 4 + size
 
 
 @pytest.mark.conformance("CD-14")
