@@ -13,7 +13,7 @@
 
 A client of EST sends it once its Explicit TA database has taken the place of the Implicit one, so
 that a server with several certificates can choose (RFC 7030 section 4.1.3). TLS 1.3 has another
-extension for that, ``certificate_authorities``, which OpenSSL does not send.
+extension for that, ``certificate_authorities``, which pyOpenSSL has no way to send.
 """
 
 from __future__ import annotations
@@ -26,13 +26,15 @@ EXTENSION_TYPE = 3
 
 _X509_NAME = b"\x02"
 
-#: Names that are told at most: a ClientHello that does not fit one segment is lost with either.
-_MOST_NAMES = 8
+#: How many names are told at most, and the octets of the longest: a ClientHello stays a small one.
+_MOST_NAMES, _LONGEST_NAME = 8, 256
 
 
 def encode(anchors: Iterable[x509.Certificate]) -> bytes:
-    """The extension's octets for the names of ``anchors``; the first eight, each once."""
-    names = list(dict.fromkeys(anchor.subject.public_bytes() for anchor in anchors))
+    """The extension's octets for the names of ``anchors``: each once, the first eight that are not
+    longer than 256 octets."""
+    every = dict.fromkeys(anchor.subject.public_bytes() for anchor in anchors)
+    names = [name for name in every if len(name) <= _LONGEST_NAME]
     return _vector(b"".join(_X509_NAME + _vector(name) for name in names[:_MOST_NAMES]))
 
 

@@ -11,6 +11,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import NameOID
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from OpenSSL import SSL, crypto
@@ -502,7 +503,17 @@ def test_a_client_tells_its_explicit_anchors_once_no_others_count() -> None:
 
 def test_no_more_anchors_are_told_than_a_hello_has_room_for() -> None:
     anchors = [make_ca(f"anchor {number}").certificate for number in range(9)]
-    octets = trusted_ca_keys.encode([anchors[0], *anchors])
+    long = (
+        x509.CertificateBuilder(None)
+        .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "x" * 64)] * 4))
+        .issuer_name(OPERATIONAL.certificate.subject)
+        .public_key(OPERATIONAL.key.public_key())
+        .serial_number(1)
+        .not_valid_before(PRESENT)
+        .not_valid_after(PRESENT)
+        .sign(OPERATIONAL.key, hashes.SHA256())
+    )
+    octets = trusted_ca_keys.encode([long, anchors[0], *anchors])
     assert int.from_bytes(octets[:2], "big") == len(octets) - 2
     told = [anchor for anchor in anchors if anchor.subject.public_bytes() in octets]
     assert told == anchors[:8]
