@@ -123,6 +123,7 @@ def http_credentials_of(options: argparse.Namespace) -> HttpLogin | None:
 
 def secret_in(path: str) -> str:
     """The one line of a file; not an option itself, which every user of a machine can read."""
+    _warn_of_readers(path)
     try:
         text = _read(path).decode("utf-8").removesuffix("\n").removesuffix("\r")
     except UnicodeDecodeError:
@@ -132,6 +133,18 @@ def secret_in(path: str) -> str:
             f"{path} has to hold one line of 1 to {_LONGEST_SECRET} printable characters"
         )
     return text
+
+
+def _warn_of_readers(path: str) -> None:
+    """Say that others can read a secret; it is not refused, since it may have been handed out in
+    such a file."""
+    try:
+        require_private(Path(path))
+    except ConfigurationError as error:
+        say(f"warning: {error}")
+    except OSError:
+        # Whoever reads it says so.
+        return
 
 
 def subject_of(text: str | None) -> x509.Name | None:
@@ -258,4 +271,5 @@ def shared_key_in(path: str) -> SymmetricKey:
         ) from error
     if len(key) not in (16, 24, 32) or not identifier:
         raise ConfigurationError(f"the key in {path} has not 16, 24 or 32 octets")
+    require_private(Path(path))
     return SymmetricKey(identifier, key)

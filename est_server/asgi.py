@@ -21,7 +21,10 @@ from est_server.interfaces import Authorizer
 
 
 def est_asgi(
-    config: ServerConfig | Path | str, *, authorizer: Authorizer | None = None
+    config: ServerConfig | Path | str,
+    *,
+    authorizer: Authorizer | None = None,
+    processes: int = 1,
 ) -> AsgiApplication:
     """EST over HTTP as an ASGI application; the store is open from the server's start to its stop.
 
@@ -31,12 +34,15 @@ def est_asgi(
 
     :param config: a configuration, or the path of an ``est-server.toml``; read at the start.
     :param authorizer: decides for every label, in place of the configured authorizers.
+    :param processes: how many of these the ASGI server runs side by side; they share what may be
+        guessed.
     """
     application: AsgiApplication | None = None
 
     async def begin(opened: AsyncExitStack) -> None:
         nonlocal application
-        parts = await opened.enter_async_context(open_service(config, authorizer=authorizer))
+        service = open_service(config, authorizer=authorizer, processes=processes)
+        parts = await opened.enter_async_context(service)
         application = est_asgi_application(parts.service, _limits(parts), parts.proxies)
 
     async def answer(scope: Scope, receive: Receive, send: Send) -> None:

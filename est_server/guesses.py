@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Hashable
+import asyncio
+from collections import Counter, OrderedDict
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Self
 
 from est_protocol.errors import RefusalReason, RequestRefused
+
+#: What is counted: ``user`` or ``at``, and which.
+_Key = tuple[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,48 +42,83 @@ class GuessLimits:
         )
 
 
-class GuessCounter:
-    """Counts wrong guesses, and those under way as if they were wrong.
+class Guess:
+    """One guess under way; see :meth:`GuessCounter.guess`."""
 
-    A right one is taken back at its end, so that many at one time do not slip through.
+    def __init__(self) -> None:
+        #: Whether it was found wrong; one that was never found to be either is not.
+        self.wrong = False
+
+
+class GuessCounter:
+    """Counts wrong guesses, and lets no more be under way than may still turn out wrong.
+
+    Those beyond wait for the others, so that many right ones at one time, as of a fleet with one
+    secret, all get their turn, and many wrong ones do not slip through.
     """
 
     def __init__(self, limits: GuessLimits) -> None:
         self._limits = limits
-        self._counts: OrderedDict[Hashable, tuple[datetime, int]] = OrderedDict()
+        self._wrong: OrderedDict[_Key, tuple[datetime, int]] = OrderedDict()
+        self._under_way: Counter[_Key] = Counter()
+        self._waiting: list[asyncio.Future[None]] = []
 
-    def begin(self, user: Hashable, address: str, now: datetime) -> None:
-        """Count a guess as wrong.
+    @asynccontextmanager
+    async def guess(
+        self, user: str, address: str, now: Callable[[], datetime]
+    ) -> AsyncIterator[Guess]:
+        """Make a guess within the context, and tell it if it was wrong.
 
-        :raises RequestRefused: there were too many; it must not be tried.
+        :raises RequestRefused: there were too many wrong ones; it must not be made.
         """
-        keys = (("user", user), self._limits.per_user), (("at", address), self._limits.per_address)
-        for key, limit in keys:
-            since, count = self._count(key, now)
-            if count >= limit:
-                left = since + self._limits.window - now
-                raise RequestRefused(
-                    RefusalReason.TOO_MANY_ATTEMPTS,
-                    "there were too many wrong credentials; try again later",
-                    detail=f"{key[0]} {key[1]!r}: {count} within {self._limits.window}",
-                    retry_after=max(1, int(left.total_seconds())),
-                )
-        for key, _ in keys:
-            since, count = self._count(key, now)
-            self._counts[key] = since, count + 1
-            self._counts.move_to_end(key)
-        while len(self._counts) > self._limits.remembered:
-            self._counts.popitem(last=False)
+        keys = [("user", user), ("at", address)]
+        await self._turn_of(keys, now)
+        self._under_way.update(keys)
+        guess = Guess()
+        try:
+            yield guess
+        finally:
+            self._end(keys, guess, now())
 
-    def was_right(self, user: Hashable, address: str, now: datetime) -> None:
-        """Take a guess back."""
-        for key in (("user", user), ("at", address)):
-            since, count = self._count(key, now)
-            if count > 1:
-                self._counts[key] = since, count - 1
-            else:
-                self._counts.pop(key, None)
+    async def _turn_of(self, keys: Sequence[_Key], now: Callable[[], datetime]) -> None:
+        most = dict(zip(keys, (self._limits.per_user, self._limits.per_address), strict=True))
+        while True:
+            for key in keys:
+                self._require_left(key, most[key], now())
+            if all(self._count(k, now())[1] + self._under_way[k] < most[k] for k in keys):
+                return
+            waiting = asyncio.get_running_loop().create_future()
+            self._waiting.append(waiting)
+            await waiting
 
-    def _count(self, key: Hashable, now: datetime) -> tuple[datetime, int]:
-        since, count = self._counts.get(key, (now, 0))
+    def _require_left(self, key: _Key, most: int, now: datetime) -> None:
+        since, count = self._count(key, now)
+        if count < most:
+            return
+        left = since + self._limits.window - now
+        raise RequestRefused(
+            RefusalReason.TOO_MANY_ATTEMPTS,
+            "there were too many wrong credentials; try again later",
+            detail=f"{key[0]} {key[1]!r}: {count} within {self._limits.window}",
+            retry_after=max(1, int(left.total_seconds())),
+        )
+
+    def _end(self, keys: Sequence[_Key], guess: Guess, now: datetime) -> None:
+        self._under_way.subtract(keys)
+        for key in keys:
+            if not self._under_way[key]:
+                del self._under_way[key]
+            if guess.wrong:
+                since, count = self._count(key, now)
+                self._wrong[key] = since, count + 1
+                self._wrong.move_to_end(key)
+        while len(self._wrong) > self._limits.remembered:
+            self._wrong.popitem(last=False)
+        waiting, self._waiting = self._waiting, []
+        for future in waiting:
+            if not future.done():
+                future.set_result(None)
+
+    def _count(self, key: _Key, now: datetime) -> tuple[datetime, int]:
+        since, count = self._wrong.get(key, (now, 0))
         return (now, 0) if now - since >= self._limits.window else (since, count)

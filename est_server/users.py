@@ -98,11 +98,11 @@ class UserChecks:
             )
         if not _is_offered(given, http):
             raise self._wrong(http, given, "scheme, algorithm or realm was not offered")
-        guessed, address = given.user, network_of(peer.address)
-        self._guesses.begin(guessed, address, self._clock.now())
-        if not await _is_right(given, http, request.operation.method):
+        address = network_of(peer.address)
+        async with self._guesses.guess(given.user, address, self._clock.now) as guess:
+            guess.wrong = not await _is_right(given, http, request.operation.method)
+        if guess.wrong:
             raise self._wrong(http, given, "wrong secret or unknown user")
-        self._guesses.was_right(guessed, address, self._clock.now())
         return VerifiedUser(given.user, self._take(given, http), http.verifier)
 
     async def otp_user(
@@ -128,15 +128,15 @@ class UserChecks:
             given = OneTimeSecret.parse(text)
         except MessageError as error:
             raise RequestRefused(RefusalReason.MALFORMED_CSR, str(error)) from error
-        guessed, address = given.name, network_of(peer.address)
-        self._guesses.begin(guessed, address, self._clock.now())
-        if not await verifier.check_password(given.name, given.secret):
+        address = network_of(peer.address)
+        async with self._guesses.guess(given.name, address, self._clock.now) as guess:
+            guess.wrong = not await verifier.check_password(given.name, given.secret)
+        if guess.wrong:
             raise RequestRefused(
                 RefusalReason.CREDENTIALS_WRONG,
                 "the otpChallenge is wrong",
                 detail=f"name {given.name!r}",
             )
-        self._guesses.was_right(guessed, address, self._clock.now())
         return VerifiedUser(given.name, UserProof.OTP_CHALLENGE, verifier)
 
     def ask(self, refused: RequestRefused, request: EstRequest, policy: LabelPolicy) -> None:

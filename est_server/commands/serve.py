@@ -16,6 +16,7 @@ from est_server.commands.options import OneLineParser, add_command
 from est_server.commands.outcome import exit_status
 from est_server.config import ServerConfig, load_config
 from est_server.logs import configured_logging
+from est_server.open_files import allow_open_files, files_needed
 from est_server.pem_files import load_certificates
 from est_server.server import EstServer
 from est_server.serving import serve_until_stopped
@@ -76,6 +77,14 @@ def _run(options: argparse.Namespace) -> int:
 def _serve(config: ServerConfig, options: argparse.Namespace) -> int:
     for warning in unsafe_settings(config, now=datetime.now(UTC)):
         _log.warning("%s", warning)
+    needed = files_needed(config)
+    if (allowed := allow_open_files(needed)) < needed:
+        _log.warning(
+            "the limits allow connections for %d open files, the system allows %d: lower the "
+            "max_connections, or raise the limit (LimitNOFILE of systemd, ulimit -n)",
+            needed,
+            allowed,
+        )
     if options.workers == 1:
         asyncio.run(serve_until_stopped(config, _Console()))
         return 0

@@ -225,7 +225,9 @@ async def test_another_scheme_is_asked_for_ours(tmp_path: Path) -> None:
 async def test_no_more_guesses(tmp_path: Path) -> None:
     async with with_users(tmp_path) as (server, url):
         for _ in range(10):
-            server.service._users._guesses.begin("alice", "192.0.2.1", server.clock.now())
+            guesses = server.service._users._guesses
+            async with guesses.guess("alice", "192.0.2.1", server.clock.now) as guess:
+                guess.wrong = True
         status, body, _ = await curl(tmp_path, url, "--basic", "--user", "alice:s3cret \u00fc")
     assert status == "429"
     assert body == b"there were too many wrong credentials; try again later\n"

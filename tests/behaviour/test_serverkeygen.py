@@ -8,6 +8,7 @@ import logging
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import rsa
 
 from est_protocol import decrypt_key
 from est_protocol.cms_algorithms import AES128_CBC, CAPABILITIES
@@ -295,6 +296,26 @@ async def test_encryption_for_a_key_that_the_server_was_given(world: World, road
     async with road.connection(device) as session:
         answer = await session.serverkeygen(asking_for(session, request))
     unseal(answer.key, own)
+
+
+@pytest.mark.parametrize(
+    ("modulus", "exponent", "words"),
+    [
+        (2**1024 - 105, 65537, "too weak"),
+        (2**2048 - 1942289, 3, "unsound"),
+        (3 * 2**2046 + 3, 65537, "unsound"),
+    ],
+)
+async def test_no_key_is_encrypted_for_one_that_can_be_broken(
+    world: World, road: Road, modulus: int, exponent: int, words: str
+) -> None:
+    device = await world.list_device("a", born=True)
+    weak = rsa.RSAPublicNumbers(exponent, modulus).public_key()
+    world.known_keys.public[b"dk", device.udid] = weak
+    request = ProtectionRequest(None, b"dk", CAPABILITIES)
+    async with road.connection(device) as session:
+        with pytest.raises(ServerRefused, match=words):
+            await session.serverkeygen(asking_for(session, request))
 
 
 @pytest.mark.conformance("SKG-19")

@@ -324,12 +324,23 @@ async def test_has_a_key_generated(url: str, folder: Path, encrypted: bool) -> N
     common = ("--url", url, "--ca-cert", "ca.pem")
     files = ("--key", "birth.key", "--key-out", "device.key", "--out", "device.pem")
     (folder / "shared.key").write_text(f"{SHARED.identifier.hex()} {SHARED.key.hex()}\n")
+    (folder / "shared.key").chmod(0o600)
     how = ("--decrypt-key", "shared.key") if encrypted else ("--unencrypted",)
     assert await run(folder, "serverkeygen", *common, *files, *how) == 0
     assert (folder / "device.key").stat().st_mode & 0o777 == 0o600
     key = key_from_pem((folder / "device.key").read_bytes(), "device.key")
     certificate = x509.load_pem_x509_certificate((folder / "device.pem").read_bytes())
     assert spki_sha256(certificate.public_key()) == spki_sha256(key.public_key())
+
+
+async def test_a_shared_key_that_others_can_read_is_refused(
+    url: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "shared.key").write_text(f"{SHARED.identifier.hex()} {SHARED.key.hex()}\n")
+    (folder / "shared.key").chmod(0o640)
+    files = ("--key", "birth.key", "--key-out", "device.key", "--decrypt-key", "shared.key")
+    assert await run(folder, "serverkeygen", "--url", url, "--ca-cert", "ca.pem", *files) == 2
+    assert "others must not have access" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("content", ["", "6b31", "6b31 00", "6b31 xyz", "a b c"])

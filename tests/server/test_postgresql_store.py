@@ -53,6 +53,16 @@ def address(postgresql_server: PostgresqlServer) -> PostgresqlAddress:
     return postgresql_server.make_database()
 
 
+async def test_a_store_that_is_taken_as_it_is_is_not_made(address: PostgresqlAddress) -> None:
+    with pytest.raises(ConfigurationError, match="start the server first"):
+        async with PostgresqlStore.open(address, as_it_is=True):
+            pass
+    async with PostgresqlStore.open(address):
+        pass
+    async with PostgresqlStore.open(address, as_it_is=True) as store:
+        assert await store.find_by_udid("nobody") is None
+
+
 @pytest.fixture
 def fragile_server() -> Iterator[PostgresqlServer]:
     """A server that a test may stop; what it says is durable is."""

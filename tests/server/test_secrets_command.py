@@ -13,6 +13,7 @@ import pytest
 from cryptography import x509
 
 from est_client.cli import main as client
+from est_client.command_inputs import secret_in
 from est_protocol import pkcs10
 from est_protocol.errors import ConfigurationError
 from est_server import EstServer, open_service
@@ -167,6 +168,17 @@ def test_what_makes_no_sense(
     url = ("--url", "https://localhost:1", "--ca-cert", "est/ca.pem", "--key", "device.key")
     assert client(["enroll", *url, *options]) == 2
     assert why in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("mode", "warned"), [(0o600, False), (0o644, True)])
+def test_a_secret_that_others_can_read_is_worth_a_warning(
+    tmp_path: Path, capsys: Output, mode: int, warned: bool
+) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("s")
+    secret.chmod(mode)
+    assert secret_in(str(secret)) == "s"
+    assert (f"warning: {secret} has mode 0644" in capsys.readouterr().err) == warned
 
 
 def test_a_user_over_coaps(tmp_path: Path, capsys: Output) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from est_protocol import digest_authentication
 from est_protocol.credentials import AnchorSet, PeerCredentials, VerificationFailure
-from est_protocol.errors import RefusalReason
+from est_protocol.errors import RefusalReason, RequestRefused
 from est_protocol.http_authentication import (
     BasicCredentials,
     DigestAlgorithm,
@@ -443,6 +443,45 @@ async def test_many_guesses_at_one_time_are_bounded_too(tmp_path: Path) -> None:
         guesses = [server.enroll("device", credentials=WRONG) for _ in range(20)]
         await asyncio.gather(*map(refused, guesses))
     assert users.asked == 3
+
+
+async def test_a_fleet_with_one_secret_comes_at_once(tmp_path: Path) -> None:
+    """Nobody is told to come back in minutes because the others have not been answered yet."""
+
+    class Busy(Users):
+        working = most_working = 0
+
+        async def check_password(self, user: str, password: str) -> bool:
+            self.working += 1
+            self.most_working = max(self.most_working, self.working)
+            await asyncio.sleep(0)
+            self.working -= 1
+            return await super().check_password(user, password)
+
+    users, authorizer = Busy(), Recorder()
+    limits = UserLimits(guesses=GuessLimits(per_user=3, per_address=2))
+    policy = HttpAuthentication(users)
+    async with clerk(tmp_path, http=policy, authorizer=authorizer, limits=limits) as server:
+        fleet = [server.enroll(f"device {number}", credentials=ALICE) for number in range(20)]
+        assert len(set(await asyncio.gather(*fleet))) == 20
+    assert users.most_working == 2
+
+
+async def test_a_guess_that_nobody_judged_is_none(tmp_path: Path) -> None:
+    class Away(Users):
+        async def check_password(self, user: str, password: str) -> bool:
+            if self.asked < 5:
+                self.asked += 1
+                raise RequestRefused(RefusalReason.TRY_LATER, "busy")
+            return await super().check_password(user, password)
+
+    limits = UserLimits(guesses=GuessLimits(per_user=1))
+    policy = HttpAuthentication(Away())
+    async with clerk(tmp_path, http=policy, authorizer=Recorder(), limits=limits) as server:
+        for _ in range(5):
+            refusal = await refused(server.enroll("device", credentials=ALICE))
+            assert refusal.reason is RefusalReason.TRY_LATER
+        await server.enroll("device", credentials=ALICE)
 
 
 async def test_right_credentials_are_not_counted(tmp_path: Path) -> None:
