@@ -6,6 +6,7 @@ A Content-Transfer-Encoding header says nothing about these bodies and is ignore
 from __future__ import annotations
 
 import base64
+import binascii
 import re
 
 from est_protocol.errors import MessageError
@@ -13,7 +14,8 @@ from est_protocol.errors import MessageError
 #: RFC 8951 section 3.1: receivers tolerate these anywhere.
 _WHITE_SPACE = b"\r\n\t "
 _OUTSIDE_ALPHABET = re.compile(rb"[^A-Za-z0-9+/=\r\n\t ]")
-_COLUMNS = 64
+#: They make 64 columns.
+_OCTETS_PER_LINE = 48
 
 
 def encode(der: bytes, *, wrap: bool = True) -> bytes:
@@ -23,11 +25,10 @@ def encode(der: bytes, *, wrap: bool = True) -> bytes:
     :param wrap: lines of 64 columns, which OpenSSL's reader wants; ``False`` makes it one line,
         for readers that take no white space inside.
     """
-    text = base64.b64encode(der)
-    if not wrap:
-        return text + b"\n"
-    lines = (text[start : start + _COLUMNS] for start in range(0, len(text), _COLUMNS))
-    return b"".join(line + b"\n" for line in lines)
+    octets = _OCTETS_PER_LINE if wrap else max(len(der), 1)
+    # Each with the LF at its end.
+    lines = [binascii.b2a_base64(der[at : at + octets]) for at in range(0, len(der), octets)]
+    return b"".join(lines)
 
 
 def decode(body: bytes) -> bytes:

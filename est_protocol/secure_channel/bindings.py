@@ -138,6 +138,14 @@ def octets_to_send(connection: SSL.Connection) -> int:
     return int(_lib.BIO_get_mem_data(connection._from_ssl, _unused_address))
 
 
+def octets_to_read(connection: SSL.Connection) -> int:
+    """How many octets have arrived on ``connection`` that are not decrypted, or not taken yet."""
+    return int(
+        _lib.SSL_pending(connection._ssl)
+        or _lib.BIO_get_mem_data(connection._into_ssl, _unused_address)
+    )
+
+
 @cache
 def verify_error_text(code: int) -> str:
     """OpenSSL's words for an ``X509_V_ERR_*`` number."""

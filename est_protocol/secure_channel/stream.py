@@ -102,6 +102,7 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
         #: Plaintext that arrived in the same read as what made the application pause.
         self._inbox: deque[bytes] = deque()
         self._reading_paused = False
+        self._tcp_paused = False
         self._writing_paused = False
         self._stream_ended = False
         self._error: ChannelError | None = None
@@ -131,7 +132,7 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Octets from the peer."""
         if self._state in (_State.HANDSHAKE, _State.OPEN):
-            self._drive(lambda: self._inbox.extend(self._engine.receive_octets(data)))
+            self._drive(self._engine.receive_octets, data)
 
     def eof_received(self) -> bool:
         """The peer ended its side of the TCP connection, with or without close_notify."""
@@ -177,18 +178,20 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
 
     # --- between the two -------------------------------------------------------------------------
 
-    def _drive(self, step: Callable[[], object]) -> None:
+    def _drive(self, step: Callable[..., list[bytes] | None], *arguments: bytes) -> None:
         """Take one step of the engine, send what it has to say, deliver what it understood."""
         error: ChannelError | None = None
         try:
-            step()
+            self._inbox.extend(step(*arguments) or ())
         except ChannelError as caught:
             error = caught
-        self._flush()
+        complete = self._state is _State.HANDSHAKE and self._engine.established
+        if error is not None or not (complete and self._engine.only_tickets_wait):
+            self._flush()
         if error is not None:
             self._end(error)
             return
-        if self._state is _State.HANDSHAKE and self._engine.established:
+        if complete:
             self._open()
         self._deliver()
 
@@ -230,7 +233,11 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
         if self._tcp.is_closing() or self._stream_ended:
             return
         held = self._reading_paused or self._inbox or (self._server and self._writing_paused)
-        if held and self._state is _State.OPEN:
+        paused = bool(held) and self._state is _State.OPEN
+        if paused is self._tcp_paused:
+            return
+        self._tcp_paused = paused
+        if paused:
             self._tcp.pause_reading()
         else:
             self._tcp.resume_reading()
@@ -329,7 +336,7 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
     def write(self, data: bytes | bytearray | memoryview) -> None:
         """Encrypt and send; without effect once the channel is closing."""
         if self._state is _State.OPEN:
-            self._drive_output(lambda: self._engine.send_plaintext(bytes(data)))
+            self._drive_output(self._engine.send_plaintext, bytes(data))
 
     def close(self) -> None:
         """Send what was written and a close_notify, then end the connection."""
@@ -355,9 +362,9 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
         """Whether the handshake was completed."""
         return self._protocol is not None
 
-    def _drive_output(self, step: Callable[[], None]) -> None:
+    def _drive_output(self, step: Callable[..., None], *arguments: bytes) -> None:
         try:
-            step()
+            step(*arguments)
         except ChannelError as error:
             self._flush()
             self._end(error)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from OpenSSL import SSL
 
 from est_protocol.errors import ChannelClosed, ChannelError, HandshakeFailed
+from est_protocol.secure_channel import bindings
 from est_protocol.secure_channel.engine import Engine, explain
 
 
@@ -25,7 +26,17 @@ class TlsEngine(Engine):
 
     def start(self) -> None:
         """Begin the handshake; a client's first flight is then ready to be sent."""
-        self._handshake()
+        if not self._server:
+            self._handshake()
+
+    @property
+    def only_tickets_wait(self) -> bool:
+        """Whether all that waits to be sent, right after the handshake, is what nobody waits for.
+
+        OpenSSL ends a server's TLS 1.3 handshake with two session tickets, and pyOpenSSL cannot
+        tell it not to. They may go along with the first answer.
+        """
+        return self._server and self.peer is not None and self.peer.protocol == "TLSv1.3"
 
     def receive_octets(self, octets: bytes) -> list[bytes]:
         """Take what arrived and return the plaintext in it, one entry per record.
@@ -92,6 +103,17 @@ class TlsEngine(Engine):
     def octets_to_send(self) -> bytes:
         """Everything that waits to be sent to the peer."""
         return self._read_ciphertext()
+
+    def _read_plaintext(self) -> list[bytes]:
+        # A stream leaves nothing in OpenSSL but what these octets count, so that there is no need
+        # for OpenSSL to say by an exception that there is no more.
+        plaintext: list[bytes] = []
+        while bindings.octets_to_read(self._connection):
+            record = self._read_record()
+            if record is None:
+                break
+            plaintext.append(record)
+        return plaintext
 
     def _handshake(self) -> None:
         try:

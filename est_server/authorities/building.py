@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from datetime import datetime
+from functools import cache
 from typing import cast
 
 from cryptography import x509
@@ -73,6 +74,11 @@ def authority_key_identifier(issuer: x509.Certificate) -> x509.AuthorityKeyIdent
 
 def key_usage(names: Collection[str]) -> x509.KeyUsage:
     """The key usage extension with the bits called ``names``."""
+    return _key_usage(frozenset(names))
+
+
+@cache
+def _key_usage(names: frozenset[str]) -> x509.KeyUsage:
     return x509.KeyUsage(**{name: name in names for name in KEY_USAGES})
 
 

@@ -20,6 +20,8 @@ from est_server.authorities.crl import LocalCrlIssuer
 from est_server.interfaces import IssuanceOrder, Signer
 from est_server.profiles import CertificateProfile
 
+_END_ENTITY = x509.BasicConstraints(ca=False, path_length=None)
+
 
 class LocalAuthority:
     """Issues end-entity certificates (a :class:`~est_server.interfaces.CertificateAuthority`).
@@ -58,6 +60,7 @@ class LocalAuthority:
         self._issuing = issuing
         self._chain = chain
         self._rollover = tuple(rollover)
+        self._key_identifier = authority_key_identifier(issuing)
         self._not_before = max(c.not_valid_before_utc for c in chain)
         self._not_after = min(c.not_valid_after_utc for c in chain)
 
@@ -81,9 +84,9 @@ class LocalAuthority:
             not_before=not_before,
             not_after=not_after,
         )
-        builder = builder.add_extension(
-            authority_key_identifier(self._issuing), critical=False
-        ).add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        builder = builder.add_extension(self._key_identifier, critical=False).add_extension(
+            _END_ENTITY, critical=True
+        )
         builder = _add_crl_distribution_points(_add_usages(builder, order), order.profile)
         return self._signer.sign_certificate(_add_names(builder, order))
 

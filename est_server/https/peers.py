@@ -146,7 +146,8 @@ def _malformed(sentence: str) -> RequestRefused:
 
 def _is_proxy(connection: Connection, proxies: ProxyTrust) -> bool:
     if connection.channel is not None:
-        return connection.channel.certificate_sha256 in proxies.certificates
+        known = proxies.certificates
+        return bool(known) and connection.channel.certificate_sha256 in known
     if connection.over_tls:
         return False
     if connection.host is None:

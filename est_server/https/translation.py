@@ -270,7 +270,9 @@ def _require_media_type(http: HttpRequest, operation: Operation) -> None:
         _refuse(RefusalReason.UNSUPPORTED_MEDIA_TYPE, "a body is not taken compressed")
     expected = operation.request_type
     header = http.header("content-type")
-    if expected is None or (header and MediaType.parse(header).name == expected.name):
+    if expected is None or header == expected.name:
+        return
+    if header and MediaType.parse(header).name == expected.name:
         return
     _refuse(RefusalReason.UNSUPPORTED_MEDIA_TYPE, f"the Content-Type has to be {expected}")
 
