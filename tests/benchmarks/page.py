@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import fields, replace
 from inspect import getdoc
@@ -30,6 +31,7 @@ own (D)TLS engine and one certificate cost without a server around them. Machine
 compare ratios, not microseconds. Raw figures: [performance.json](performance.json).
 
 """
+_WRITTEN = re.compile(r"<!-- remarks -->\n.*?<!-- end -->\n", re.DOTALL)
 _COLUMNS = (
     "| what | figure | floor | ratio | target | reached | how |\n|---|---|---|---|---|---|---|\n"
 )
@@ -41,13 +43,14 @@ def render(run: Run, docs: Path) -> None:
     directory = docs / "reference"
     for old in directory.glob("performance-*.svg"):
         old.unlink()
+    page = directory / "performance.md"
     run.write(directory / "performance.json")
     lines = [_HEAD, *(f"- {name}: {value}\n" for name, value in run.machine.items()), "\n"]
-    lines += ["## Targets\n\n", *_targets(run)]
+    lines += ["## Targets\n\n", *_targets(run), "\n", _remarks(page)]
     for name in SCENARIOS:
         if name in run.measurements:
             lines += _section(name, run.measurements[name], directory)
-    (directory / "performance.md").write_text("".join(lines))
+    page.write_text("".join(lines))
     _write_sizing(run, docs)
 
 
@@ -58,6 +61,12 @@ def _targets(run: Run) -> Iterator[str]:
         if figure.target is not None:
             what, value, _, ratio, target, reached, _ = cells(figure)
             yield f"| {what} | {value} | {ratio} | {target} | {reached} |\n"
+
+
+def _remarks(page: Path) -> str:
+    """What people have written on the page between two marks, which stays there."""
+    found = _WRITTEN.search(page.read_text()) if page.exists() else None
+    return found[0] if found else "<!-- remarks -->\n<!-- end -->\n"
 
 
 def _section(name: str, measurement: Measurement, directory: Path) -> Iterator[str]:

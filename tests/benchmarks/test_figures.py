@@ -87,8 +87,12 @@ def test_the_page_shows_everything(tmp_path: Path, capsys: pytest.CaptureFixture
         (docs / folder).mkdir(parents=True)
     shutil.copy(_DOCS / "scaling.json", docs)
     (docs / "reference" / "performance-gone-1.svg").touch()
+    written = "<!-- remarks -->\nThe rain was heavy.\n<!-- end -->\n"
+    (docs / "reference" / "performance.md").write_text(f"# Old\n\n{written}\nold\n")
     render(_a_run(), docs)
     page = (docs / "reference" / "performance.md").read_text()
+    assert written in page
+    assert "old" not in page
     assert "| one | 30 us CPU | 10 us CPU | 3.00 | ≤ 2 | no | so |" in page
     assert "it rained" in page
     plots = {path.name for path in (docs / "reference").glob("*.svg")}
