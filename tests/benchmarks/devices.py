@@ -14,7 +14,7 @@ from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, mldsa, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
@@ -28,8 +28,6 @@ from est_protocol.keys import SigningKey, generate_key, spki_sha256
 from est_protocol.secure_channel.context import LocalCredentials
 
 _VALID = timedelta(days=365)
-
-RequestedKey = SigningKey | mldsa.MLDSA44PrivateKey
 
 
 @dataclass(frozen=True)
@@ -74,7 +72,7 @@ class Manufacturer:
         key = ec.generate_private_key(ec.SECP256R1())
         name = f"device-{number}"
         certificate = _certify(name, key.public_key(), "Bench Issuer", self.issuer_key, ca=False)
-        asked: RequestedKey = key if csr_key_kind == "ec-p256" else _make_key(csr_key_kind)
+        asked: SigningKey = key if csr_key_kind == "ec-p256" else generate_key(csr_key_kind)
         return Device(
             key=key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption()),
             chain=tuple(c.public_bytes(Encoding.DER) for c in (certificate, self.issuer)),
@@ -83,12 +81,7 @@ class Manufacturer:
         )
 
 
-def _make_key(kind: str) -> RequestedKey:
-    # The server certifies these keys, but neither it nor the client makes them.
-    return mldsa.MLDSA44PrivateKey.generate() if kind == "mldsa44" else generate_key(kind)
-
-
-def make_csr(name: str, key: RequestedKey) -> bytes:
+def make_csr(name: str, key: SigningKey) -> bytes:
     """A PKCS#10 request in DER, signed with ``key``."""
     hashed = isinstance(key, (ec.EllipticCurvePrivateKey, rsa.RSAPrivateKey))
     builder = x509.CertificateSigningRequestBuilder().subject_name(_name(name))
