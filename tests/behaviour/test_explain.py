@@ -279,7 +279,8 @@ async def operational(world: World, road: Road) -> Device:
 # -- What is supposed -----------------------------------------------------------------------------
 
 
-NOW = datetime.now(UTC)
+def now() -> datetime:
+    return datetime.now(UTC)
 
 
 async def ask(world: World, supposed: Any) -> dict[str, Any]:
@@ -292,13 +293,13 @@ async def test_a_device_by_its_identifier(world: World, transport: Transport) ->
     record = await world.store.find_by_udid(device.udid)
     assert record is not None
     wanted = Wanted(None, transport, None)
-    said = await ask(world, suppose_device(record.listed.spki_sha256, wanted, NOW))
+    said = await ask(world, suppose_device(record.listed.spki_sha256, wanted, now()))
     assert said["outcome"] == "issue"
     assert said["device"]["udid"] == device.udid
     assert said["claim"] is None
     assert said["certificate"]["key_sha256"] == record.listed.spki_sha256.hex()
     assert said["certificate"]["subject"] == f"CN={device.udid}"
-    unknown = await ask(world, suppose_device(None, wanted, NOW))
+    unknown = await ask(world, suppose_device(None, wanted, now()))
     assert unknown["outcome"] == "refuse"
     assert unknown["certificate"] is None
 
@@ -309,7 +310,7 @@ async def test_a_device_may_ask_for_a_generated_key(world: World, transport: Tra
     record = await world.store.find_by_udid(device.udid)
     assert record is not None
     wanted = Wanted(Operation.SERVERKEYGEN, transport, KEYS)
-    supposed = suppose_device(record.listed.spki_sha256, wanted, NOW)
+    supposed = suppose_device(record.listed.spki_sha256, wanted, now())
     assert (await ask(world, supposed))["reason"] == RefusalReason.KEY_NOT_ALLOWED
     profile = replace(world.policy(KEYS).profile, operational_key=OperationalKey.ANY)
     world.change_policy(KEYS, profile=profile)
@@ -322,7 +323,7 @@ async def test_a_device_may_ask_for_a_generated_key(world: World, transport: Tra
 async def test_a_certificate_alone(world: World, transport: Transport) -> None:
     device = await world.list_device("a", born=True)
     supposed = suppose_certificate(
-        device.chain, Wanted(None, transport, WISHING), world.server_anchors, NOW
+        device.chain, Wanted(None, transport, WISHING), world.server_anchors, now()
     )
     said = await ask(world, supposed)
     assert (said["outcome"], said["operation"]) == ("issue", "simpleenroll")
@@ -335,7 +336,7 @@ async def test_an_operational_certificate_renews_unless_told_otherwise(
     device = await operational(world, road)
     wanted = Wanted(None, road.transport, None)
     anchors = world.server_anchors
-    said = await ask(world, suppose_certificate(device.chain, wanted, anchors, NOW))
+    said = await ask(world, suppose_certificate(device.chain, wanted, anchors, now()))
     assert (said["outcome"], said["operation"]) == ("issue", "simplereenroll")
     assert said["claim"]["serial"] == f"{device.certificate.serial_number:x}"
 
@@ -345,7 +346,7 @@ async def test_a_challenge_password_that_no_channel_has(world: World, text: str)
     device = await world.list_device("a", born=True)
     csr = pkcs10.build(device.key, x509.Name([]), attributes={"1.2.840.113549.1.9.7": text})
     supposed = suppose_csr(
-        csr.der, device.chain, Wanted(None, Transport.COAPS, None), world.server_anchors, NOW
+        csr.der, device.chain, Wanted(None, Transport.COAPS, None), world.server_anchors, now()
     )
     said = await ask(world, supposed)
     assert said["reason"] == RefusalReason.POP_LINKING_FAILED
@@ -363,7 +364,7 @@ async def test_an_authorizer_can_tell_a_preview(world: World) -> None:
     world.change_policy(None, authorizer=noting)
     device = await world.list_device("a", born=True)
     supposed = suppose_certificate(
-        device.chain, Wanted(None, Transport.HTTPS, None), world.server_anchors, NOW
+        device.chain, Wanted(None, Transport.HTTPS, None), world.server_anchors, now()
     )
     await ask(world, supposed)
     async with ROADS["in-process"](world) as road, road.connection(device) as connection:

@@ -88,7 +88,7 @@ async def serving(*servers: Server) -> AsyncIterator[None]:
 def client(server: Server, policy: RedirectPolicy | None = None, **options: Any) -> EstClient:
     given = {"trust": TRUST, "fetch_ca_certificates": False, "adopt_trust": False, **options}
     return EstClient(
-        HttpsConnector(HOST, server.port, timeout=5.0),
+        HttpsConnector(HOST, server.port, timeout=60.0),
         redirects=policy,
         retry=RetryPolicy(attempts=1),
         **given,

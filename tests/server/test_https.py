@@ -44,6 +44,7 @@ from est_server.https import (
 )
 from est_server.legacy_forms import NO_LEGACY_FORMS, LegacyForms
 from tests.foreign_tls import HOST, client_context, exchange, server_context
+from tests.loop_time import skip
 from tests.pki import CLIENT_AUTH, make_ca, make_leaf, make_server
 
 CA = make_ca("operational")
@@ -571,7 +572,8 @@ async def test_damaged_requests_never_reach_the_service_nor_harm_the_server(seed
     clerk = Clerk(issue)
     headers = {"Content-Type": "application/pkcs10", "Content-Length": str(len(BODY))}
     good = head("POST", f"{WELL_KNOWN_PATH}/label/simpleenroll", headers) + BODY
-    limits = HttpsLimits(header_timeout=0.02, body_timeout=0.02, linger_timeout=0.01)
+    # What is asked last has to come within these times.
+    limits = HttpsLimits(header_timeout=0.2, body_timeout=0.2, linger_timeout=0.01)
     async with serving(clerk, limits) as server:
         for _ in range(5):
             damaged = bytearray(good)
@@ -606,12 +608,16 @@ async def test_a_header_that_never_ends(octets: bytes) -> None:
 
 async def test_a_second_header_that_never_ends() -> None:
     request = f"GET {WELL_KNOWN_PATH}/cacerts HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
-    async with serving(limits=HttpsLimits(header_timeout=0.05)) as server:
+    async with serving() as server:
         reader, writer = await asyncio.open_connection(HOST, server.port, ssl=client_context())
         writer.write(request)
         await reader.readuntil(b"\r\n\r\n")
         writer.write(request[:20])
-        await reader.read()
+        answer = asyncio.create_task(reader.read())
+        while not answer.done():
+            # Half the limit each time, so that the beginning of the header arrives in between.
+            skip(HttpsLimits().header_timeout / 2)
+            await asyncio.sleep(0.01)
         writer.close()
         await writer.wait_closed()
 

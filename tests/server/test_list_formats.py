@@ -215,7 +215,7 @@ def test_the_identity_key_may_be_another_one() -> None:
 
 
 def test_an_rsa_key_is_an_identity_too() -> None:
-    numbers = rsa.RSAPublicNumbers(e=65537, n=2**2047 + 1)
+    numbers = rsa.RSAPublicNumbers(e=65537, n=2**2047 + 3)
     n = encode_base64url(numbers.n.to_bytes(256, "big"))
     of_rsa = {"kid": "0", "kty": "RSA", "n": n, "e": "AQAB"}
     [row] = read_manifest(manifest(entry(element(1, publicKeySet={"keys": [of_rsa]}))))

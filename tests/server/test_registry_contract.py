@@ -125,7 +125,7 @@ async def test_the_store_takes_writes_while_a_list_is_read(
             # In the thread that reads the list: another process adds a device meanwhile.
             asyncio.run_coroutine_threadsafe(
                 two.add_devices([listed(2)], now=clock.now()), loop
-            ).result(timeout=5)
+            ).result(timeout=60)
             yield ListRow.of(3, listed(3))
 
         loop = asyncio.get_running_loop()
