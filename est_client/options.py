@@ -14,6 +14,24 @@ from est_client.commands import (
     serverkeygen,
     simulate,
 )
+from est_client.option_groups import (
+    add_alt_names,
+    add_anchors,
+    add_following,
+    add_identity,
+    add_location,
+    add_out,
+    add_pop_linking,
+    add_request,
+    add_secrets,
+    add_server,
+    add_store,
+    add_subject,
+    add_talking,
+    add_trust,
+    add_wait,
+    seconds,
+)
 from est_client.store_commands import renew
 from est_protocol.keys import KEY_KINDS
 
@@ -128,14 +146,8 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
-# argparse has no public names for these.
+# argparse has no public name for it.
 _Commands = argparse._SubParsersAction
-_Group = argparse._ArgumentGroup
-
-_PATIENCE = (
-    "for the handshake, and for each answer with all its blocks (default: 30; over CoAP 60 for the "
-    "handshake and 300 for an answer, so that lost datagrams can be repeated)"
-)
 
 
 def _add_cacerts(commands: _Commands[argparse.ArgumentParser]) -> None:
@@ -143,8 +155,8 @@ def _add_cacerts(commands: _Commands[argparse.ArgumentParser]) -> None:
         commands, "cacerts", "get the CA certificates of the server", _CACERTS_EXAMPLE
     )
     parser.set_defaults(command=cacerts)
-    _add_identity(parser, key_required=False)
-    _add_out(parser, "all CA certificates")
+    add_identity(parser, key_required=False)
+    add_out(parser, "all CA certificates")
 
 
 def _add_csrattrs(commands: _Commands[argparse.ArgumentParser]) -> None:
@@ -152,7 +164,7 @@ def _add_csrattrs(commands: _Commands[argparse.ArgumentParser]) -> None:
         commands, "csrattrs", "show what the server asks for in a request", _CSRATTRS_EXAMPLE
     )
     parser.set_defaults(command=csrattrs)
-    _add_identity(parser, key_required=False)
+    add_identity(parser, key_required=False)
     parser.add_argument(
         "--out", metavar="FILE", help="where the message in DER goes (default: nowhere)"
     )
@@ -161,28 +173,18 @@ def _add_csrattrs(commands: _Commands[argparse.ArgumentParser]) -> None:
 def _add_enroll(commands: _Commands[argparse.ArgumentParser]) -> None:
     parser = _add_command(commands, "enroll", "get a certificate for a key", _ENROLL_EXAMPLES)
     parser.set_defaults(command=enroll)
-    _add_store(_add_identity(parser, key_required=False), required=False)
-    _add_secrets(parser)
-    _add_request(parser, "CN= and the UDID of the key, its SHA-256")
-    _add_following(parser)
-    _add_alt_names(parser)
+    add_store(add_identity(parser, key_required=False), required=False)
+    add_secrets(parser)
+    add_request(parser, "CN= and the UDID of the key, its SHA-256")
+    add_following(parser)
+    add_alt_names(parser)
     parser.add_argument(
         "--change-names",
         action="store_true",
         help="ask for --subject and --alt-name by ChangeSubjectName (RFC 6402 section 2.8), "
         "beside the names of --cert, which the request then repeats",
     )
-    _add_out(parser, "the certificate")
-
-
-def _add_alt_names(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--alt-name",
-        action="append",
-        default=[],
-        metavar="KIND:NAME",
-        help="subjectAltName to ask for: dns:, ip:, uri: or email: and the name; may be repeated",
-    )
+    add_out(parser, "the certificate")
 
 
 def _add_serverkeygen(commands: _Commands[argparse.ArgumentParser]) -> None:
@@ -193,9 +195,9 @@ def _add_serverkeygen(commands: _Commands[argparse.ArgumentParser]) -> None:
         _SERVERKEYGEN_EXAMPLE,
     )
     parser.set_defaults(command=serverkeygen)
-    _add_identity(parser, key_required=True)
-    _add_subject(parser.add_argument_group("request"), "CN= and the UDID of --key, its SHA-256")
-    _add_alt_names(parser)
+    add_identity(parser, key_required=True)
+    add_subject(parser.add_argument_group("request"), "CN= and the UDID of --key, its SHA-256")
+    add_alt_names(parser)
     group = parser.add_argument_group("the generated key")
     group.add_argument(
         "--key-out", required=True, metavar="FILE", help="where it goes in PEM, with mode 0600"
@@ -217,7 +219,7 @@ def _add_serverkeygen(commands: _Commands[argparse.ArgumentParser]) -> None:
         action="store_true",
         help="do not ask for encryption beside that of the channel",
     )
-    _add_out(parser, "the certificate")
+    add_out(parser, "the certificate")
 
 
 def _add_reenroll(commands: _Commands[argparse.ArgumentParser]) -> None:
@@ -225,11 +227,11 @@ def _add_reenroll(commands: _Commands[argparse.ArgumentParser]) -> None:
         commands, "reenroll", "renew a certificate, for the same or a new key", _REENROLL_EXAMPLE
     )
     parser.set_defaults(command=reenroll)
-    _add_identity(parser, key_required=True)
-    _add_request(parser, "that of --cert; another is asked for by ChangeSubjectName")
-    _add_alt_names(parser)
-    _add_following(parser)
-    _add_out(parser, "the new certificate, which may be the file of --cert,")
+    add_identity(parser, key_required=True)
+    add_request(parser, "that of --cert; another is asked for by ChangeSubjectName")
+    add_alt_names(parser)
+    add_following(parser)
+    add_out(parser, "the new certificate, which may be the file of --cert,")
 
 
 def _add_renew(commands: _Commands[argparse.ArgumentParser]) -> None:
@@ -239,7 +241,7 @@ def _add_renew(commands: _Commands[argparse.ArgumentParser]) -> None:
     parser.description = _RENEW
     parser.set_defaults(command=renew)
     group = parser.add_argument_group("renewal")
-    _add_store(group, required=True)
+    add_store(group, required=True)
     when = group.add_mutually_exclusive_group()
     when.add_argument("--force", action="store_true", help="renew now, due or not")
     group.add_argument(
@@ -253,20 +255,10 @@ def _add_renew(commands: _Commands[argparse.ArgumentParser]) -> None:
     when.add_argument(
         "--watch", action="store_true", help="do not end, but renew whenever it is due"
     )
-    _add_pop_linking(group)
-    _add_wait(group)
-    _add_following(parser)
+    add_pop_linking(group)
+    add_wait(group)
+    add_following(parser)
     parser.add_argument("--out", metavar="FILE", help="write the new certificate there too")
-
-
-def _add_store(group: _Group, *, required: bool) -> None:
-    group.add_argument(
-        "--store",
-        required=required,
-        metavar="DIR",
-        help="key store: key, certificate, trust anchors and pending requests, each replaced "
-        "atomically; made, with mode 0700, if it is not there",
-    )
 
 
 def _add_conformance(commands: _Commands[argparse.ArgumentParser]) -> None:
@@ -279,7 +271,7 @@ def _add_conformance(commands: _Commands[argparse.ArgumentParser]) -> None:
     )
     parser.description = _CONFORMANCE
     parser.set_defaults(command=conformance)
-    _add_identity(parser, key_required=False)
+    add_identity(parser, key_required=False)
     group = parser.add_argument_group("run and report")
     group.add_argument(
         "--rows",
@@ -289,7 +281,7 @@ def _add_conformance(commands: _Commands[argparse.ArgumentParser]) -> None:
     )
     group.add_argument(
         "--time-limit",
-        type=_seconds,
+        type=seconds,
         default=300.0,
         metavar="SECONDS",
         help="for the whole run; rows that are not reached are errors (default: 300)",
@@ -320,13 +312,7 @@ def _add_simulate(commands: _Commands[argparse.ArgumentParser]) -> None:
     )
     parser.set_defaults(command=simulate)
     simulate_options.add_options(parser)
-    _add_talking(parser)
-
-
-def _add_talking(parser: argparse.ArgumentParser) -> None:
-    talk = parser.add_argument_group("talking")
-    talk.add_argument("--verbose", action="store_true", help="say what is done, step by step")
-    talk.add_argument("--debug", action="store_true", help="log everything, with tracebacks")
+    add_talking(parser)
 
 
 def _add_command(
@@ -345,222 +331,10 @@ def _add_command(
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     if talks_as_told:
-        _add_server(parser)
-        _add_trust(parser)
+        add_server(parser)
+        add_trust(parser)
     else:
-        _add_location(parser, patience="for the handshake, and for each answer (default: 30)")
-        _add_anchors(parser)
-    _add_talking(parser)
+        add_location(parser, patience="for the handshake, and for each answer (default: 30)")
+        add_anchors(parser)
+    add_talking(parser)
     return parser
-
-
-def _add_location(parser: argparse.ArgumentParser, *, patience: str = _PATIENCE) -> _Group:
-    group = parser.add_argument_group("server")
-    group.add_argument(
-        "--url",
-        required=True,
-        help="https://HOST[:PORT][/.well-known/est[/LABEL]] or coaps://HOST[:PORT][/...], "
-        "such as https://est.example:8443",
-    )
-    group.add_argument("--label", help="selects a CA and a profile, as LABEL in the URL does")
-    group.add_argument(
-        "--timeout",
-        type=_seconds,
-        metavar="SECONDS",
-        help=patience,
-    )
-    return group
-
-
-def _add_server(parser: argparse.ArgumentParser) -> None:
-    group = _add_location(parser)
-    group.add_argument(
-        "--attempts",
-        type=int,
-        choices=range(1, 21),
-        default=4,
-        metavar="N",
-        help="how often to send a request if the answer is lost, 1 to 20 (default: 4)",
-    )
-    group.add_argument(
-        "--longest-retry-after",
-        type=_seconds,
-        default=86400.0,
-        metavar="SECONDS",
-        help='for how long a server is heeded at most that says "not yet"; it is asked again '
-        "after this time, whatever it says (default: 86400, a day)",
-    )
-    group.add_argument(
-        "--tls-max",
-        choices=("1.2", "1.3"),
-        default="1.3",
-        help="newest TLS version offered over HTTPS (default: 1.3)",
-    )
-    group.add_argument(
-        "--allow-redirect",
-        action="append",
-        default=[],
-        metavar="HOST[:PORT]",
-        help="follow redirects to this other server too; it is verified like the first, and told "
-        "no password and no one-time secret; may be repeated",
-    )
-    group.add_argument(
-        "--block-size",
-        type=int,
-        choices=(16, 32, 64, 128, 256, 512, 1024),
-        default=1024,
-        help="octets per CoAP block (default: 1024)",
-    )
-    group.add_argument(
-        "--ack-timeout",
-        type=_seconds,
-        default=2.0,
-        metavar="SECONDS",
-        help="before a CoAP message is sent again for the first time; longer on slow links and "
-        "for servers that are slow to acknowledge, which should use the same (default: 2)",
-    )
-    group.add_argument(
-        "--discover",
-        action="store_true",
-        help="ask the CoAP server at /.well-known/core where its EST resources are; without it "
-        "they are at the path of the URL",
-    )
-
-
-def _add_anchors(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
-    group = parser.add_argument_group("trust in the server, one of")
-    group.add_argument("--ca-cert", metavar="FILE", help="CA certificates in PEM, such as ca.pem")
-    group.add_argument(
-        "--ca-fingerprint",
-        metavar="SHA256",
-        help="64 hex digits over the DER of the CA certificate, colons allowed, such as "
-        "`openssl x509 -in ca.pem -noout -fingerprint -sha256` prints",
-    )
-    group.add_argument(
-        "--system-trust",
-        action="store_true",
-        help="whatever CA this machine trusts; the server's name is then all that is checked",
-    )
-    return group
-
-
-def _add_trust(parser: argparse.ArgumentParser) -> None:
-    _add_anchors(parser).add_argument(
-        "--keep-trust",
-        action="store_true",
-        help="do not replace the trust by what the server answers to /cacerts, for servers whose "
-        "own certificate is of another CA than the one that issues",
-    )
-
-
-def _add_identity(parser: argparse.ArgumentParser, *, key_required: bool) -> _Group:
-    group = parser.add_argument_group("identity of the device")
-    group.add_argument(
-        "--key",
-        required=key_required,
-        metavar="FILE",
-        help="private key in PEM; made, with mode 0600, if there is no such file",
-    )
-    group.add_argument(
-        "--cert",
-        metavar="FILE",
-        help="certificate of --key in PEM, its chain after it; without it the key authenticates "
-        "alone",
-    )
-    group.add_argument(
-        "--key-type",
-        choices=KEY_KINDS,
-        help="what to make where a key is made (default: ec-p256, or what the server asks for)",
-    )
-    return group
-
-
-def _add_secrets(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("secrets, if the server asks for one")
-    group.add_argument(
-        "--user",
-        metavar="NAME",
-        help="user name for HTTP authentication; may be empty, as in --user ''",
-    )
-    group.add_argument(
-        "--password-file", metavar="FILE", help="the password of --user, in one line of UTF-8"
-    )
-    group.add_argument(
-        "--allow-md5",
-        action="store_true",
-        help="answer HTTP Digest with MD5 too, for servers that know nothing better",
-    )
-    group.add_argument(
-        "--otp-file",
-        metavar="FILE",
-        help="a one-time secret to put into the request as otpChallenge (RFC 7894), in one line; "
-        "for est-server it is NAME:SECRET, as `est-server secrets add` prints",
-    )
-
-
-def _add_request(parser: argparse.ArgumentParser, default_subject: str) -> None:
-    group = parser.add_argument_group("request")
-    group.add_argument(
-        "--new-key",
-        metavar="FILE",
-        help="certify this key instead of --key; made, with mode 0600, if there is no such file",
-    )
-    _add_subject(group, default_subject)
-
-
-def _add_subject(group: _Group, default_subject: str) -> None:
-    group.add_argument(
-        "--subject",
-        metavar="RFC4514",
-        help=f"name to ask for, such as 'CN=pump 7,O=Example' (default: {default_subject})",
-    )
-    _add_pop_linking(group)
-    _add_wait(group)
-
-
-def _add_pop_linking(group: _Group) -> None:
-    group.add_argument(
-        "--no-pop-linking",
-        action="store_true",
-        help="do not bind the request to its channel (RFC 7030 section 3.5)",
-    )
-
-
-def _add_wait(group: _Group) -> None:
-    group.add_argument(
-        "--wait",
-        type=_seconds,
-        default=0.0,
-        metavar="SECONDS",
-        help='how long to wait in all while the server says "not yet" (default: 0)',
-    )
-
-
-def _add_following(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("what the server asks for")
-    group.add_argument(
-        "--follow-csrattrs",
-        action="store_true",
-        help="ask at /csrattrs what the request should have in it, and make it so",
-    )
-    group.add_argument(
-        "--value",
-        action="append",
-        default=[],
-        metavar="NAME=TEXT",
-        help="what to fill in where the server asks for it, such as serialNumber=4711; may be "
-        "repeated",
-    )
-
-
-def _add_out(parser: argparse.ArgumentParser, what: str) -> None:
-    parser.add_argument(
-        "--out", metavar="FILE", help=f"where {what} in PEM goes (default: standard output)"
-    )
-
-
-def _seconds(text: str) -> float:
-    seconds = float(text)
-    if not 0 <= seconds < float("inf"):
-        raise argparse.ArgumentTypeError("must be a number of seconds")
-    return seconds

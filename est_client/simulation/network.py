@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar, cast
 
+from est_client.simulation.datagrams import EmulatedDatagrams
 from est_client.simulation.link import Direction, Fate, Link
 from est_client.simulation.microcontroller import Processor
 from est_client.simulation.streams import open_stream
@@ -77,7 +78,7 @@ class DevicePath:
         #: Called with every packet that the device sends or receives.
         self.on_packet: Callable[[], None] = lambda: None
         self._loop = asyncio.get_running_loop()
-        self._sockets: dict[int, _DeviceDatagrams] = {}
+        self._sockets: dict[int, tuple[EmulatedDatagrams, SocketAddress]] = {}
         self._last_port = _FIRST_PORT
         # The network address translator: the port outside for each port of the device, and back.
         # What is in neither any more is not led to the device.
@@ -98,7 +99,13 @@ class DevicePath:
         if remote is None:
             raise OSError("a device has no servers")
         port = self._bind()
-        socket = self._sockets[port] = _DeviceDatagrams(self, protocol, port, remote)
+        socket = EmulatedDatagrams(
+            protocol,
+            lambda data, _: self.send_datagram(data, port, remote),
+            lambda: self.closed(port),
+            {"peername": remote, "sockname": (self.host, port)},
+        )
+        self._sockets[port] = socket, remote
         protocol.connection_made(socket)
         return socket
 
@@ -237,64 +244,17 @@ class DevicePath:
         )
 
     def _reach_device(self, port: int, data: bytes) -> None:
-        socket = self._sockets.get(port)
         # For a socket that the device has closed it came over the air all the same.
-        if socket is not None:
+        if port in self._sockets:
             self.meter.received_content()
-            socket.receive(data)
+            socket, remote = self._sockets[port]
+            socket.receive(data, remote)
 
     def closed(self, port: int) -> None:
         """Forget a socket of the device; what it has sent still travels."""
         del self._sockets[port]
         outside = self._outside[port]
         self._loop.call_later(_LINGER, self.far_end.forget, self, (self.host, outside))
-
-
-class _DeviceDatagrams(asyncio.DatagramTransport):
-    """A connected UDP socket of a device; a device has one at a time."""
-
-    def __init__(
-        self,
-        path: DevicePath,
-        protocol: asyncio.DatagramProtocol,
-        port: int,
-        remote: SocketAddress,
-    ) -> None:
-        super().__init__({"peername": remote, "sockname": (path.host, port)})
-        self._path = path
-        self._port = port
-        self._protocol = protocol
-        self._remote = remote
-        self._closing = False
-
-    def sendto(self, data: Any, addr: Any = None) -> None:
-        """Send a datagram to the connected peer."""
-        if not self._closing:
-            self._path.send_datagram(bytes(data), self._port, self._remote)
-
-    def receive(self, data: bytes) -> None:
-        """Give a datagram to the protocol."""
-        if not self._closing:
-            self._protocol.datagram_received(data, self._remote)
-
-    def get_write_buffer_size(self) -> int:
-        """Nothing waits here: what the link does not take is lost."""
-        return 0
-
-    def is_closing(self) -> bool:
-        """Whether it is closed."""
-        return self._closing
-
-    def close(self) -> None:
-        """Close it; what was sent still travels."""
-        if not self._closing:
-            self._closing = True
-            self._path.closed(self._port)
-            asyncio.get_running_loop().call_soon(self._protocol.connection_lost, None)
-
-    def abort(self) -> None:
-        """As :meth:`close`."""
-        self.close()
 
 
 class Internet:
@@ -304,7 +264,7 @@ class Internet:
     """
 
     def __init__(self) -> None:
-        self._datagrams: dict[SocketAddress, _ServerDatagrams] = {}
+        self._datagrams: dict[SocketAddress, EmulatedDatagrams] = {}
         self._streams: dict[SocketAddress, Listener] = {}
         self._paths: dict[SocketAddress, DevicePath] = {}
         self._next_port = 50000
@@ -320,8 +280,13 @@ class Internet:
         :class:`~est_protocol.secure_channel.udp.DatagramTransportFactory`."""
         if local is None:
             raise OSError("a server has no peer of its own")
-        socket = _ServerDatagrams(self, protocol, self._free(local, self._datagrams))
-        self._datagrams[socket.address] = socket
+        address = self._free(local, self._datagrams)
+        socket = self._datagrams[address] = EmulatedDatagrams(
+            protocol,
+            lambda data, source: self.route(source, data),
+            lambda: self.close_datagrams(address),
+            {"sockname": address},
+        )
         protocol.connection_made(socket)
         return socket
 
@@ -400,45 +365,3 @@ class Listener:
     def close(self) -> None:
         """Listen no more."""
         self._internet.close_listener(self.addresses[0])
-
-
-class _ServerDatagrams(asyncio.DatagramTransport):
-    """A server's UDP socket."""
-
-    def __init__(
-        self, internet: Internet, protocol: asyncio.DatagramProtocol, address: SocketAddress
-    ) -> None:
-        super().__init__({"sockname": address})
-        self._internet = internet
-        self._protocol = protocol
-        self.address = address
-        self._closing = False
-
-    def sendto(self, data: Any, addr: Any = None) -> None:
-        """Send a datagram."""
-        if not self._closing:
-            self._internet.route(addr, bytes(data))
-
-    def receive(self, data: bytes, source: SocketAddress) -> None:
-        """Give a datagram to the protocol."""
-        if not self._closing:
-            self._protocol.datagram_received(data, source)
-
-    def get_write_buffer_size(self) -> int:
-        """Nothing waits here."""
-        return 0
-
-    def is_closing(self) -> bool:
-        """Whether it is closed."""
-        return self._closing
-
-    def close(self) -> None:
-        """Close it."""
-        if not self._closing:
-            self._closing = True
-            self._internet.close_datagrams(self.address)
-            asyncio.get_running_loop().call_soon(self._protocol.connection_lost, None)
-
-    def abort(self) -> None:
-        """As :meth:`close`."""
-        self.close()

@@ -184,17 +184,8 @@ _LTE_M_WAY = DirectionParameters(
 _LTE_M = Profile(
     "lte-m",
     "Cat-M1, half duplex: 375 kbit/s up, 300 kbit/s down, 50 to 100 ms each way",
-    LinkParameters(
-        _LTE_M_WAY,
-        replace(_LTE_M_WAY, bandwidth=300e3),
-        # A transport block of 1000 bits, headers as for NB-IoT.
-        FrameFormat(payload=120, overhead=5),
-        datagram_header=28,
-        segment_header=40,
-        mtu=1358,
-        half_duplex=True,
-        nat_timeout=60.0,
-    ),
+    # Transport blocks, headers and the network's address translator are as for NB-IoT.
+    replace(_NB_IOT.link, up=_LTE_M_WAY, down=replace(_LTE_M_WAY, bandwidth=300e3)),
     Radio(
         "SIMCom SIM7000 at 23 dBm",
         transmit=0.167 * 3.8,

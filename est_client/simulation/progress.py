@@ -6,7 +6,7 @@ import sys
 import time
 from collections import Counter
 from types import TracebackType
-from typing import Any, Protocol, Self, TextIO
+from typing import Any, Self, TextIO
 
 from est_client.simulation.device import Outcome, SimulatedDevice
 
@@ -14,12 +14,12 @@ from est_client.simulation.device import Outcome, SimulatedDevice
 _INTERVAL = 5.0
 
 
-class Progress(Protocol):
-    """Is told of every device whose outcome changes; a context manager."""
+class Progress:
+    """Is told of every device whose outcome changes; a context manager. This one shows nothing."""
 
     def __enter__(self) -> Self:
         """Begin to show."""
-        ...
+        return self
 
     def __exit__(
         self,
@@ -28,11 +28,9 @@ class Progress(Protocol):
         traceback: TracebackType | None,
     ) -> None:
         """Show no more."""
-        ...
 
     def __call__(self, device: SimulatedDevice, now: float) -> None:
         """Note that a device's outcome has changed."""
-        ...
 
 
 class Counts:
@@ -80,24 +78,13 @@ class Counts:
         )
 
 
-class Lines:
+class Lines(Progress):
     """A line now and then; for logs."""
 
     def __init__(self, devices: int, out: TextIO | None = None) -> None:
         self._counts = Counts(devices)
         self._out = out or sys.stderr
         self._shown = self._counts.began
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        pass
 
     def __call__(self, device: SimulatedDevice, now: float) -> None:
         """Note that a device's outcome has changed."""
@@ -107,25 +94,7 @@ class Lines:
             print(self._counts.line, file=self._out, flush=True)
 
 
-class Silence:
-    """Nothing."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        pass
-
-    def __call__(self, device: SimulatedDevice, now: float) -> None:
-        """Nothing."""
-
-
-class Live:
+class Live(Progress):
     """A bar with counts, rate and time left; drawn by rich, four times a second.
 
     :param rich: the package.
@@ -181,7 +150,7 @@ class Live:
 def progress_for(devices: int, title: str, *, quiet: bool = False) -> Progress:
     """What suits: a live bar on a terminal where rich is installed, lines elsewhere."""
     if quiet:
-        return Silence()
+        return Progress()
     if sys.stderr.isatty():
         try:
             import rich.console
