@@ -57,7 +57,7 @@ CACERTS = EstRequest(Operation.CACERTS, Transport.HTTPS)
 
 async def go_on(connection: EstConnection) -> None:
     """Use a connection until it ends."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while True:
             await connection.request(CACERTS)
             await asyncio.sleep(0.05)

@@ -34,7 +34,7 @@ from tests import pki
 
 ROOT = Path(__file__).parent.parent.parent
 #: Seconds that a server may take to start or to end.
-PATIENCE = 20
+PATIENCE = 120
 
 
 @pytest.fixture

@@ -40,7 +40,7 @@ from tests import pki
 from tests.server.served_process import PATIENCE, ROOT, Deployment, ServedProcess, deploy, serving
 
 #: So that a lost datagram costs no more than is needed on loopback.
-QUICK = TransmissionParameters(ack_timeout=0.2, empty_ack_delay=0.05, max_retransmit=2)
+QUICK = TransmissionParameters(ack_timeout=0.2, empty_ack_delay=0.05, max_retransmit=3)
 AGAIN = RetryPolicy(attempts=20, first_delay=0.05, longest_delay=0.2)
 
 
@@ -54,7 +54,7 @@ def quick_connector(url: str, block_size: int = 64) -> Connector:
     if url.startswith("https"):
         return connector_for(url)
     host, _, port = url.removeprefix("coaps://").rpartition(":")
-    limits = CoapsClientLimits(handshake_timeout=3.0, answer_timeout=1.5)
+    limits = CoapsClientLimits(handshake_timeout=20.0, answer_timeout=5.0)
     return CoapsConnector(host, int(port), parameters=QUICK, limits=limits, block_size=block_size)
 
 
@@ -358,7 +358,7 @@ def _is_replaced(server: ServedProcess, known: list[int]) -> bool:
 
 async def test_workers_that_die_over_and_over_are_given_up(deployment: Deployment) -> None:
     with deployment.config.open("a") as file:
-        file.write("[service.workers]\nattempts = 3\nfirst_pause = 0.01\n")
+        file.write("[service.workers]\nattempts = 3\nfirst_pause = 0.01\nsettled_after = 600\n")
     with serving(deployment, "--workers", "2") as server:
         for _ in range(3):
             known = server.workers
