@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 
@@ -191,6 +192,28 @@ async def test_a_key_is_sound_again_after_a_reset(raw: RawDatabase, clock: FakeC
             )
             await store.check_standing(certificate=None, keys=[KEYS[number]])
             assert await findings(store) == []
+
+
+@pytest.mark.parametrize("gone", sorted(KEYS.values()))
+async def test_no_change_beside_a_gap_closes_it(
+    raw: RawDatabase, clock: FakeClock, gone: bytes
+) -> None:
+    async with raw.open(clock) as store:
+        await store.add_devices([listed(n) for n in range(1, 9)], now=clock.now())
+        for number in KEYS:
+            await compromise(store, clock, number)
+        raw.execute("DELETE FROM compromised_keys WHERE spki_sha256 = ?", (gone,))
+        raw.execute("DELETE FROM chained WHERE key = ?", (gone,))
+        for number in range(1, 9):
+            step = LifeCycleStep.RESET if number in KEYS else LifeCycleStep.REVOKE
+            code = None if number in KEYS else RevocationReason.KEY_COMPROMISE
+            with suppress(AlarmingRefusal):
+                await store.change_device(
+                    order(step, f"device-{number}", code=code), now=clock.now()
+                )
+        with pytest.raises(AlarmingRefusal, match="record-tampered"):
+            await store.check_standing(certificate=None, keys=[gone])
+        assert "a compromised key is gone" in await findings(store)
 
 
 async def test_an_old_chain_that_is_put_back_is_found(raw: RawDatabase, clock: FakeClock) -> None:

@@ -97,18 +97,22 @@ class RowChain:
             raise tampered(self._changed(values))
 
     def put(self, db: Transaction, key: bytes, values: tuple[Sealed, ...]) -> None:
-        """Seal a row as it is to be; that it was what it had to be is known already."""
+        """Seal a row as it is to be; that it was what it had to be is known already.
+
+        :raises RequestRefused: ``RECORD_TAMPERED``: a row is gone beside it.
+        """
         if not db.seals.is_keyed:
             return
         link = self._find(db, key)
         if link.key != key:
+            self._judge(link, key, None)
             self._write(db, link._replace(next=key))
         self._write(db, _Link(key, link.next, _digest(values)), new=link.key != key)
 
     def remove(self, db: Transaction, key: bytes) -> None:
         """Take a row out of the chain.
 
-        :raises RequestRefused: ``RECORD_TAMPERED``: it was not in it.
+        :raises RequestRefused: ``RECORD_TAMPERED``: it was not in it, or the one before it is gone.
         """
         if not db.seals.is_keyed:
             return
@@ -121,6 +125,8 @@ class RowChain:
             (self.name, key),
         ).fetchone()
         before = self._opened(db.seals, row)
+        if before.next != key:
+            raise tampered(f"a {self.what} is gone")
         db.execute("DELETE FROM chained WHERE chain = ? AND key = ?", (self.name, key))
         self._write(db, before._replace(next=link.next))
 

@@ -16,7 +16,7 @@ from est_server.stores.rules.values import to_column
 from est_server.stores.transaction import Transaction
 
 #: Records that are looked at, once in so many issuances and refusals: more than come meanwhile.
-_AT_ONCE = 256
+_AT_ONCE = 128
 
 _ENDED = """
 SELECT number, not_after FROM issuances
