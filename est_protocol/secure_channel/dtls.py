@@ -17,6 +17,11 @@ from est_protocol.secure_channel.records import Record
 
 #: How many sequence numbers back OpenSSL still takes a late record (RFC 6347 section 4.1.2.6).
 _REPLAY_WINDOW = 64
+#: Records of one datagram that are looked at; a whole flight has ten at most. A datagram of 64 KiB
+#: has room for 5000, which take 21 ms.
+_MOST_RECORDS = 32
+#: Messages of the peer's side of a handshake, and parts of them in one record; there are six.
+_MOST_MESSAGES = 16
 #: Octets by which a protected record is longer than its plaintext, at most: header, explicit
 #: nonce and tag of the GCM and CCM suites.
 RECORD_OVERHEAD = records.HEADER_SIZE + 8 + 16
@@ -53,6 +58,9 @@ class DtlsSession(Engine):
         #: Octets of the largest datagram.
         self.mtu = policy.mtu
         self._ccm8_forgery_limit = policy.ccm8_forgery_limit
+        self._maximum_handshake = policy.maximum_handshake
+        # Octets of the peer's handshake messages, by their numbers.
+        self._claimed: dict[int, int] = {}
         self._window = _ReplayWindow()
         #: Protected records that did not decrypt.
         self.forged_records = 0
@@ -89,7 +97,7 @@ class DtlsSession(Engine):
         :raises ChannelError: the session is over: a fatal alert, or too many forged records.
         """
         plaintext: list[bytes] = []
-        for record in records.split(datagram):
+        for record in records.split(datagram, most=_MOST_RECORDS):
             if self.over:
                 break
             plaintext += self._receive_record(record)
@@ -116,6 +124,8 @@ class DtlsSession(Engine):
         self._handshake()
 
     def _receive_record(self, record: Record) -> list[bytes]:
+        if not self.established and not self._fits(record):
+            return []
         self._connection.bio_write(record.octets)
         try:
             if self.established:
@@ -126,6 +136,22 @@ class DtlsSession(Engine):
         except ChannelError:
             self._failed = True
             raise
+
+    def _fits(self, record: Record) -> bool:
+        """Whether the handshake's messages do not become too much by this part of one."""
+        parts = record.claimed_messages(_MOST_MESSAGES + 1)
+        if not parts:
+            return True
+        claimed = dict(self._claimed)
+        for number, octets in parts:
+            # A part that claims less later takes nothing back of what is kept for the first.
+            claimed[number] = max(octets, claimed.get(number, 0))
+        # Both counts: one record may have many parts of one message.
+        too_many = max(len(parts), len(claimed)) > _MOST_MESSAGES
+        if too_many or sum(claimed.values()) > self._maximum_handshake:
+            return False
+        self._claimed = claimed
+        return True
 
     def _receive_protected(self, record: Record) -> list[bytes]:
         # One record went in, so one comes out; asking for another cost 5 us each time.

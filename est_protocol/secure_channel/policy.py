@@ -69,6 +69,9 @@ class DtlsPolicy:
         Handshake messages are fragmented to fit; at least 256.
     :param ccm8_forgery_limit: records that fail to decrypt before a session under the 64-bit tag
         of CCM_8 is closed (RFC 9147 section 4.5.3).
+    :param maximum_handshake: octets of all handshake messages of the peer together; what goes
+        beyond is dropped. OpenSSL alone would keep ten parts of messages of 100 KiB each. Chains
+        with post-quantum signatures take 20,000.
     :param bind_without_extended_master_secret: link requests to (D)TLS 1.2 channels too that were
         made without RFC 7627, for peers that do not know it. On such channels tls-unique is no
         safe binding: who sits between two of them can make it the same on both.
@@ -82,8 +85,11 @@ class DtlsPolicy:
     signature_algorithms: str = "ecdsa_secp256r1_sha256:ecdsa_secp384r1_sha384:ed25519"
     mtu: int = 1232
     ccm8_forgery_limit: int = 128
+    maximum_handshake: int = 32768
     bind_without_extended_master_secret: bool = False
 
     def __post_init__(self) -> None:
         if not 256 <= self.mtu <= 16384:
             raise ConfigurationError(f"a DTLS MTU of {self.mtu} octets is not in 256..16384")
+        if self.maximum_handshake < 4096:
+            raise ConfigurationError("maximum_handshake must be at least 4096 octets")

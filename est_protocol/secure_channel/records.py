@@ -56,6 +56,19 @@ class Record:
             return None
         return octets[body + 2 : body + 34]
 
+    def claimed_messages(self, most: int) -> list[tuple[int, int]]:
+        """The unprotected handshake messages that this record has parts of, ``most`` at most: the
+        number of each, and the octets that the whole of it has, as it says."""
+        claimed: list[tuple[int, int]] = []
+        if self.epoch or self.octets[0] != _HANDSHAKE:
+            return claimed
+        octets, at = self.octets, HEADER_SIZE
+        while at + _HANDSHAKE_HEADER_SIZE <= len(octets) and len(claimed) < most:
+            number = int.from_bytes(octets[at + 4 : at + 6], "big")
+            claimed.append((number, int.from_bytes(octets[at + 1 : at + 4], "big")))
+            at += _HANDSHAKE_HEADER_SIZE + int.from_bytes(octets[at + 9 : at + 12], "big")
+        return claimed
+
     @property
     def cookie(self) -> bytes:
         """The cookie of the ClientHello that this record starts; empty if there is none."""
@@ -75,15 +88,16 @@ def first_handshake_record(datagram: bytes) -> Record | None:
     # datagram apart took 8.
     if len(datagram) < HEADER_SIZE or datagram[0] != _HANDSHAKE or datagram[3] or datagram[4]:
         return None
-    found = split(datagram)
+    found = split(datagram, most=1)
     return found[0] if found else None
 
 
-def split(octets: bytes) -> list[Record]:
-    """The records in ``octets``; whatever follows the last whole one is left out."""
-    found = []
+def split(octets: bytes, most: int | None = None) -> list[Record]:
+    """The records in ``octets``, no more than ``most`` of them; whatever follows the last whole
+    one is left out."""
+    found: list[Record] = []
     start, length = 0, len(octets)
-    while length - start >= HEADER_SIZE:
+    while length - start >= HEADER_SIZE and len(found) != most:
         end = start + HEADER_SIZE + (octets[start + 11] << 8 | octets[start + 12])
         if end > length:
             break
