@@ -281,7 +281,7 @@ def require_renewable(exchange: Exchange, issued: IssuedCertificate | None) -> N
         raise RequestRefused(
             RefusalReason.CERTIFICATE_UNKNOWN,
             "the client certificate was issued under another label",
-            detail=f"issued under {issued.label!r}",
+            detail=f"issued under {'no label' if issued.label is None else repr(issued.label)}",
         )
     _require_same_names(exchange.csr, issued.certificate)
 
