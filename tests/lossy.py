@@ -17,7 +17,7 @@ class LossyNetwork:
 
     :param loss: the share of datagrams that are lost, each way; so one end with such a network is
         enough.
-    :param seed: for the choice of which.
+    :param seed: for the choice of which, anew with each socket.
     :param from_handshake: lose datagrams of DTLS handshakes too. OpenSSL repeats those after one
         second and more, so a test that has many handshakes may want to spare them.
     """
@@ -26,7 +26,9 @@ class LossyNetwork:
         self.loss = loss
         self._from_handshake = from_handshake
         self.lost = 0
-        self._random = random.Random(seed)
+        self._seed = seed
+        self._opened = 0
+        self._random = random.Random()
 
     async def __call__(
         self,
@@ -36,6 +38,10 @@ class LossyNetwork:
         remote: tuple[str, int] | None,
     ) -> asyncio.DatagramTransport:
         """Open the socket."""
+        # How much was said before depends on how long it took. A handshake must not depend on it,
+        # or once in a while it would lose more than it has time to repeat.
+        self._opened += 1
+        self._random.seed(f"{self._seed} {self._opened}")
         return await udp_transport(_LossyProtocol(protocol, self), local=local, remote=remote)
 
     def loses(self, datagram: bytes) -> bool:
