@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from cryptography import x509
 
@@ -311,6 +311,21 @@ class EnrollmentLedger(Protocol):
         """
         ...
 
+    async def issue(
+        self, intent: EnrollmentIntent, certify: Callable[[], x509.Certificate], *, now: datetime
+    ) -> IssuedCertificate | Pending:
+        """All of ``begin`` and ``complete`` in one transaction, for a :class:`PromptAuthority`.
+
+        As good as two: until the one is durable nobody can have got anything, and after a power
+        loss before that nothing has happened.
+
+        :param certify: makes the certificate. Called at most once, as soon as there is the right
+            to one; not at all where the same request has got one already. If it raises, that is
+            recorded as by ``abandon``, and raised here.
+        :param now: when.
+        """
+        ...
+
     async def preview(self, intent: EnrollmentIntent) -> IssuedCertificate | Pending | None:
         """What ``begin`` would answer at this moment, with the same refusals; nothing is taken
         and nothing recorded.
@@ -386,7 +401,7 @@ class IssuanceOrder:
     """An order to a certificate authority: what goes into the certificate, and whose order it is.
 
     Verified before: the requester proved possession of ``public_key``, an authorizer granted the
-    names, and the ledger holds the intent.
+    names, and the ledger holds the intent, or has found nothing against it.
 
     :param order_id: 32 octets that are equal for two orders exactly if the second repeats the
         first, which is for the same key, because the answer was
@@ -432,6 +447,21 @@ class CertificateAuthority(Protocol):
         Cancelled, and the attempt given up, where it takes longer than the service's
         ``issuance_timeout``.
         """
+        ...
+
+
+@runtime_checkable
+class PromptAuthority(CertificateAuthority, Protocol):
+    """An authority that has nobody to wait for, which spares the ledger one of two commits."""
+
+    def can_issue_now(self) -> bool:
+        """Whether :meth:`issue_now` may be called: within a millisecond it issues or fails, and
+        leaves no trace of a certificate that is thrown away."""
+        ...
+
+    def issue_now(self, order: IssuanceOrder) -> x509.Certificate:
+        """The same as :meth:`issue`, while the ledger's transaction is open. It may be called in
+        another thread than that of the event loop, one order at a time."""
         ...
 
 

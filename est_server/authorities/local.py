@@ -17,6 +17,7 @@ from est_server.authorities.building import (
     key_usage,
 )
 from est_server.authorities.crl import LocalCrlIssuer
+from est_server.authorities.signers.key import KeySigner
 from est_server.interfaces import IssuanceOrder, Signer
 from est_server.profiles import CertificateProfile
 
@@ -24,7 +25,7 @@ _END_ENTITY = x509.BasicConstraints(ca=False, path_length=None)
 
 
 class LocalAuthority:
-    """Issues end-entity certificates (a :class:`~est_server.interfaces.CertificateAuthority`).
+    """Issues end-entity certificates (a :class:`~est_server.interfaces.PromptAuthority`).
 
     A certificate has what the order and its profile say, and of the certification request
     nothing but the key. It never outlives the certificates above it. Nothing is kept here: what
@@ -69,7 +70,15 @@ class LocalAuthority:
         label."""
         return (*self._chain, *self._rollover)
 
+    def can_issue_now(self) -> bool:
+        """Whether its key signs at once; see :class:`~est_server.interfaces.PromptAuthority`."""
+        return isinstance(self._signer, KeySigner) and self._signer.is_prompt
+
     async def issue(self, order: IssuanceOrder) -> x509.Certificate:
+        """Issue a certificate; errors as for :meth:`issue_now`."""
+        return self.issue_now(order)
+
+    def issue_now(self, order: IssuanceOrder) -> x509.Certificate:
         """Issue a certificate.
 
         :raises RequestRefused: a CA certificate is not valid now, or the profile has no use for

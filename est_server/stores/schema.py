@@ -501,4 +501,9 @@ MIGRATIONS: tuple[Migration, ...] = (
             "CREATE INDEX approvals_of_issuance ON approvals (issuance)",
         ),
     ),
+    Migration(
+        # A repeated request is found by its device, which has one active certificate.
+        "no index of active certificates by request",
+        ("DROP INDEX active_by_request",),
+    ),
 )

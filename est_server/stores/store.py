@@ -44,6 +44,8 @@ from est_server.stores.options import StoreOptions
 from est_server.stores.rules import (
     administration,
     approvals,
+    certificates,
+    claims,
     journal,
     ledger,
     life_cycle,
@@ -54,7 +56,9 @@ from est_server.stores.rules import (
     secrets,
     standing,
 )
+from est_server.stores.rules.attempts import Worker
 from est_server.stores.rules.journal import Query, Retention
+from est_server.stores.rules.ledger import Fresh
 from est_server.stores.transaction import Transaction
 from est_server.stores.verification import GivenList, Progress, findings
 from est_server.user_credentials import EnrollmentSecret
@@ -108,7 +112,7 @@ class Store:
         self._engine = engine
         self._moment = moment
         self._options = options
-        self._worker = ledger.Worker(owner or token_hex(8), options.lease)
+        self._worker = Worker(owner or token_hex(8), options.lease)
         self._writer = GroupWriter(
             engine,
             max_waiting=options.max_waiting_writes,
@@ -221,6 +225,23 @@ class Store:
                 raise undone.begun from None
             return None if isinstance(undone.begun, IssuanceTicket) else undone.begun
 
+    async def issue(
+        self, intent: EnrollmentIntent, certify: Callable[[], x509.Certificate], *, now: datetime
+    ) -> IssuedCertificate | Pending:
+        """Issue in one transaction; see :class:`~est_server.interfaces.EnrollmentLedger`."""
+
+        def write(db: Transaction) -> IssuedCertificate | Pending | Exception:
+            result = ledger.issue(db, intent, certify, self._worker, now)
+            if not isinstance(result, Fresh):
+                return result
+            self._prune(db, result.number, now)
+            return result.issued
+
+        result = await self._writer.submit(write, brief=True)
+        if isinstance(result, Exception):
+            raise result
+        return result
+
     async def complete(
         self, ticket: IssuanceTicket, certificate: x509.Certificate, *, now: datetime
     ) -> IssuedCertificate:
@@ -253,14 +274,14 @@ class Store:
 
     async def find_certificate(self, sha256: bytes) -> IssuedCertificate | None:
         """The record of the certificate with this SHA-256 over its DER octets."""
-        return await self._engine.read(lambda db: ledger.find_certificate(db, sha256))
+        return await self._engine.read(lambda db: certificates.find(db, sha256))
 
     async def find_renewable(
         self, spki_sha256: bytes, label: str | None, *, lost_since: datetime
     ) -> IssuedCertificate | None:
         """The certificate that a request for this key renews, where none was presented."""
         return await self._engine.read(
-            lambda db: ledger.find_renewable(db, spki_sha256, label, lost_since)
+            lambda db: certificates.find_renewable(db, spki_sha256, label, lost_since)
         )
 
     async def check_standing(self, *, certificate: bytes | None, keys: Collection[bytes]) -> None:
@@ -302,7 +323,7 @@ class Store:
         self, device: str | None, serial: str | None, after: int
     ) -> tuple[list[IssuedCertificate], int | None]:
         return await self._engine.read(
-            lambda db: administration.certificates(
+            lambda db: certificates.page(
                 db, device=device, serial=serial, after=after, size=_PAGE_SIZE
             )
         )
@@ -328,7 +349,7 @@ class Store:
 
     async def find_claim(self, device: str, label: str | None) -> Claim | None:
         """The claim of a device's first enrollment."""
-        return await self._engine.read(lambda db: ledger.find_claim(db, device, label))
+        return await self._engine.read(lambda db: claims.find(db, device, label))
 
     async def release_claim(
         self, device: str, label: str | None, *, actor: str, reason: str, now: datetime

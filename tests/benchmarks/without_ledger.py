@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from datetime import datetime
 from typing import cast
 
@@ -29,10 +30,25 @@ async def _begin(self: Store, intent: EnrollmentIntent) -> IssuanceTicket:
     return IssuanceTicket(next(_numbers), intent)
 
 
+async def _issue(
+    self: Store,
+    intent: EnrollmentIntent,
+    certify: Callable[[], x509.Certificate],
+    *,
+    now: datetime,
+) -> IssuedCertificate:
+    return _issued(intent, certify(), now)
+
+
 async def _complete(
     self: Store, ticket: IssuanceTicket, certificate: x509.Certificate, *, now: datetime
 ) -> IssuedCertificate:
-    intent = ticket.intent
+    return _issued(ticket.intent, certificate, now)
+
+
+def _issued(
+    intent: EnrollmentIntent, certificate: x509.Certificate, now: datetime
+) -> IssuedCertificate:
     return IssuedCertificate(
         certificate=certificate,
         sha256=certificate.fingerprint(hashes.SHA256()),
@@ -45,7 +61,7 @@ async def _complete(
 
 
 if __name__ == "__main__":
-    patched = cast("dict[str, object]", {"begin": _begin, "complete": _complete})
+    patched = cast("dict[str, object]", {"begin": _begin, "issue": _issue, "complete": _complete})
     for name, method in patched.items():
         setattr(Store, name, method)
     raise SystemExit(main())

@@ -104,6 +104,11 @@ async def issue(kind: str = "ec-p256", **changes: object) -> x509.Certificate:
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_only_a_key_that_signs_in_no_time_issues_at_once(kind: str) -> None:
+    assert authority(kind).can_issue_now() == kind.startswith("e")
+
+
+@pytest.mark.parametrize("kind", KINDS)
 async def test_a_client_certificate_verifies_everywhere(tmp_path: Path, kind: str) -> None:
     names = (x509.DNSName("device-1.example"),)
     leaf = await issue(kind, names=names)

@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
 
 from est_protocol.errors import ConfigurationError, RefusalReason, RequestRefused
-from est_server.ledger_records import IssuanceTicket
+from est_server.ledger_records import IssuanceTicket, IssuedCertificate
 from est_server.stores.options import StoreOptions
 from est_server.stores.rules import registry
 from est_server.stores.schema import MIGRATIONS, Migration
@@ -399,6 +400,29 @@ async def test_a_disk_that_takes_no_more_is_survived(path: Path, clock: FakeCloc
         assert caught.value.reason is RefusalReason.STORE_UNAVAILABLE
         issued = await store.complete(ticket, leaf, now=clock.now())
         assert await store.find_certificate(issued.sha256) == issued
+
+
+async def test_what_did_not_become_durable_was_not_issued(path: Path, clock: FakeClock) -> None:
+    made = []
+
+    def certify() -> x509.Certificate:
+        made.append(certificate())
+        return made[-1]
+
+    async with SqliteStore.open(path, clock=clock) as store:
+        await store.add_devices([listed(1)], now=clock.now())
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+        try:
+            with pytest.raises(RequestRefused) as caught:
+                await store.issue(first_enrollment(), certify, now=clock.now())
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        assert caught.value.reason is RefusalReason.STORE_UNAVAILABLE
+        assert await store.find_claim("device-1", None) is None
+        issued = await store.issue(first_enrollment(), certify, now=clock.now())
+        assert isinstance(issued, IssuedCertificate)
+        assert made.index(issued.certificate) == 1
 
 
 async def test_a_file_that_vanished_is_not_made_anew(path: Path, clock: FakeClock) -> None:

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+from cryptography.hazmat.primitives.asymmetric.ed448 import Ed448PrivateKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from est_protocol.keys import PublicKey, SigningKey
 from est_protocol.pkcs10 import signature_hash
+
+_PROMPT_KEYS = (EllipticCurvePrivateKey, Ed25519PrivateKey, Ed448PrivateKey)
 
 
 class KeySigner:
@@ -24,6 +29,11 @@ class KeySigner:
     def public_key(self) -> PublicKey:
         """The public half."""
         return self._public_key
+
+    @property
+    def is_prompt(self) -> bool:
+        """Whether a signature takes a tenth of a millisecond or so; one by RSA takes several."""
+        return isinstance(self._key, _PROMPT_KEYS)
 
     def sign_certificate(self, builder: x509.CertificateBuilder) -> x509.Certificate:
         """Sign a certificate whose other fields are set."""

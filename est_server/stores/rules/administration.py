@@ -8,11 +8,16 @@ from est_server.approvals import Approval
 from est_server.journal import Event
 from est_server.ledger_records import IssuedCertificate, Refusal
 from est_server.revocations import RevocationReason
-from est_server.stores.rules import approvals, journal, ledger, revocations, standing
+from est_server.stores.rules import (
+    approvals,
+    attempts,
+    certificates,
+    claims,
+    journal,
+    revocations,
+    standing,
+)
 from est_server.stores.rules.values import (
-    CERTIFICATE_COLUMNS,
-    is_storable,
-    issued_certificate,
     label_column,
     to_column,
 )
@@ -97,7 +102,7 @@ def _revoke(
     if row is None:
         raise KeyError(sha256.hex())
     revocations.add_entry(db, row[0], code, now)
-    issued = ledger.find_certificate(db, sha256)
+    issued = certificates.find(db, sha256)
     assert issued is not None
     _note(db, "revoke", issued.device, issued.label, sha256, actor, reason, now)
     journal.append(
@@ -120,24 +125,8 @@ def compromise(
 ) -> None:
     """Have ``key`` get nothing any more, and what it has got end."""
     standing.mark_compromised(db, key, device, now)
-    for sha256 in ledger.certificates_of_key(db, key, now):
+    for sha256 in certificates.of_key(db, key, now):
         _revoke(db, sha256, RevocationReason.KEY_COMPROMISE, actor, reason, now)
-
-
-def certificates(
-    db: Transaction, *, device: str | None, serial: str | None, after: int, size: int
-) -> tuple[list[IssuedCertificate], int | None]:
-    """The next ``size`` certificates after number ``after``, and the number of the last."""
-    if not is_storable(device or ""):
-        return [], None
-    rows = db.execute(
-        f"SELECT {CERTIFICATE_COLUMNS}, number FROM issuances WHERE status = 'issued' "
-        f"{'AND device = ? ' if device is not None else ''}"
-        f"{'AND serial = ? ' if serial is not None else ''}"
-        "AND number > ? ORDER BY number LIMIT ?",
-        (*(value for value in (device, serial) if value is not None), after, size),
-    ).fetchall()
-    return [issued_certificate(row[:-1]) for row in rows], rows[-1][-1] if rows else None
 
 
 def release_claim(
@@ -156,8 +145,9 @@ def release_claim(
     ).fetchone()
     if row is None:
         return False
-    ledger.abandon(db, row[0], reason=f"claim released by {actor}", now=now, kept=kept)
-    ledger.release(db, row[0])
+    attempts.abandon(db, row[0], f"claim released by {actor}", now)
+    attempts.prune(db, row[0], kept)
+    claims.release(db, row[0])
     journal.append(
         db,
         Event.RELEASED,

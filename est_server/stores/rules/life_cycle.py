@@ -14,7 +14,15 @@ from est_server.life_cycle import (
     state_after,
 )
 from est_server.revocations import RevocationReason
-from est_server.stores.rules import administration, ledger, registry, revocations, standing
+from est_server.stores.rules import (
+    administration,
+    attempts,
+    certificates,
+    claims,
+    registry,
+    revocations,
+    standing,
+)
 from est_server.stores.rules.values import from_column, is_storable
 from est_server.stores.transaction import Transaction
 
@@ -36,13 +44,15 @@ def change_device(db: Transaction, order: DeviceOrder, *, now: datetime) -> Devi
     registry.change(
         db, before, after, step=order.step.value, actor=order.actor, reason=order.reason
     )
-    claims = 0
+    released = 0
     if order.step not in _HARMLESS:
-        ledger.abandon_all(db, order.udid, reason=f"{order.step.value} by {order.actor}", now=now)
+        attempts.abandon_all(db, order.udid, reason=f"{order.step.value} by {order.actor}", now=now)
     if order.releases_claims:
-        claims = ledger.release_all(db, order.udid, actor=order.actor, reason=order.reason, now=now)
-    certificates = _change_certificates(db, order, before, now)
-    return DeviceChange(after, certificates, claims)
+        released = claims.release_all(
+            db, order.udid, actor=order.actor, reason=order.reason, now=now
+        )
+    ended = _change_certificates(db, order, before, now)
+    return DeviceChange(after, ended, released)
 
 
 def history(db: Transaction, udid: str) -> list[HistoryEntry]:
@@ -70,7 +80,7 @@ def history(db: Transaction, udid: str) -> list[HistoryEntry]:
 
 def _state_after(db: Transaction, step: LifeCycleStep, device: Device) -> DeviceState:
     after = state_after(step, device.state, _last_living(db, device.udid))
-    enrolled = step is LifeCycleStep.RELEASE and ledger.certified_keys(db, device.udid)
+    enrolled = step is LifeCycleStep.RELEASE and certificates.certified_keys(db, device.udid)
     return DeviceState.ENROLLED if enrolled else after
 
 
@@ -93,7 +103,7 @@ def _change_certificates(db: Transaction, order: DeviceOrder, device: Device, no
         return 0
     if order.step is LifeCycleStep.RESUME:
         return revocations.release_hold(db, device.udid)
-    good = ledger.good_certificates(db, device.udid, now)
+    good = certificates.good_ones(db, device.udid, now)
     if order.step is LifeCycleStep.SUSPEND:
         for number, _ in good:
             revocations.add_entry(db, number, RevocationReason.CERTIFICATE_HOLD, now)
@@ -101,7 +111,7 @@ def _change_certificates(db: Transaction, order: DeviceOrder, device: Device, no
     code = order.revocation
     assert code is not None
     if code is RevocationReason.KEY_COMPROMISE:
-        for key in (device.listed.spki_sha256, *ledger.certified_keys(db, device.udid)):
+        for key in (device.listed.spki_sha256, *certificates.certified_keys(db, device.udid)):
             administration.compromise(
                 db, key, device.udid, actor=order.actor, reason=order.reason, now=now
             )

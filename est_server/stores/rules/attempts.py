@@ -1,0 +1,223 @@
+"""Attempts to issue, each a row of ``issuances``; in a transaction of the caller.
+
+The number of the row is a fencing token: taking over from a dead attempt abandons its row and
+makes a new one, so whatever comes late from the old attempt finds its row abandoned and is
+refused.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+from est_server.journal import Event
+from est_server.ledger_records import EnrollmentIntent
+from est_server.stores.rules import approvals, claims, journal, secrets
+from est_server.stores.rules.certificates import MADE_COLUMNS, Made
+from est_server.stores.rules.values import Row, label_column, to_column
+from est_server.stores.transaction import Transaction
+
+#: Abandoned rows are counted once in so many abandonments, not each time.
+_PRUNE_EVERY = 64
+
+#: Stands in ``spki_sha256`` until the key is made.
+_NO_KEY_YET = bytes(32)
+
+_COLUMNS = (
+    "request_key, operation, device, label, predecessor, transport, peer, reasons, requested_at, "
+    "owner, lease_until"
+)
+
+_BEGIN = (
+    f"INSERT INTO issuances ({_COLUMNS}, spki_sha256, status) "
+    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'in-progress')"
+)
+
+_ISSUE = (
+    f"INSERT INTO issuances ({_COLUMNS}, {MADE_COLUMNS}, finished_at, status, state) "
+    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'issued', 'active')"
+)
+
+
+@dataclass(slots=True)
+class Worker:
+    """Who begins attempts: one open store.
+
+    :param owner: identifies it among all that share the database.
+    :param lease: how long others leave its attempts alone.
+    :param held: numbers of attempts whose tickets are in the hands of a caller. The writer's
+        thread adds to it, the event loop takes away; a set is safe for that.
+    """
+
+    owner: str
+    lease: timedelta
+    held: set[int] = field(default_factory=set)
+
+
+def begin(
+    db: Transaction, intent: EnrollmentIntent, worker: Worker, event: Event, now: datetime
+) -> int:
+    """Record that an attempt is under way; its number.
+
+    :param event: ``CLAIMED`` or ``BEGUN``.
+    """
+    values = (*_values(intent, worker, now), intent.spki_sha256 or _NO_KEY_YET)
+    number = db.insert(_BEGIN, values, numbered="number")
+    _note_beginning(db, intent, number, event, now)
+    return number
+
+
+def issue(
+    db: Transaction,
+    intent: EnrollmentIntent,
+    made: Made,
+    worker: Worker,
+    event: Event,
+    now: datetime,
+) -> int:
+    """Record an attempt that is over as soon as it begins; its number.
+
+    Its certificate is the active one; there is no other any more.
+    """
+    values = (*_values(intent, worker, now), *made.columns, to_column(now))
+    number = db.insert(_ISSUE, values, numbered="number")
+    _note_beginning(db, intent, number, event, now)
+    _note_end(db, intent, number, made, now)
+    return number
+
+
+def complete(
+    db: Transaction, intent: EnrollmentIntent, number: int, made: Made, now: datetime
+) -> None:
+    """Record the certificate of an attempt that is under way, likewise."""
+    db.execute(
+        f"UPDATE issuances SET status = 'issued', state = 'active', ({MADE_COLUMNS}, finished_at) "
+        "= (?, ?, ?, ?, ?, ?) WHERE number = ?",
+        (*made.columns, to_column(now), number),
+    )
+    _note_end(db, intent, number, made, now)
+
+
+def supersede(db: Transaction, intent: EnrollmentIntent) -> None:
+    """Have the device be without an active certificate, so that it can get another one."""
+    db.execute(
+        "UPDATE issuances SET state = 'superseded' "
+        "WHERE device = ? AND label = ? AND state = 'active'",
+        (intent.device, label_column(intent.label)),
+    )
+
+
+def living_rivals(
+    db: Transaction, intent: EnrollmentIntent, worker: Worker, now: datetime
+) -> list[bytes]:
+    """Request keys of attempts that stand in the way; dead ones are cleared away."""
+    rows: list[tuple[Any, ...]] = db.execute(
+        "SELECT number, request_key, owner, lease_until FROM issuances "
+        "WHERE status = 'in-progress' AND request_key = ? "
+        "UNION ALL SELECT number, request_key, owner, lease_until FROM issuances "
+        "WHERE status = 'in-progress' AND device = ? AND label = ?",
+        (intent.request_key, intent.device, label_column(intent.label)),
+    ).fetchall()
+    living = []
+    # The request itself may be there twice; to abandon it once more changes nothing.
+    for number, request_key, owner, lease_until in rows:
+        if lease_until <= to_column(now):
+            abandon(db, number, "the lease ran out", now)
+        elif owner == worker.owner and number not in worker.held:
+            abandon(db, number, "the process that began it is gone", now)
+        else:
+            living.append(request_key)
+    return living
+
+
+def abandon(db: Transaction, number: int, reason: str, now: datetime) -> None:
+    """Give up an attempt, and what it took, if it is still under way."""
+    changed = db.execute(
+        "UPDATE issuances SET status = 'abandoned', finished_at = ?, outcome = ? "
+        "WHERE number = ? AND status = 'in-progress' RETURNING device, label",
+        (to_column(now), reason, number),
+    ).fetchone()
+    if changed is not None:
+        device, label = changed
+        journal.append(
+            db, Event.ABANDONED, now, device=device, label=label, reference=number, reason=reason
+        )
+        claims.release(db, number)
+        secrets.give_back_use(db, number)
+        approvals.give_back(db, number)
+
+
+def prune(db: Transaction, number: int, kept: int) -> None:
+    """Now and then, by the number of an attempt, drop the oldest of those that were abandoned.
+
+    :param kept: how many abandoned rows stay for the audit trail.
+    """
+    if number % _PRUNE_EVERY == 0:
+        db.execute(
+            "DELETE FROM issuances WHERE status = 'abandoned' AND number <= "
+            "(SELECT number FROM issuances WHERE status = 'abandoned' "
+            "ORDER BY number DESC LIMIT 1 OFFSET ?)",
+            (kept,),
+        )
+
+
+def abandon_all(db: Transaction, device: str, *, reason: str, now: datetime) -> None:
+    """Give up every attempt of ``device`` that is under way."""
+    rows = db.execute(
+        "SELECT number FROM issuances WHERE device = ? AND status = 'in-progress'", (device,)
+    ).fetchall()
+    for (number,) in rows:
+        abandon(db, number, reason, now)
+
+
+def _values(intent: EnrollmentIntent, worker: Worker, now: datetime) -> Row:
+    return (
+        intent.request_key,
+        intent.operation.value,
+        intent.device,
+        label_column(intent.label),
+        intent.predecessor,
+        intent.transport.value,
+        intent.peer,
+        json.dumps(intent.reasons, ensure_ascii=False),
+        to_column(intent.requested_at),
+        worker.owner,
+        to_column(now + worker.lease),
+    )
+
+
+def _note_beginning(
+    db: Transaction, intent: EnrollmentIntent, number: int, event: Event, now: datetime
+) -> None:
+    journal.append(
+        db,
+        event,
+        now,
+        device=intent.device,
+        label=label_column(intent.label),
+        reference=number,
+        operation=intent.operation.value,
+        transport=intent.transport.value,
+        peer=intent.peer,
+        key=None if intent.spki_sha256 is None else intent.spki_sha256.hex(),
+        predecessor=None if intent.predecessor is None else intent.predecessor.hex(),
+        secret=intent.secret if event is Event.CLAIMED else None,
+        reasons="; ".join(intent.reasons),
+    )
+
+
+def _note_end(
+    db: Transaction, intent: EnrollmentIntent, number: int, made: Made, now: datetime
+) -> None:
+    journal.append(
+        db,
+        Event.ISSUED,
+        now,
+        device=intent.device,
+        label=label_column(intent.label),
+        serial=made.serial,
+        reference=number,
+        sha256=made.sha256.hex(),
+    )
