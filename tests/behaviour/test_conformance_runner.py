@@ -72,7 +72,7 @@ async def results_of(
             world.client_anchors,
             identity=LocalCredentials(device.key, device.chain) if device else None,
             shared_key=shared_key,
-            limits=limits or BenchLimits(seconds=50, patience=5),
+            limits=limits or BenchLimits(seconds=240, patience=20),
         )
         results = await run(bench, all_rows(transport))
     return {result.row.id: result for result in results}
@@ -189,7 +189,7 @@ async def test_device_that_may_not_even_read_is_no_fault_of_the_server(world: Wo
 
 
 async def test_limit_of_connections_ends_the_checks(world: World) -> None:
-    limits = BenchLimits(connections=10, seconds=30, patience=5)
+    limits = BenchLimits(connections=10, seconds=240, patience=20)
     results = await results_of(world, await world.list_device("a"), limits=limits)
     assert "10 connections" in results["STAT-12"].evidence
     assert results["STAT-12"].outcome is Outcome.ERROR

@@ -119,7 +119,7 @@ async def outcomes(
             TrustAnchors({AnchorSet.EXPLICIT: (ROOT.certificate,)}),
             identity=LocalCredentials(DEVICE_KEY, ()),
             shared_key=shared_key,
-            limits=BenchLimits(seconds=30, patience=5),
+            limits=BenchLimits(seconds=240, patience=10),
         )
         rows = [row for row in all_rows(transport) if row.id in ids]
         return {result.row.id: result for result in await run(bench, rows)}

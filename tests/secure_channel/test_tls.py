@@ -341,8 +341,8 @@ def constrained_ca(constraint: x509.ExtensionType) -> Ca:
         .issuer_name(issuer.certificate.subject)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(PRESENT - timedelta(hours=1))
-        .not_valid_after(PRESENT + timedelta(hours=1))
+        .not_valid_before(PRESENT - timedelta(days=1))
+        .not_valid_after(PRESENT + timedelta(days=1))
     )
     for value in constraints.values():
         builder = builder.add_extension(value, critical=True)
