@@ -112,6 +112,25 @@ def same_key(one: SigningKey, other: SigningKey) -> bool:
     return spki_der(one.public_key()) == spki_der(other.public_key())
 
 
+@pytest.mark.conformance("SKG-15")
+@pytest.mark.parametrize(
+    ("octets", "wrap"),
+    [
+        (16, cms_algorithms.AES128_WRAP),
+        (24, cms_algorithms.AES192_WRAP),
+        (32, cms_algorithms.AES256_WRAP),
+    ],
+)
+def test_a_shared_key_wraps_as_the_capabilities_say(octets: int, wrap: str) -> None:
+    shared = SymmetricKey(b"x", bytes(octets))
+    sealed = seal(make_key("a"), shared, asking(shared, (wrap,)), GENERATOR)
+    [info] = cms.ContentInfo.load(sealed)["content"]["recipient_infos"]
+    assert info.chosen["key_encryption_algorithm"]["algorithm"].dotted == wrap
+    for other in {cms_algorithms.AES128_WRAP, cms_algorithms.AES256_WRAP} - {wrap}:
+        with pytest.raises(NothingInCommon):
+            seal(make_key("a"), shared, asking(shared, (other,)), GENERATOR)
+
+
 @pytest.mark.conformance("SKG-14")
 @every_recipient
 @pytest.mark.parametrize("kind", ["ec-p256", "ec-p384", "ed25519"])
