@@ -22,7 +22,7 @@ _SAMPLES_PER_SECOND = "250"
 #: The innermost frame that is of one of these says whose time a sample is.
 _PARTS = {
     "(D)TLS": r"est_protocol/secure_channel/|OpenSSL/",
-    "ledger, registry, journal": r"est_server/stores/",
+    "stores": r"est_server/stores/",
     "CA": r"est_server/authorities/|est_server/signers/",
     "HTTP": r"aiohttp/|est_server/https/|multidict|yarl/",
     "CoAP": r"aiocoap/|est_protocol/coap/|est_server/coaps/",

@@ -148,4 +148,4 @@ def test_a_sample_is_the_time_of_the_innermost_part() -> None:
         "main (cli.py:1) 20",
         "run (asyncio/base_events.py:1);EpollSelector.select (selectors.py:468) 900",
     ]
-    assert shares_of(stacks) == {"ledger, registry, journal": 30, "decision": 50, "rest": 20}
+    assert shares_of(stacks) == {"stores": 30, "decision": 50, "rest": 20}
