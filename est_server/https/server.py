@@ -167,8 +167,8 @@ async def serve(app: Servable, endpoint: HttpsEndpoint) -> HttpsServer:
     The handlers of an application find the client in
     ``request.transport.get_extra_info("est.peer_credentials")``.
 
-    :param app: an :class:`~est_server.https.EstSite` where EST is all there is, which costs a
-        quarter of the CPU time of an aiohttp application that EST is mounted in.
+    :param app: an :class:`~est_server.https.EstSite` where EST is all there is, which halves what
+        HTTP costs beside an aiohttp application that EST is mounted in.
 
     :raises ConfigurationError: OpenSSL rejects the policy or the credentials.
     :raises OSError: the address cannot be listened on.
