@@ -12,6 +12,8 @@ class WorkerLimits:
     :param start_timeout: that a worker may take until it listens; then it is killed.
     :param stop_timeout: that workers may take to finish what is under way when the server is
         asked to stop; those that are not done are killed.
+    :param silence: that a worker may keep; one that is stuck, or stopped by a signal, is killed
+        after that, and a quarter of it more.
     :param first_pause: before a worker that died is started again; it doubles from one to the
         next.
     :param longest_pause: which that grows to.
@@ -22,6 +24,7 @@ class WorkerLimits:
 
     start_timeout: float = 60.0
     stop_timeout: float = 60.0
+    silence: float = 60.0
     first_pause: float = 0.1
     longest_pause: float = 10.0
     settled_after: float = 10.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import socket
@@ -28,6 +29,8 @@ class WorkerProcess:
     :param number: from 0; the place that it takes.
     :param listening_since: ``None`` until it listens.
     :param listens_at: such as ``https=127.0.0.1:8443``.
+    :param heard_at: when it last said anything.
+    :param doubted: it was not heard of for so long that it has only a little time left.
     """
 
     number: int
@@ -36,6 +39,8 @@ class WorkerProcess:
     started_at: float
     listening_since: float | None = None
     listens_at: str = ""
+    heard_at: float = math.inf
+    doubted: bool = False
     _unread: bytes = b""
 
     def listened_for(self, now: float) -> float:

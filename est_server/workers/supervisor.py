@@ -106,11 +106,12 @@ class Supervisor:
     def _listen_to(self, worker: WorkerProcess) -> None:
         try:
             for line in worker.words():
+                worker.heard_at, worker.doubted = time.monotonic(), False
                 word, _, rest = line.partition(" ")
                 if word == Word.READY:
                     worker.listening_since, worker.listens_at = time.monotonic(), rest
                     self._one_more_listens(worker)
-                else:
+                elif word != Word.ALIVE:
                     self._answered(worker, Word(word))
         except EOFError:
             self._selector.unregister(worker.channel)
@@ -170,6 +171,8 @@ class Supervisor:
             elif place.worker and now >= self._has_to_listen_by(place.worker):
                 _log.error("worker %d does not begin to listen", place.worker.number + 1)
                 place.worker.signal(signal.SIGKILL)
+            elif place.worker and now >= self._has_to_speak_by(place.worker):
+                self._doubt(place.worker, now)
         if self._to_reload and self._announced and not self._unanswered:
             self._to_reload = False
             self._reload()
@@ -181,6 +184,7 @@ class Supervisor:
         else:
             due = [place.start_at for place in self._places if place.worker is None]
             due += [self._has_to_listen_by(worker) for worker in self._workers]
+            due += [self._has_to_speak_by(worker) for worker in self._workers]
         first = min(due, default=math.inf)
         return None if first == math.inf else max(0.0, first - now)
 
@@ -188,6 +192,20 @@ class Supervisor:
         if worker.listening_since is not None:
             return math.inf
         return worker.started_at + self._limits.start_timeout
+
+    def _has_to_speak_by(self, worker: WorkerProcess) -> float:
+        if worker.listening_since is None:
+            return math.inf
+        return worker.heard_at + self._limits.silence * (1.25 if worker.doubted else 1.0)
+
+    def _doubt(self, worker: WorkerProcess, now: float) -> None:
+        # If the whole machine stood still, this process too, the worker will say something soon.
+        if not worker.doubted:
+            worker.doubted, worker.heard_at = True, now - self._limits.silence
+            return
+        _log.error("worker %d is stuck, and is killed", worker.number + 1)
+        worker.signal(signal.SIGKILL)
+        worker.heard_at = math.inf
 
     def _start(self, place: _Place, now: float) -> None:
         place.start_at = math.inf

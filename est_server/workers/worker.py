@@ -21,6 +21,7 @@ class Word(StrEnum):
     """What a worker tells. ``ready`` is followed by where it listens."""
 
     READY = "ready"
+    ALIVE = "alive"
     RELOADED = "reloaded"
     NOT_RELOADED = "not-reloaded"
 
@@ -34,14 +35,16 @@ def run_worker(
     :raises ConfigurationError: the configuration, or a file that it names, is not usable.
     """
     channel.setblocking(False)
+    teller = _Teller(channel)
+    # Two of them may be lost in a moment of much work.
+    pause = config.service.workers.silence / 4
 
     def watch(stop: asyncio.Event) -> None:
         asyncio.get_running_loop().add_reader(channel, _on_readable, channel, stop)
+        _say_alive(teller, pause)
 
     asyncio.run(
-        serve_until_stopped(
-            config, _Teller(channel), arrange=sockets.arrange, processes=workers, watch=watch
-        )
+        serve_until_stopped(config, teller, arrange=sockets.arrange, processes=workers, watch=watch)
     )
 
 
@@ -49,6 +52,12 @@ def _on_readable(channel: socket.socket, stop: asyncio.Event) -> None:
     """The supervisor is gone: it never sends anything."""
     asyncio.get_running_loop().remove_reader(channel)
     stop.set()
+
+
+def _say_alive(teller: _Teller, pause: float) -> None:
+    """Now and every ``pause`` seconds, as long as the event loop goes round."""
+    teller.alive()
+    asyncio.get_running_loop().call_later(pause, _say_alive, teller, pause)
 
 
 class _Teller:
@@ -59,6 +68,10 @@ class _Teller:
 
     def ready(self, server: EstServer) -> None:
         self._tell(f"{Word.READY} {server}")
+
+    def alive(self) -> None:
+        """The event loop goes round."""
+        self._tell(Word.ALIVE)
 
     def reloading(self) -> None:
         pass
@@ -77,4 +90,7 @@ class _Teller:
             self._channel.send(f"{text}\n".encode())
         except (BrokenPipeError, ConnectionResetError):
             # The supervisor is gone, which ends this process by itself.
+            return
+        except BlockingIOError:
+            # The supervisor has not read for hours, and will see that more was said.
             return

@@ -199,6 +199,19 @@ async def test_the_sessions_of_the_other_workers_go_on_when_one_is_killed(
     assert 0 < len(ended) < len(connections)
 
 
+async def test_a_worker_that_is_stuck_is_replaced(deployment: Deployment, connect: Connect) -> None:
+    with deployment.config.open("a") as file:
+        file.write("[service.workers]\nsilence = 1.0\n")
+    with serving(deployment, "--workers", "2") as server:
+        known = server.workers
+        os.kill(known[0], signal.SIGSTOP)
+        await until(lambda: "worker 1 is stuck, and is killed" in server.errors)
+        await until(lambda: "listens again" in server.errors)
+        assert known[0] not in server.workers
+        assert known[1] in server.workers
+        assert all([await works(await connect(server.https, deployment)) for _ in range(6)])
+
+
 async def slow(request: EnrollmentRequest, client: ClientIdentity) -> IssuanceGrant:
     """An authorizer that says it has begun, and decides once it is let."""
     folder = Path(os.environ["EST_TEST_GATE"])
