@@ -70,11 +70,11 @@ class Counts:
     @property
     def line(self) -> str:
         """All of it in one line."""
-        left = (self.devices - self.done) / self.rate if self.done else float("nan")
+        left = f"{(self.devices - self.done) / self.rate:.0f} s left, " if self.done else ""
         return (
             f"{self.done}/{self.devices} devices: {self.count(Outcome.ENROLLED)} enrolled, "
             f"{self.count(Outcome.ENROLLING)} at it, {self.count(Outcome.FAILED)} failed, "
-            f"{self.rate:.0f}/s, {left:.0f} s left, simulated {self.now:.0f} s"
+            f"{self.rate:.0f}/s, {left}simulated {self.now:.0f} s"
         )
 
 

@@ -13,6 +13,13 @@ def test_everybody_is_counted_where_they_are() -> None:
     assert counts.line.startswith("4/4 devices: 4 enrolled, 0 at it, 0 failed")
 
 
+def test_nothing_is_foretold_before_anybody_is_done() -> None:
+    counts = Counts(4)
+    assert "left" not in counts.line
+    simulate(Scenario(devices=4), watch=counts.note)
+    assert "0 s left" in counts.line
+
+
 def test_lines_come_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("est_client.simulation.progress._INTERVAL", 0.0)
     out = io.StringIO()
