@@ -9,12 +9,14 @@ is rather too small than too large.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 
 from tests.benchmarks.bench import MICRO, Bench
 from tests.benchmarks.deployment import SERVER_CORES, running
 from tests.benchmarks.figures import Figure, Found, Plot
 from tests.benchmarks.generators import Generators, Load, Measured
+from tests.benchmarks.turns import Served, in_turns
 
 _CORES = (0, 1)
 _LOADS = (("HTTPS", Load("https")), ("CoAPS", Load("coaps", 5)))
@@ -25,8 +27,7 @@ def workers(bench: Bench) -> Iterator[Found]:
     cores; what is counted is the time that they leave to the server."""
     lines = {}
     for name, load in _LOADS:
-        alone = _measure(bench, load, 1, SERVER_CORES)
-        both = _measure(bench, load, 2, _CORES)
+        alone, both = _measured(bench, load, ((1, SERVER_CORES), (2, _CORES)))
         left = both.server_cpu + both.idle
         one = alone.enrollments / alone.server_cpu
         two = len(_CORES) * both.enrollments / left
@@ -52,15 +53,19 @@ def workers(bench: Bench) -> Iterator[Found]:
     )
 
 
-def _measure(bench: Bench, load: Load, count: int, cores: tuple[int, ...]) -> Measured:
+def _measured(
+    bench: Bench, load: Load, kinds: Sequence[tuple[int, tuple[int, ...]]]
+) -> list[Measured]:
+    """What ``load`` comes to at servers with as many workers on these cores."""
     size = bench.size
-    # The first requests of each process pay for imports.
+    # Each process is to have had some.
     warming = 4 * size.generators
-    devices = bench.devices(size.enrollments + warming)
-    deployment = bench.deploy(devices, len(devices))
-    with (
-        Generators(size.generators, bench.scratch, _CORES) as generators,
-        running(deployment, "--workers", str(count), cores=cores) as server,
-    ):
-        generators.run(load, server, devices[:warming], deployment.root)
-        return generators.run(load, server, devices[warming:], deployment.root)
+    with ExitStack() as stack:
+        generators = stack.enter_context(Generators(size.generators, bench.scratch, _CORES))
+        served = []
+        for count, cores in kinds:
+            devices = bench.devices(warming + size.enrollments)
+            deployment = bench.deploy(devices, len(devices))
+            server = running(deployment, "--workers", str(count), cores=cores)
+            served.append(Served(stack.enter_context(server), devices, deployment.root))
+        return in_turns(generators, load, served, warming=warming)
