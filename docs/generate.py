@@ -287,7 +287,7 @@ def reasons_page() -> str:
         "# Reasons for refusals",
         "",
         _GENERATED,
-        "The code is in the audit log (`reason`), in the ledger and on the administrator's screen;",
+        "The code is in the audit log (`reason`), and in the ledger;",
         "it never changes its meaning. The client gets the status and a sentence for people.",
         "",
         "| code | HTTP | CoAP | what it says | what to do |",

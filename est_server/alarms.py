@@ -1,8 +1,8 @@
 """Alarms: what an operator has to hear of at once, such as two devices with one identity.
 
-An alarm follows a refusal that is in the audit trail and the ledger already. Sounding it never
-changes or delays an answer: alarms wait in a bounded queue, one kind of alarm about one device
-sounds once in a while, and a sink that fails is logged and forgotten.
+An alarm follows an answer, nearly always a refusal, that is in the audit trail already. Sounding it
+never changes or delays an answer: alarms wait in a bounded queue, one kind of alarm about one
+device sounds once in a while, and a sink that fails is logged and forgotten.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ class AlarmKind(StrEnum):
     certificate that names a device that is known by another key.
     ``SECOND_ENROLLMENT``: the same with the key of the first, but by another client.
     ``OLD_CERTIFICATE``: a certificate that was renewed already came back.
+    ``LATE_REPEAT``: a request that was answered long ago came again and got the same answer: a
+    device that has lost its certificate, or a copy of its key.
     ``COMPROMISED_KEY``: somebody uses a key that was reported as compromised.
     ``RECORD_TAMPERED``: a row of the store was written by somebody without the integrity key.
     """
@@ -34,6 +36,7 @@ class AlarmKind(StrEnum):
     SECOND_KEY = "second-key"
     SECOND_ENROLLMENT = "second-enrollment"
     OLD_CERTIFICATE = "old-certificate"
+    LATE_REPEAT = "late-repeat"
     COMPROMISED_KEY = "compromised-key"
     RECORD_TAMPERED = "record-tampered"
 
@@ -102,12 +105,15 @@ class AlarmLimits:
     :param remembered: devices of which the last alarm is remembered; the oldest go.
     :param max_waiting: alarms that may wait for a slow sink; those beyond it are left to the log.
     :param timeout: seconds that a sink may take for one alarm.
+    :param late_repeat: how long a device may ask again for an answer that it has lost, without an
+        alarm.
     """
 
     interval: timedelta = timedelta(minutes=10)
     remembered: int = 10_000
     max_waiting: int = 1000
     timeout: float = 10.0
+    late_repeat: timedelta = timedelta(days=1)
 
 
 async def log_alarm(alarm: Alarm, /) -> None:
@@ -137,7 +143,7 @@ class AlarmBell:
 
     def __init__(self, sink: AlarmSink = log_alarm, limits: AlarmLimits | None = None) -> None:
         self._sink = sink
-        self._limits = limits or AlarmLimits()
+        self.limits = limits or AlarmLimits()
         self._waiting: deque[Alarm] = deque()
         self._ringing: asyncio.Task[None] | None = None
         # When it last sounded, and how many were left out since.
@@ -147,13 +153,13 @@ class AlarmBell:
         """Have ``alarm`` sounded; returns at once and raises nothing."""
         key = alarm.kind, alarm.device
         last = self._last.pop(key, None)
-        if last is not None and alarm.when - last[0] < self._limits.interval:
+        if last is not None and alarm.when - last[0] < self.limits.interval:
             self._last[key] = last[0], last[1] + 1
             return
         self._last[key] = alarm.when, 0
-        if len(self._last) > self._limits.remembered:
+        if len(self._last) > self.limits.remembered:
             self._last.popitem(last=False)
-        if len(self._waiting) >= self._limits.max_waiting:
+        if len(self._waiting) >= self.limits.max_waiting:
             _log.error("too many alarms are waiting; not passed on: %s", alarm.fields())
             return
         self._waiting.append(replace(alarm, suppressed=last[1] if last else 0))
@@ -164,7 +170,7 @@ class AlarmBell:
         """Pass on what waits, for as long as one alarm may take."""
         if self._ringing is None:
             return
-        await asyncio.wait({self._ringing}, timeout=self._limits.timeout)
+        await asyncio.wait({self._ringing}, timeout=self.limits.timeout)
         if not self._ringing.done():
             self._ringing.cancel()
             _log.error("%d alarms were not passed on", len(self._waiting) + 1)
@@ -173,7 +179,7 @@ class AlarmBell:
         while self._waiting:
             alarm = self._waiting.popleft()
             try:
-                async with asyncio.timeout(self._limits.timeout):
+                async with asyncio.timeout(self.limits.timeout):
                     await self._sink(alarm)
             except Exception:
                 _log.exception("an alarm was not passed on: %s", alarm.fields())

@@ -45,7 +45,7 @@ class KeyGenerationPolicy:
     :param require_protected_key: refuse clients that do not have the key encrypted beside TLS.
     :param retry_window: for how long the same client may ask again because its answer was lost.
         Its repeat replaces the certificate whose key it never saw; later it is refused, until an
-        operator releases the claim.
+        operator resets the device.
     :param generator: signs the encrypted keys; without one, no key can be had encrypted.
     :param protection: finds keys to encrypt with beside those of client certificates.
     """

@@ -27,12 +27,13 @@ from est_protocol.messages import (
 from est_protocol.operations import Operation
 from est_protocol.pkcs10 import CertificationRequest
 from est_server import audit
-from est_server.alarms import Alarm, AlarmBell, AlarmingRefusal
+from est_server.alarms import Alarm, AlarmBell, AlarmingRefusal, AlarmKind
 from est_server.csr_attributes import AskedAttributes
 from est_server.decision import Case, Decider
 from est_server.identification import ClientIdentification
 from est_server.interfaces import Clock, DeviceRegistry, EnrollmentLedger, LabelPolicy
 from est_server.issuance import Issuance, Outcome
+from est_server.ledger_records import IssuedCertificate
 from est_server.legacy_forms import NO_LEGACY_FORMS, LegacyForms, issuers_of
 from est_server.preview import Preview
 from est_server.registration import RegistrationAuthority, claims_to_be_authority
@@ -208,15 +209,30 @@ class EnrollmentService:
 
     def _alarm(self, refused: RequestRefused, request: EstRequest, peer: PeerCredentials) -> None:
         if isinstance(refused, AlarmingRefusal):
-            alarm = Alarm(
-                kind=refused.alarm,
-                device=refused.device,
-                label=request.label,
-                peer=peer.address,
-                detail="; ".join(filter(None, (refused.sentence, refused.detail))),
-                when=self._clock.now(),
-            )
-            self._alarms.ring(alarm)
+            detail = "; ".join(filter(None, (refused.sentence, refused.detail)))
+            self._ring(refused.alarm, refused.device, detail, request, peer)
+
+    def _look_at_repeat(
+        self, issued: IssuedCertificate, request: EstRequest, peer: PeerCredentials
+    ) -> None:
+        """A device that has lost an answer asks again soon; whoever comes late may be its copy.
+
+        It gets no more than a certificate for a key that it has proved to hold.
+        """
+        if self._clock.now() - issued.issued_at > self._alarms.limits.late_repeat:
+            detail = f"certificate {issued.certificate.serial_number:x} was asked for again"
+            self._ring(AlarmKind.LATE_REPEAT, issued.device, detail, request, peer)
+
+    def _ring(
+        self,
+        kind: AlarmKind,
+        device: str | None,
+        detail: str,
+        request: EstRequest,
+        peer: PeerCredentials,
+    ) -> None:
+        now = self._clock.now()
+        self._alarms.ring(Alarm(kind, device, request.label, peer.address, detail, now))
 
     async def record_refusal(
         self,
@@ -291,6 +307,8 @@ class EnrollmentService:
             refused.registration_authority = case.authority.name if case.authority else None
             raise
         self._trail.decided(outcome.word, request, peer, outcome.issued, case.authority)
+        if outcome.word == "replayed" and outcome.issued is not None:
+            self._look_at_repeat(outcome.issued, request, peer)
         return outcome.answer
 
     async def _case(self, request: EstRequest, peer: PeerCredentials, policy: LabelPolicy) -> Case:

@@ -107,11 +107,6 @@ class ListFormat(Protocol):
         ...
 
 
-def format_names() -> list[str]:
-    """The names of all formats that are installed."""
-    return sorted(_installed())
-
-
 def load_format(name: str) -> ListFormat:
     """The format called ``name``.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from datetime import timedelta
 
 import pytest
 from cryptography import x509
@@ -235,3 +236,20 @@ async def test_an_old_certificate_sounds_the_alarm(world: World, road: Road) -> 
     assert [(alarm.kind, alarm.device) for alarm in world.alarms] == [
         (AlarmKind.OLD_CERTIFICATE, device.udid)
     ], "and the retry after a lost answer sounds none"
+
+
+async def test_a_late_repeat_sounds_the_alarm(world: World, road: Road) -> None:
+    device = await world.list_device("a", born=True)
+    key = make_key("operational")
+    serials = set()
+    for minutes in (0, 59, 61):
+        world.ahead = timedelta(minutes=minutes)
+        assert not world.alarms, "it may have lost the answer"
+        async with road.connection(device) as connection:
+            serials.add((await connection.simpleenroll(key)).serial_number)
+        await world.service.close()
+    assert [(alarm.kind, alarm.device) for alarm in world.alarms] == [
+        (AlarmKind.LATE_REPEAT, device.udid)
+    ]
+    [serial] = serials
+    assert f"{serial:x}" in world.alarms[0].detail

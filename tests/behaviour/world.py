@@ -24,7 +24,7 @@ from est_protocol.messages import Transport
 from est_protocol.oid_names import KEY_USAGE, SUBJECT_ALT_NAME
 from est_protocol.operations import Operation
 from est_protocol.secure_channel.context import LocalCredentials, TrustAnchors
-from est_server.alarms import Alarm, AlarmBell
+from est_server.alarms import Alarm, AlarmBell, AlarmLimits
 from est_server.authorities.local import LocalAuthority
 from est_server.authorities.signers.key import KeySigner
 from est_server.authorization.device_list import DeviceListAuthorizer
@@ -194,9 +194,18 @@ class World:
             ),
         }
         self.alarms: list[Alarm] = []
+        self.ahead = timedelta(0)
         self.service = EnrollmentService(
-            policies, store, registry=store, alarms=AlarmBell(self._hear)
+            policies,
+            store,
+            registry=store,
+            clock=self,
+            alarms=AlarmBell(self._hear, AlarmLimits(late_repeat=timedelta(hours=1))),
         )
+
+    def now(self) -> datetime:
+        """The time by the service's clock."""
+        return datetime.now(UTC) + self.ahead
 
     async def _hear(self, alarm: Alarm, /) -> None:
         self.alarms.append(alarm)
