@@ -132,9 +132,17 @@ class Generators:
                 each.result()
 
     def run(
-        self, load: Load, server: RunningServer, devices: Sequence[Device], root: x509.Certificate
+        self,
+        load: Load,
+        server: RunningServer,
+        devices: Sequence[Device],
+        root: x509.Certificate,
+        cores: Sequence[int] | None = None,
     ) -> Measured:
-        """Let all of them enroll ``devices``, each its share, and read the server's books."""
+        """Let all of them enroll ``devices``, each its share, and read the server's books.
+
+        :param cores: where they run this time.
+        """
         port = server.coaps_port if load.kind == "coaps" else server.https_port
         shares = [list(devices[start :: self._count]) for start in range(self._count)]
         orders = []
@@ -143,7 +151,7 @@ class Generators:
             path = self._scratch / f"share-{number}.pickle"
             write_devices(share, path)
             der = root.public_bytes(Encoding.DER)
-            orders.append(_Order(load, port, path, der, self._cores, began_at))
+            orders.append(_Order(load, port, path, der, cores or self._cores, began_at))
         before = server.cost()
         results = list(self._pool.map(_generate, orders))
         after = server.cost()

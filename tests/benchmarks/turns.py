@@ -17,11 +17,17 @@ _TURNS = 8
 
 
 class Served(NamedTuple):
-    """A server, the devices that enroll with it, and the root of its certificates."""
+    """A server and its load.
+
+    :param devices: that enroll with it.
+    :param root: of its certificates.
+    :param cores: where the generators run; where they always do, if not said.
+    """
 
     server: RunningServer
     devices: Sequence[Device]
     root: x509.Certificate
+    cores: Sequence[int] | None = None
 
 
 def in_turns(
@@ -32,13 +38,13 @@ def in_turns(
     :param warming: devices of each that are not counted: the first requests of a process pay for
         imports.
     """
-    for server, devices, root in served:
-        generators.run(load, server, devices[:warming], root)
+    for server, devices, root, cores in served:
+        generators.run(load, server, devices[:warming], root, cores)
     found: list[list[Measured]] = [[] for _ in served]
     for turn in range(_TURNS):
-        for (server, devices, root), measured in zip(served, found, strict=True):
+        for (server, devices, root, cores), measured in zip(served, found, strict=True):
             part = devices[warming + turn :: _TURNS]
-            measured.append(generators.run(load, server, part, root))
+            measured.append(generators.run(load, server, part, root, cores))
     return [_together(measured) for measured in found]
 
 
