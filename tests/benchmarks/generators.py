@@ -132,17 +132,9 @@ class Generators:
                 each.result()
 
     def run(
-        self,
-        load: Load,
-        server: RunningServer,
-        devices: Sequence[Device],
-        root: x509.Certificate,
-        cores: Sequence[int] | None = None,
+        self, load: Load, server: RunningServer, devices: Sequence[Device], root: x509.Certificate
     ) -> Measured:
-        """Let all of them enroll ``devices``, each its share, and read the server's books.
-
-        :param cores: where they run this time.
-        """
+        """Let all of them enroll ``devices``, each its share, and read the server's books."""
         port = server.coaps_port if load.kind == "coaps" else server.https_port
         shares = [list(devices[start :: self._count]) for start in range(self._count)]
         orders = []
@@ -151,7 +143,7 @@ class Generators:
             path = self._scratch / f"share-{number}.pickle"
             write_devices(share, path)
             der = root.public_bytes(Encoding.DER)
-            orders.append(_Order(load, port, path, der, cores or self._cores, began_at))
+            orders.append(_Order(load, port, path, der, self._cores, began_at))
         before = server.cost()
         results = list(self._pool.map(_generate, orders))
         after = server.cost()

@@ -17,34 +17,27 @@ _TURNS = 8
 
 
 class Served(NamedTuple):
-    """A server and its load.
-
-    :param devices: that enroll with it.
-    :param root: of its certificates.
-    :param cores: where the generators run; where they always do, if not said.
-    """
+    """A server, the devices that enroll with it, the root of its certificates, and its load."""
 
     server: RunningServer
     devices: Sequence[Device]
     root: x509.Certificate
-    cores: Sequence[int] | None = None
+    generators: Generators
 
 
-def in_turns(
-    generators: Generators, load: Load, served: Sequence[Served], *, warming: int
-) -> list[Measured]:
+def in_turns(load: Load, served: Sequence[Served], *, warming: int) -> list[Measured]:
     """What ``load`` comes to at each server, all its turns together.
 
     :param warming: devices of each that are not counted: the first requests of a process pay for
         imports.
     """
-    for server, devices, root, cores in served:
-        generators.run(load, server, devices[:warming], root, cores)
+    for server, devices, root, generators in served:
+        generators.run(load, server, devices[:warming], root)
     found: list[list[Measured]] = [[] for _ in served]
     for turn in range(_TURNS):
-        for (server, devices, root, cores), measured in zip(served, found, strict=True):
+        for (server, devices, root, generators), measured in zip(served, found, strict=True):
             part = devices[warming + turn :: _TURNS]
-            measured.append(generators.run(load, server, part, root, cores))
+            measured.append(generators.run(load, server, part, root))
     return [_together(measured) for measured in found]
 
 

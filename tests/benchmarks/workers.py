@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 
-from tests.benchmarks.bench import MICRO, Bench
+from tests.benchmarks.bench import MICRO, Bench, Size
 from tests.benchmarks.deployment import SERVER_CORES, running
 from tests.benchmarks.figures import Figure, Found, Plot
 from tests.benchmarks.generators import Generators, Load, Measured
@@ -22,8 +22,9 @@ _LOADS = (("HTTPS", Load("https")), ("CoAPS", Load("coaps", 5)))
 
 
 def workers(bench: Bench) -> Iterator[Found]:
-    """Two workers on two cores against one worker on one core. The load generators run on the same
-    cores as the server, each time; what is counted is the time that they leave to it."""
+    """Two workers on two cores against one worker on one core, with as many load generators for
+    each worker. They run on the same cores as the server; what is counted is the time that they
+    leave to it."""
     lines = {}
     for name, load in _LOADS:
         alone, both = _measured(bench, load, ((1, SERVER_CORES), (2, _CORES)))
@@ -68,16 +69,26 @@ def _busy(measured: Measured) -> float:
 def _measured(
     bench: Bench, load: Load, kinds: Sequence[tuple[int, tuple[int, ...]]]
 ) -> list[Measured]:
-    """What ``load`` comes to at servers with as many workers on these cores."""
+    """What as many generators for each worker come to at servers with workers on these cores."""
     size = bench.size
-    # Each process is to have had some.
-    warming = 4 * size.generators
     with ExitStack() as stack:
-        generators = stack.enter_context(Generators(size.generators, bench.scratch, _CORES))
         served = []
-        for count, cores in kinds:
-            devices = bench.devices(warming + size.enrollments)
+        for workers, cores in kinds:
+            generators = Generators(workers * size.generators, bench.scratch, cores)
+            devices = bench.devices(_warming(size) + size.enrollments)
             deployment = bench.deploy(devices, len(devices))
-            server = running(deployment, "--workers", str(count), cores=cores)
-            served.append(Served(stack.enter_context(server), devices, deployment.root, cores))
-        return in_turns(generators, load, served, warming=warming)
+            server = running(deployment, "--workers", str(workers), cores=cores)
+            served.append(
+                Served(
+                    stack.enter_context(server),
+                    devices,
+                    deployment.root,
+                    stack.enter_context(generators),
+                )
+            )
+        return in_turns(load, served, warming=_warming(size))
+
+
+def _warming(size: Size) -> int:
+    """Devices that are not counted: each process is to have had some."""
+    return 4 * size.generators

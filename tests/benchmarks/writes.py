@@ -60,8 +60,8 @@ def _measured(bench: Bench, modules: Sequence[str]) -> list[Measured]:
             devices = bench.devices(crowd + bench.size.enrollments)
             deployment = bench.deploy(devices, len(devices))
             server = stack.enter_context(running(deployment, module=module))
-            served.append(Served(server, devices, deployment.root))
-        return in_turns(generators, Load("https"), served, warming=crowd)
+            served.append(Served(server, devices, deployment.root, generators))
+        return in_turns(Load("https"), served, warming=crowd)
 
 
 def _recorded(bench: Bench) -> tuple[float, float]:
