@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import socket
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,6 +22,7 @@ from est_client.discovery import (
 )
 from est_client.http_answers import DEFAULT_RETRY_AFTER, LONGEST_RETRY_AFTER, printable
 from est_client.redirects import Origin
+from est_client.server_identity import server_name
 from est_protocol import certs_only, key_delivery
 from est_protocol.coap.parameters import TransmissionParameters
 from est_protocol.coap.session import (
@@ -166,7 +166,7 @@ class CoapsConnector:
                 self.policy,
                 server=False,
                 address=format_address(address),
-                server_name=_server_name(self.host),
+                server_name=server_name(self.host),
             )
             try:
                 return await self._open(session, address)
@@ -372,12 +372,3 @@ def _certificates(answer: Any) -> tuple[x509.Certificate, ...]:
     if answer.opt.content_format == ContentFormat.PKIX_CERT:
         return (certs_only.decode_certificate(answer.payload),)
     raise MessageError(f"the answer has content-format {answer.opt.content_format}")
-
-
-def _server_name(host: str) -> str | None:
-    """What stands in the server_name extension: names only (RFC 6066 section 3)."""
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return host.rstrip(".")
-    return None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -21,6 +20,7 @@ from est_client.http_answers import (
 )
 from est_client.http_path import http_path
 from est_client.redirects import Origin, Redirected, Target, target_of
+from est_client.server_identity import server_name
 from est_protocol import base64_body, certs_only, key_delivery
 from est_protocol.credentials import PeerCredentials
 from est_protocol.errors import ChannelClosed, ConfigurationError, MessageError, ServerRefused
@@ -152,7 +152,7 @@ class HttpsConnector:
             self._port,
             context=context,
             anchors=anchors,
-            server_name=_server_name(self._origin.raw_host or self.host),
+            server_name=server_name(self._origin.raw_host or self.host),
             limits=StreamLimits(
                 handshake_timeout=self._timeout,
                 write_timeout=self._timeout,
@@ -351,12 +351,3 @@ def _require_media_type(operation: Operation, answer: aiohttp.ClientResponse) ->
             f"not {str(expected)!r}"
         )
     return actual
-
-
-def _server_name(host: str) -> str | None:
-    """What stands in the server_name extension: DNS names only (RFC 6066 section 3)."""
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return host.rstrip(".")
-    return None

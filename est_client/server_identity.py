@@ -56,6 +56,11 @@ def is_registration_authority(certificate: x509.Certificate) -> bool:
     return ID_KP_CMC_RA in usages
 
 
+def server_name(host: str) -> str | None:
+    """What stands in the server_name extension for ``host``: names only (RFC 6066 section 3)."""
+    return None if _is_ip_address(host) else host.rstrip(".")
+
+
 def _verify_name(certificate: x509.Certificate, host: str) -> None:
     try:
         if _is_ip_address(host):

@@ -7,9 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding
 
-from est_client.durable_files import FileSystem, write_durably
 from est_protocol.credentials import AnchorSet
 from est_protocol.errors import ConfigurationError
 from est_protocol.secure_channel.context import TrustAnchors
@@ -29,28 +27,17 @@ class TrustDatabase:
     implicit: tuple[x509.Certificate, ...] = ()
 
     @classmethod
-    def from_pem(cls, pem: bytes) -> TrustDatabase:
-        """An Explicit database of the certificates in ``pem``.
-
-        :raises ConfigurationError: there is none, or it does not decode.
-        """
-        return cls(explicit=_parse(pem, "the trust anchors"))
-
-    @classmethod
     def load(cls, path: str | Path) -> TrustDatabase:
         """An Explicit database of the PEM certificates in a file.
 
         :raises ConfigurationError: the file is not there, or holds no certificate.
         """
         try:
-            return cls(explicit=_parse(Path(path).read_bytes(), str(path)))
+            return cls(explicit=tuple(x509.load_pem_x509_certificates(Path(path).read_bytes())))
         except OSError as error:
             raise ConfigurationError(f"cannot read {path}: {error.strerror}") from error
-
-    def save_explicit(self, path: str | Path, *, file_system: FileSystem | None = None) -> None:
-        """Replace the file at ``path`` with the Explicit anchors, atomically and durably."""
-        pem = b"".join(anchor.public_bytes(Encoding.PEM) for anchor in self.explicit)
-        write_durably(Path(path), pem, mode=0o644, file_system=file_system)
+        except ValueError as error:
+            raise ConfigurationError(f"no PEM certificates in {path}") from error
 
     def learned(self, anchors: Iterable[x509.Certificate]) -> TrustDatabase:
         """This database after /cacerts over an authenticated channel.
@@ -70,10 +57,3 @@ class TrustDatabase:
         if not self.explicit and not self.implicit:
             raise ConfigurationError("there is no trust anchor to verify the server with")
         return TrustAnchors({AnchorSet.IMPLICIT: self.implicit, AnchorSet.EXPLICIT: self.explicit})
-
-
-def _parse(pem: bytes, where: str) -> tuple[x509.Certificate, ...]:
-    try:
-        return tuple(x509.load_pem_x509_certificates(pem))
-    except ValueError as error:
-        raise ConfigurationError(f"no PEM certificates in {where}") from error

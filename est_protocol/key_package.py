@@ -116,7 +116,7 @@ def sign_package(key: SigningKey, generator: KeyGenerator) -> bytes:
             "version": "v3",
             "digest_algorithms": [digest],
             "encap_content_info": {"content_type": ID_KEY_PACKAGE, "content": package},
-            "certificates": [_certificate_choice(c) for c in generator.chain],
+            "certificates": [certificate_choice(c) for c in generator.chain],
             "signer_infos": [signer],
         }
     ).dump()
@@ -236,6 +236,7 @@ def issuer_and_serial(certificate: x509.Certificate) -> cms.IssuerAndSerialNumbe
     )
 
 
-def _certificate_choice(certificate: x509.Certificate) -> cms.CertificateChoices:
+def certificate_choice(certificate: x509.Certificate) -> cms.CertificateChoices:
+    """``certificate`` as a SignedData carries it (RFC 5652 section 10.2.2)."""
     encoded = asn1_x509.Certificate.load(certificate.public_bytes(Encoding.DER))
     return cms.CertificateChoices(name="certificate", value=encoded)

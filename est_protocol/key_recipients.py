@@ -63,17 +63,6 @@ Recipient = SymmetricKey | RecipientKey
 DecryptionKey = SymmetricKey | rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
 
 
-def can_decrypt(key: object) -> bool:
-    """Whether a private or public key is of a kind that keys can be encrypted for."""
-    return isinstance(
-        key,
-        rsa.RSAPublicKey
-        | rsa.RSAPrivateKey
-        | ec.EllipticCurvePublicKey
-        | ec.EllipticCurvePrivateKey,
-    )
-
-
 def allows_decryption(certificate: x509.Certificate) -> bool:
     """Whether the key of ``certificate`` may be used for key transport or key agreement, or its
     use is not restricted (RFC 7030 section 4.4.1.2).

@@ -64,14 +64,6 @@ def fits(kind: str, key: PublicKey) -> bool:
     return actual == kind or (kind in ("ec", "rsa") and actual.startswith(f"{kind}-"))
 
 
-def check_kind(kind: str) -> None:
-    """Check that ``kind`` can be asked for.
-
-    :raises ValueError: it cannot.
-    """
-    _algorithm_of(kind)
-
-
 def to_attribute(kind: str) -> CsrAttribute:
     """The element of the list (RFC 9908 section 3.2): a curve's OID, a size as INTEGER."""
     algorithm, parameter = _algorithm_of(kind)

@@ -24,7 +24,6 @@ from est_protocol.secure_channel.policy import TlsPolicy, TlsVersion
 
 HTTPS = Transport.HTTPS
 TLS_1_2 = TlsPolicy(maximum_version=TlsVersion.TLS1_2)
-TLS_1_3 = TlsPolicy(minimum_version=TlsVersion.TLS1_3)
 
 
 def _like(change: bytes) -> CsrMaker:

@@ -1,4 +1,4 @@
-"""The trust databases of a client and the file of the Explicit one."""
+"""The trust databases of a client."""
 
 from __future__ import annotations
 
@@ -16,15 +16,10 @@ ONE, OTHER = make_ca("one").certificate, make_ca("other").certificate
 
 
 @pytest.mark.conformance("AUTH-19")
-def test_the_explicit_anchors_survive_a_file(tmp_path: Path) -> None:
+def test_what_is_in_a_file_is_explicit(tmp_path: Path) -> None:
     path = tmp_path / "anchors.pem"
-    database = TrustDatabase(explicit=(ONE, OTHER), implicit=(make_ca("web").certificate,))
-    database.save_explicit(path)
+    path.write_bytes(chain_to_pem([ONE, OTHER]))
     assert TrustDatabase.load(path) == TrustDatabase(explicit=(ONE, OTHER))
-
-
-def test_pem_in_memory_will_do() -> None:
-    assert TrustDatabase.from_pem(chain_to_pem([ONE])) == TrustDatabase(explicit=(ONE,))
 
 
 def test_a_file_that_is_of_no_use(tmp_path: Path) -> None:

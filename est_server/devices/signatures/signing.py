@@ -10,7 +10,6 @@ from datetime import datetime
 from typing import Protocol
 
 from asn1crypto import cms, core
-from asn1crypto import x509 as asn1_x509
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import Prehashed, decode_dss_signature
@@ -18,7 +17,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from est_protocol import signatures
 from est_protocol.errors import ConfigurationError
-from est_protocol.key_package import issuer_and_serial
+from est_protocol.key_package import certificate_choice, issuer_and_serial
 from est_protocol.keys import SigningKey
 from est_server.devices.signatures.algorithms import weakness
 from est_server.devices.signatures.detached_cms import (
@@ -89,7 +88,7 @@ class CmsSigning:
                 "version": "v1",
                 "digest_algorithms": [digest],
                 "encap_content_info": {"content_type": ID_DATA},
-                "certificates": [_certificate_choice(c) for c in self._chain],
+                "certificates": [certificate_choice(c) for c in self._chain],
                 "signer_infos": [self._signer_info(digest)],
             }
         )
@@ -121,11 +120,6 @@ class CmsSigning:
                 "signature": signatures.sign(self._key, attributes.dump(), self._algorithm),
             }
         )
-
-
-def _certificate_choice(certificate: x509.Certificate) -> cms.CertificateChoices:
-    encoded = asn1_x509.Certificate.load(certificate.public_bytes(Encoding.DER))
-    return cms.CertificateChoices(name="certificate", value=encoded)
 
 
 class JwsSigning:
