@@ -233,13 +233,25 @@ def _read(path: str) -> bytes:
 
 
 def deliver(path: str | None, certificates: Sequence[x509.Certificate]) -> None:
-    """Write certificates where ``--out`` says."""
+    """Write certificates where ``--out`` says, and where that fails to standard output.
+
+    :raises OSError: it failed.
+    """
     pem = chain_to_pem(certificates)
     if path is None:
-        sys.stdout.write(pem.decode("ascii"))
-        sys.stdout.flush()
-    else:
+        _print(pem)
+        return
+    try:
         write_durably(Path(path), pem, mode=0o644)
+    except OSError:
+        say(f"what cannot be written to {path} goes to standard output")
+        _print(pem)
+        raise
+
+
+def _print(pem: bytes) -> None:
+    sys.stdout.write(pem.decode("ascii"))
+    sys.stdout.flush()
 
 
 def announce(what: str, certificate: x509.Certificate) -> None:

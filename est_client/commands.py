@@ -30,11 +30,12 @@ from est_client.csr_contents import kind_wished
 from est_client.device_keys import (
     key_to_pem,
 )
-from est_client.durable_files import write_durably
+from est_client.durable_files import PreparedFile, write_durably
 from est_client.store_commands import enroll_in_store
 from est_client.wishes_text import lines_of
 from est_protocol.csr_wishes import read
 from est_protocol.errors import ConfigurationError
+from est_protocol.secure_channel.context import LocalCredentials
 
 
 async def cacerts(options: argparse.Namespace) -> None:
@@ -149,19 +150,39 @@ async def serverkeygen(options: argparse.Namespace) -> None:
     shared = None if options.decrypt_key is None else shared_key_in(options.decrypt_key)
     trust = trust_of(options)
     identity = identity_of(options)
-    async with make_client(options, location, identity, trust, present_bare_key=True) as client:
-        generated = await client.serverkeygen(
-            subject=subject,
-            subject_alt_names=alt_names_of(options.alt_name),
-            kind=options.generate,
-            shared_key=shared,
-            encrypted=not options.unencrypted,
-            wait=options.wait,
-        )
-    # First the key: a certificate without it is of no use, and nobody else has the key.
-    write_durably(Path(options.key_out), key_to_pem(generated.key), mode=0o600)
-    deliver(options.out, generated.chain[:1])
+    # Nobody else has the key: where it goes is made before it is asked for.
+    with PreparedFile(Path(options.key_out), mode=0o600) as key_file:
+        async with make_client(options, location, identity, trust, present_bare_key=True) as client:
+            generated = await client.serverkeygen(
+                subject=subject,
+                subject_alt_names=alt_names_of(options.alt_name),
+                kind=options.generate,
+                shared_key=shared,
+                encrypted=not options.unencrypted,
+                wait=options.wait,
+            )
+        _keep_generated(key_file, generated, options)
     announce("enrolled with a generated key", generated.chain[0])
+
+
+def _keep_generated(
+    key_file: PreparedFile, generated: LocalCredentials, options: argparse.Namespace
+) -> None:
+    """First the key: a certificate without it is of no use.
+
+    :raises ConfigurationError: the key is not where it should be; it says where it is.
+    """
+    try:
+        key_file.write(key_to_pem(generated.key))
+    except OSError as error:
+        left = key_file.written_to
+        fate = f"it is in {left}" if left else "it is lost"
+        deliver(None, generated.chain[:1])
+        raise ConfigurationError(
+            f"the generated key cannot be written to {options.key_out} ({error.strerror}); {fate}. "
+            "Its certificate is on standard output"
+        ) from error
+    deliver(options.out, generated.chain[:1])
 
 
 async def reenroll(options: argparse.Namespace) -> None:

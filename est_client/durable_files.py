@@ -6,15 +6,22 @@ interrupted, so that the tests can interrupt each of them.
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import stat
+from contextlib import suppress
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 from est_protocol.errors import ConfigurationError
 
-#: The end of the name of a file that is not finished; whoever finds one may remove it.
+#: The end of the name of a file that is not finished; whoever finds one may remove it, unless it
+#: was told that there is something in it.
 UNFINISHED = ".unfinished"
+#: Octets that a prepared file has room for: more than any key or certificate in PEM.
+_ROOM = 16384
 
 
 class FileSystem:
@@ -27,6 +34,15 @@ class FileSystem:
             # The umask may have taken bits away.
             os.fchmod(descriptor, mode)
             file.write(content)
+            file.flush()
+            os.fsync(descriptor)
+
+    def overwrite(self, path: Path, content: bytes) -> None:
+        """Write a file that is there already, in the room that it has, and sync it."""
+        descriptor = os.open(path, os.O_WRONLY | os.O_NOFOLLOW)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.truncate()
             file.flush()
             os.fsync(descriptor)
 
@@ -57,17 +73,99 @@ def write_durably(
     """Replace the file at ``path``; when this returns, it survives a power loss.
 
     :param mode: permission bits of the file, whatever the umask.
-    :raises OSError: it could not be written; the old file is untouched.
+    :raises OSError: it could not be written, and is what the error names; the old file is
+        untouched.
     """
     steps = file_system or FileSystem()
-    unfinished = path.with_name(f"{path.name}.{secrets.token_hex(4)}{UNFINISHED}")
+    unfinished = _unfinished(path)
     try:
         steps.create(unfinished, content, mode)
         steps.rename(unfinished, path)
-    except OSError:
-        steps.remove(unfinished)
-        raise
+    except OSError as error:
+        _remove(unfinished, steps)
+        raise _naming(path, error) from error
     steps.sync_directory(path.parent)
+
+
+class PreparedFile:
+    """A file for what cannot be had a second time: made, with room, before there is anything to
+    write, so that hardly anything is left that can fail then.
+
+    A context manager that removes what was prepared if nothing was written.
+
+    :param path: where the file is to be; one that is there stays until :meth:`write`.
+    :param mode: permission bits of the file, whatever the umask.
+    :raises OSError: it cannot be written there.
+    """
+
+    def __init__(self, path: Path, *, mode: int, file_system: FileSystem | None = None) -> None:
+        self._path = path
+        self._steps = file_system or FileSystem()
+        self._unfinished = _unfinished(path)
+        #: Where what was written is now; ``None`` before, and if it could not be written at all.
+        self.written_to: Path | None = None
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        if path.exists() and not path.is_file():
+            raise OSError(errno.EINVAL, "Not a regular file", str(path))
+        try:
+            self._steps.create(self._unfinished, bytes(_ROOM), mode)
+        except OSError as error:
+            self._remove()
+            raise _naming(path, error) from error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self.written_to is None:
+            self._remove()
+
+    def write(self, content: bytes) -> None:
+        """Replace the file; when this returns, it survives a power loss.
+
+        :raises OSError: it does not, or not under its name: see :attr:`written_to`.
+        """
+        try:
+            self._steps.overwrite(self._unfinished, content)
+            self.written_to = self._unfinished
+            self._steps.rename(self._unfinished, self._path)
+            self.written_to = self._path
+            self._steps.sync_directory(self._path.parent)
+        except OSError as error:
+            raise _naming(self._path, error) from error
+
+    def _remove(self) -> None:
+        _remove(self._unfinished, self._steps)
+
+
+def require_writable(path: Path) -> None:
+    """Check that a file can be written, by making one beside it and removing that again.
+
+    :raises OSError: it cannot; ``path`` is what the error names.
+    """
+    with PreparedFile(path, mode=0o600):
+        pass
+
+
+def _unfinished(path: Path) -> Path:
+    return path.with_name(f"{path.name}.{secrets.token_hex(4)}{UNFINISHED}")
+
+
+def _remove(unfinished: Path, steps: FileSystem) -> None:
+    """Remove it if it is there; whoever does so has an error of more interest to report."""
+    with suppress(OSError):
+        steps.remove(unfinished)
+
+
+def _naming(path: Path, error: OSError) -> OSError:
+    """``error`` as one about ``path``, which is what the caller knows of."""
+    return OSError(error.errno, error.strerror, str(path))
 
 
 def require_private(path: Path) -> None:

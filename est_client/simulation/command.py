@@ -19,7 +19,7 @@ from est_client.simulation.compare import Axis, Variant, variants
 from est_client.simulation.fleet import Target, simulate, simulate_elsewhere
 from est_client.simulation.identities import Factory
 from est_client.simulation.progress import progress_for
-from est_client.simulation.report import write_report
+from est_client.simulation.report import prepare_report, write_report
 from est_client.simulation.results import FleetResult
 from est_client.simulation.scenario import IdentityModel, Scenario
 from est_client.trust import TrustDatabase
@@ -41,7 +41,7 @@ def simulate_fleets(options: argparse.Namespace) -> int:
     axes = [Axis.parse(text) for text in options.compare]
     runs = variants(options, axes) if axes else [Variant((), scenario_of(options))]
     if options.report:
-        Path(options.report).mkdir(parents=True, exist_ok=True)
+        prepare_report(Path(options.report))
     results = []
     with _quiet_log(options):
         for number, variant in enumerate(runs, 1):

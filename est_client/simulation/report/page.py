@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from pathlib import Path
 
-from est_client.durable_files import write_durably
+from est_client.durable_files import require_writable, write_durably
 from est_client.simulation import outputs
 from est_client.simulation.report import plots
 from est_client.simulation.results import FleetResult, quantile_of
@@ -40,6 +40,16 @@ thead th { color: var(--dim); font-weight: 600; }
 """
 
 _NAMES = ("index.html", "results.json", "devices.csv")
+
+
+def prepare_report(directory: Path) -> None:
+    """Make the directory of a report, and check that one can be written there.
+
+    :raises OSError: it cannot.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    for name in _NAMES:
+        require_writable(directory / name)
 
 
 def write_report(directory: Path, results: Sequence[FleetResult], labels: Sequence[str]) -> Path:
