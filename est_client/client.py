@@ -179,6 +179,11 @@ class EstClient:
         return self._session.trust
 
     @property
+    def adopts_trust(self) -> bool:
+        """Whether the answer to /cacerts replaces the trust anchors."""
+        return self._adopt_trust
+
+    @property
     def verified_by(self) -> AnchorSet | None:
         """The database that verified the server of the latest connection."""
         return self._session.verified_by

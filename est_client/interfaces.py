@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Protocol
 
 from cryptography import x509
@@ -80,9 +81,19 @@ class KeyStore(Protocol):
         """
         ...
 
-    async def replace_trust_anchors(self, anchors: Sequence[x509.Certificate]) -> None:
+    async def trust_fetched_at(self) -> datetime | None:
+        """When the server was asked for them last, timezone-aware; ``None`` if that is not known.
+
+        :raises ConfigurationError: what is stored cannot be read.
+        """
+        ...
+
+    async def replace_trust_anchors(
+        self, anchors: Sequence[x509.Certificate], fetched_at: datetime
+    ) -> None:
         """Trust ``anchors``, at least one, and no longer those before.
 
+        :param fetched_at: when the server was asked for them, timezone-aware.
         :raises ConfigurationError: they cannot be stored; the old ones are still there.
         """
         ...

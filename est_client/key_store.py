@@ -4,7 +4,7 @@
   replaces both and no moment shows a key beside the certificate of another;
 - ``pending-key.pem``: the key that a request was, or is about to be, sent for;
 - ``pending-request.json``: a request that the server has put off, and when to ask again;
-- ``trust-anchors.pem``: what the server has to be verified by.
+- ``trust-anchors.pem``: what the server has to be verified by, and when it was asked for that.
 
 A new key is on the disk before the request that names it is sent; the old identity is untouched
 until the new certificate has been verified. One process at a time may use a directory, which
@@ -19,6 +19,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
@@ -44,6 +45,7 @@ from est_protocol.secure_channel.context import LocalCredentials
 _log = logging.getLogger(__name__)
 
 _PRIVATE = 0o600
+_FETCHED_AT = "Fetched at: "
 _Result = TypeVar("_Result")
 
 
@@ -109,12 +111,20 @@ class FileKeyStore:
         """The trust anchors that were learned; see the protocol."""
         return await asyncio.to_thread(self._attempt, self._load_anchors)
 
-    async def replace_trust_anchors(self, anchors: Sequence[x509.Certificate]) -> None:
+    async def trust_fetched_at(self) -> datetime | None:
+        """When the server was asked for them last; see the protocol."""
+        return await asyncio.to_thread(self._attempt, self._load_fetched_at)
+
+    async def replace_trust_anchors(
+        self, anchors: Sequence[x509.Certificate], fetched_at: datetime
+    ) -> None:
         """Trust ``anchors``; see the protocol."""
         if not anchors:
             raise ConfigurationError("there is no trust anchor to keep")
-        pem = chain_to_pem(anchors)
-        await asyncio.to_thread(self._attempt, lambda: self._write(self._anchors, pem))
+        # In the same file, where PEM has room for words (RFC 7468 section 5.2).
+        words = f"{_FETCHED_AT}{fetched_at.astimezone(UTC).isoformat(timespec='seconds')}\n"
+        content = words.encode() + chain_to_pem(anchors)
+        await asyncio.to_thread(self._attempt, lambda: self._write(self._anchors, content))
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -202,6 +212,14 @@ class FileKeyStore:
     def _load_anchors(self) -> tuple[x509.Certificate, ...]:
         pem = _read(self._anchors)
         return () if pem is None else chain_from_pem(pem, str(self._anchors))
+
+    def _load_fetched_at(self) -> datetime | None:
+        first, _, _ = (_read(self._anchors) or b"").partition(b"\n")
+        try:
+            return datetime.fromisoformat(first.decode().removeprefix(_FETCHED_AT)).astimezone(UTC)
+        except (ValueError, OverflowError):
+            # Somebody else has made the file, or has edited it.
+            return None
 
     def _store_identity(self, key: SigningKey, chain: Sequence[x509.Certificate]) -> None:
         self._write(self._identity, key_to_pem(key) + chain_to_pem(chain))

@@ -83,6 +83,7 @@ async def enroll_device(
     :raises EstError: as :meth:`~est_client.client.EstClient.simpleenroll`; the store keeps the
         identity that it had.
     """
+    waiting = _waiting(wait)
     identity = birth or await store.identity()
     if identity is None:
         identity = LocalCredentials(await store.pending_key(kind), ())
@@ -113,14 +114,14 @@ async def enroll_device(
             )
 
         asked = _remembered(key, name, alt_names, changes=changes)
-        return await _until_decided(once, Operation.SIMPLEENROLL, asked, store, _waiting(wait))
+        return await _until_decided(once, Operation.SIMPLEENROLL, asked, store, waiting)
 
     if fresh_key or birth is not None:
         key, certificate = await _with_fresh_key(store, wishes, kind, ask)
     else:
         key, certificate = identity.key, await ask(identity.key, wishes)
     chain = client.chain_of(certificate)
-    await keep_trust(client, store)
+    await keep_trust(client, store, waiting.now())
     await store.replace_identity(key, chain)
     client.identity = LocalCredentials(key, chain)
     return certificate
@@ -164,12 +165,13 @@ async def renew_device(
     :raises EstError: as :meth:`~est_client.client.EstClient.simplereenroll`; the store keeps the
         identity that it had.
     """
+    waiting = _waiting(wait)
     identity = await store.identity()
     if identity is None or not identity.chain:
         raise ConfigurationError("there is no certificate to renew in the key store")
     client.identity, current = identity, identity.chain[0]
     await client.cacerts()
-    await keep_trust(client, store)
+    await keep_trust(client, store, waiting.now())
     wishes = await client.csrattrs() if follow_csr_attributes else None
 
     async def ask(key: SigningKey, wishes: CsrWishes | None) -> x509.Certificate:
@@ -179,7 +181,7 @@ async def renew_device(
             )
 
         asked = pkcs10.build(key, current.subject)
-        return await _until_decided(once, Operation.SIMPLEREENROLL, asked, store, _waiting(wait))
+        return await _until_decided(once, Operation.SIMPLEREENROLL, asked, store, waiting)
 
     if rekey:
         same_kind = key_kind(identity.key.public_key())
@@ -190,17 +192,10 @@ async def renew_device(
     return certificate
 
 
-async def keep_trust(client: EstClient, store: KeyStore) -> bool:
-    """Keep the trust anchors that ``client`` has learned, if it has; whether they are new."""
-    trust, authority = client.trust, client.authority
-    if trust is None or authority is None:
-        return False
-    if trust.explicit[: len(authority.anchors)] != authority.anchors:
-        return False
-    if await store.trust_anchors() == trust.explicit:
-        return False
-    await store.replace_trust_anchors(trust.explicit)
-    return True
+async def keep_trust(client: EstClient, store: KeyStore, now: datetime) -> None:
+    """Keep the trust anchors that ``client`` has learned, if it has, and when."""
+    if client.adopts_trust and client.authority is not None and client.trust is not None:
+        await store.replace_trust_anchors(client.trust.explicit, now)
 
 
 async def _with_fresh_key(

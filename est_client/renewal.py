@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -14,6 +14,10 @@ from est_client.interfaces import KeyStore
 from est_client.lifecycle import Waiting, keep_trust, renew_device
 from est_protocol.errors import ConfigurationError
 
+#: CA certificates are fetched for their own sake at most once in this time.
+_SHORTEST_REFRESH = timedelta(days=1)
+_NEVER = datetime.max.replace(tzinfo=UTC)
+
 
 @dataclass(frozen=True, slots=True)
 class RenewalPolicy:
@@ -22,17 +26,22 @@ class RenewalPolicy:
     :param fraction: of the lifetime, from 0 to 1; what remains is the time for repeats.
     :param spread: of the lifetime; a renewal comes up to half of it earlier or later, so that
         devices that were made together do not come together.
+    :param refresh_again: of what is left of the life of a CA certificate that has come of age;
+        after it /cacerts is asked once more, and a day later at the earliest.
     :raises ConfigurationError: the latest renewal would be after the end, or the earliest before
         the beginning.
     """
 
     fraction: float = 2 / 3
     spread: float = 0.1
+    refresh_again: float = 0.1
 
     def __post_init__(self) -> None:
         half = self.spread / 2
         if not (self.spread >= 0 and self.fraction - half > 0 and self.fraction + half < 1):
             raise ConfigurationError("a renewal must fall within the life of the certificate")
+        if not 0 <= self.refresh_again < 1:
+            raise ConfigurationError("a CA has to be asked again before its certificate ends")
 
     def renew_at(
         self, certificate: x509.Certificate, random_fraction: float | None = None
@@ -47,6 +56,20 @@ class RenewalPolicy:
         begin, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
         part = self.fraction + self.spread * (random_fraction - 0.5)
         return begin + (end - begin) * part
+
+    def refresh_at(
+        self, certificate: x509.Certificate, fetched_at: datetime | None, random_fraction: float
+    ) -> datetime:
+        """The moment from which to ask /cacerts for what comes after a CA's ``certificate``.
+
+        :param fetched_at: when it was asked last, timezone-aware; ``None`` if that is not known.
+        :param random_fraction: from 0 to 1, another for each device and the same at each look.
+        """
+        of_age = self.renew_at(certificate, random_fraction)
+        if fetched_at is None or fetched_at < of_age:
+            return of_age
+        left = certificate.not_valid_after_utc - fetched_at
+        return fetched_at + max(left * self.refresh_again, _SHORTEST_REFRESH)
 
 
 def _fraction_of(certificate: x509.Certificate) -> float:
@@ -82,7 +105,8 @@ async def keep_current(
 
     The certificate of the device is renewed, after the CA certificates have been fetched. These
     are also fetched when only they come of age (RFC 7030 section 4.1.2), for a CA is rolled over
-    before it ends. To be called time and again, such as every hour, by whatever runs such jobs.
+    before it ends, and then now and again; the store remembers when. To be called time and again,
+    such as every hour, by whatever runs such jobs.
 
     :param policy: when it is time.
     :param force: renew in any case.
@@ -96,7 +120,7 @@ async def keep_current(
     """
     policy, waiting = policy or RenewalPolicy(), waiting or Waiting()
     before = await store.trust_anchors()
-    renew_at, refresh_at = await _times(store, policy)
+    renew_at, refresh_at = await _times(store, policy, waiting.now())
     renewed = None
     if force or waiting.now() >= renew_at:
         renewed = await renew_device(
@@ -107,22 +131,29 @@ async def keep_current(
             values=values,
             wait=waiting,
         )
-    elif refresh_at is not None and waiting.now() >= refresh_at:
+    elif client.adopts_trust and waiting.now() >= refresh_at:
         client.identity = await store.identity()
         await client.cacerts()
-        await keep_trust(client, store)
-    renew_at, _ = await _times(store, policy)
+        await keep_trust(client, store, waiting.now())
+    renew_at, _ = await _times(store, policy, waiting.now())
     return Upkeep(renewed, await store.trust_anchors() != before, renew_at)
 
 
-async def _times(store: KeyStore, policy: RenewalPolicy) -> tuple[datetime, datetime | None]:
+async def _times(
+    store: KeyStore, policy: RenewalPolicy, now: datetime
+) -> tuple[datetime, datetime]:
     """When to renew the device's certificate, and when to fetch those of the CA."""
     identity = await store.identity()
     if identity is None or not identity.chain:
         raise ConfigurationError("there is no certificate to renew in the key store: enroll first")
-    anchors = await store.trust_anchors()
-    return policy.renew_at(identity.chain[0]), _earliest(policy, (*anchors, *identity.chain[1:]))
-
-
-def _earliest(policy: RenewalPolicy, certificates: Iterable[x509.Certificate]) -> datetime | None:
-    return min((policy.renew_at(certificate) for certificate in certificates), default=None)
+    fetched_at = await store.trust_fetched_at()
+    if fetched_at is not None and fetched_at > now:
+        # The clock was wrong then, or is now.
+        fetched_at = None
+    # The device's own, for all devices have the same certificates of the CA.
+    random_fraction = _fraction_of(identity.chain[0])
+    refresh = [
+        policy.refresh_at(certificate, fetched_at, random_fraction)
+        for certificate in (*await store.trust_anchors(), *identity.chain[1:])
+    ]
+    return policy.renew_at(identity.chain[0]), min(refresh, default=_NEVER)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
@@ -137,6 +138,13 @@ class FlashKeyStore:
         """The trust anchors that were learned from the server; see the protocol."""
         return self._flash.read("anchors") or ()
 
-    async def replace_trust_anchors(self, anchors: Sequence[x509.Certificate]) -> None:
+    async def trust_fetched_at(self) -> datetime | None:
+        """When the server was asked for them last; see the protocol."""
+        fetched_at: datetime | None = self._flash.read("fetched_at")
+        return fetched_at
+
+    async def replace_trust_anchors(
+        self, anchors: Sequence[x509.Certificate], fetched_at: datetime
+    ) -> None:
         """Trust ``anchors``; see the protocol."""
-        await self._flash.write(anchors=tuple(anchors))
+        await self._flash.write(anchors=tuple(anchors), fetched_at=fetched_at)

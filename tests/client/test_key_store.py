@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from est_client.client import EstClient
-from est_client.device_keys import key_from_pem, key_to_pem
+from est_client.device_keys import chain_to_pem, key_from_pem, key_to_pem
 from est_client.durable_files import FileSystem, write_durably
 from est_client.key_store import FileKeyStore
 from est_client.lifecycle import enroll_device, renew_device
@@ -20,7 +20,7 @@ from est_protocol.keys import SigningKey, generate_key, key_kind, spki_sha256
 from est_protocol.messages import EstRequest, EstResponse
 from est_protocol.secure_channel.context import LocalCredentials
 from tests.client.memory import MemoryConnection, MemoryServer
-from tests.pki import CLIENT_AUTH, make_ca, make_key, make_leaf, make_server
+from tests.pki import CLIENT_AUTH, PRESENT, make_ca, make_key, make_leaf, make_server
 
 CA = make_ca("root")
 
@@ -330,3 +330,23 @@ def test_keys_of_every_kind_survive_a_file(kind: str) -> None:
 def test_an_unknown_kind_of_key_is_an_error() -> None:
     with pytest.raises(ConfigurationError, match="ec-p256"):
         generate_key("dsa-1024")
+
+
+async def test_anchors_and_when_they_were_fetched_are_one_file(tmp_path: Path) -> None:
+    store = FileKeyStore(tmp_path)
+    assert await store.trust_fetched_at() is None
+    await store.replace_trust_anchors((CA.certificate,), PRESENT)
+    again = FileKeyStore(tmp_path)
+    assert await again.trust_anchors() == (CA.certificate,)
+    assert await again.trust_fetched_at() == PRESENT
+    path = tmp_path / "trust-anchors.pem"
+    assert TrustDatabase.load(path).explicit == (CA.certificate,)
+    for other in (
+        b"Fetched at: noon\n",
+        b"\xff\n",
+        b"Fetched at: 0001-01-01T00:00:00+23:00\n",
+        b"",
+    ):
+        path.write_bytes(other + chain_to_pem([CA.certificate]))
+        assert await again.trust_fetched_at() is None
+        assert await again.trust_anchors() == (CA.certificate,)

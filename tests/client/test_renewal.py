@@ -28,3 +28,9 @@ def test_comes_at_two_thirds_of_the_life_more_or_less(random_fraction: float, da
 def test_never_comes_after_the_end(fraction: float, spread: float) -> None:
     with pytest.raises(ConfigurationError):
         RenewalPolicy(fraction, spread)
+
+
+@pytest.mark.parametrize("part", [-0.1, 1.0])
+def test_anchors_are_fetched_again_before_the_end(part: float) -> None:
+    with pytest.raises(ConfigurationError):
+        RenewalPolicy(refresh_again=part)

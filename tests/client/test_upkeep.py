@@ -26,7 +26,7 @@ from est_protocol.keys import key_kind
 from est_protocol.messages import CsrAttributesResponse, EstRequest, EstResponse, Pending
 from est_protocol.operations import Operation
 from tests.client.memory import MemoryConnection, MemoryServer, grant
-from tests.pki import CLIENT_AUTH, PRESENT, make_ca, make_leaf, make_name, make_server
+from tests.pki import CLIENT_AUTH, PRESENT, Ca, make_ca, make_leaf, make_name, make_server
 
 ROOT = make_ca("root")
 CA = make_ca("issuing", ROOT)
@@ -151,7 +151,7 @@ async def test_anchors_that_come_of_age_are_fetched_anew(
     store = FileKeyStore(tmp_path)
     leaf = make_leaf(CA, "pump", usage=CLIENT_AUTH, not_after=PRESENT + 365 * DAY)
     await store.replace_identity(leaf.key, leaf.chain)
-    await store.replace_trust_anchors((ROOT.certificate,))
+    await store.replace_trust_anchors((ROOT.certificate,), PRESENT)
     assert (await upkeep(server, store, Clock(PRESENT))).new_anchors is False
     assert server.attempts == 0
     server.ca_certificates = (CA.certificate, ROOT.certificate, LATER_ROOT)
@@ -174,6 +174,86 @@ async def test_anchors_are_kept_before_anything_is_asked_for(
     server.handlers = [look]
     await upkeep(server, store, Clock(OLD))
     assert kept == [(ROOT.certificate,)]
+
+
+def authority_of(begin: timedelta, end: timedelta) -> Ca:
+    """One that lives from and to so long after the present."""
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(make_name("old"))
+        .issuer_name(make_name("old"))
+        .public_key(ROOT.key.public_key())
+        .serial_number(2)
+        .not_valid_before(PRESENT + begin)
+        .not_valid_after(PRESENT + end)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(ROOT.key, hashes.SHA256())
+    )
+    return Ca(ROOT.key, certificate)
+
+
+async def device_of(ca: Ca, directory: Path) -> FileKeyStore:
+    """A device whose certificate lives for long, of a CA that it trusts."""
+    store = FileKeyStore(directory)
+    leaf = make_leaf(ca, "pump", usage=CLIENT_AUTH, not_after=PRESENT + 9 * 365 * DAY)
+    await store.replace_identity(leaf.key, leaf.chain)
+    await store.replace_trust_anchors((ca.certificate,), ca.certificate.not_valid_before_utc)
+    return store
+
+
+@pytest.mark.conformance("CA-13")
+async def test_anchors_of_age_are_fetched_now_and_then_and_not_at_each_look(tmp_path: Path) -> None:
+    """2010 to 2030, so to say: four years are left, and a tenth of them is 146 days."""
+    ca = authority_of(-16 * 365 * DAY, 4 * 365 * DAY)
+    server = MemoryServer(ca, make_server(ca))
+    await device_of(ca, tmp_path)
+    clock, days = Clock(), []
+    for day in range(350):
+        # Each run is another process.
+        store, before = FileKeyStore(tmp_path), server.attempts
+        async with EstClient(server, trust=TrustDatabase(explicit=(ca.certificate,))) as client:
+            await keep_current(client, store, waiting=clock.waiting())
+        days += [day] * (server.attempts - before)
+        clock.time += DAY
+    assert days == [0, 146, 278]
+    assert await FileKeyStore(tmp_path).trust_fetched_at() == PRESENT + 278 * DAY
+
+
+async def test_anchors_at_their_end_are_fetched_once_a_day(tmp_path: Path) -> None:
+    ca = authority_of(-300 * DAY, 5 * DAY)
+    server = MemoryServer(ca, make_server(ca))
+    store, clock = await device_of(ca, tmp_path), Clock()
+    for _ in range(72):
+        async with EstClient(server, trust=TrustDatabase(explicit=(ca.certificate,))) as client:
+            await keep_current(client, store, waiting=clock.waiting())
+        clock.time += timedelta(hours=1)
+    assert server.attempts == 3
+
+
+async def test_anchors_that_were_fetched_in_the_future_are_fetched(tmp_path: Path) -> None:
+    """Or so a clock said that was wrong."""
+    ca = authority_of(-300 * DAY, 5 * DAY)
+    server = MemoryServer(ca, make_server(ca))
+    store = await device_of(ca, tmp_path)
+    await store.replace_trust_anchors((ca.certificate,), PRESENT + 999 * DAY)
+    await upkeep(server, store, Clock())
+    await upkeep(server, store, Clock())
+    assert server.attempts == 1
+
+
+async def test_anchors_are_not_fetched_for_who_does_not_adopt_them(tmp_path: Path) -> None:
+    ca = authority_of(-300 * DAY, 5 * DAY)
+    server = MemoryServer(ca, make_server(ca))
+    store, trust = await device_of(ca, tmp_path), TrustDatabase(explicit=(ca.certificate,))
+    async with EstClient(server, trust=trust, adopt_trust=False) as client:
+        await keep_current(client, store, waiting=Clock().waiting())
+    assert server.attempts == 0
+
+
+def test_devices_do_not_fetch_all_at_once() -> None:
+    policy, ca = RenewalPolicy(), authority_of(-300 * DAY, 5 * DAY).certificate
+    early, late = (policy.refresh_at(ca, None, part) for part in (0.0, 1.0))
+    assert late - early == (ca.not_valid_after_utc - ca.not_valid_before_utc) / 10
 
 
 # -- Not yet -------------------------------------------------------------------------------------
