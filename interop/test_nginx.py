@@ -15,7 +15,10 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 
+from est_client.cli import main as client
+from est_client.device_keys import chain_to_pem, key_to_pem
 from est_client.https import HttpsConnector
+from est_client.key_store import FileKeyStore
 from est_protocol import pkcs10
 from est_protocol.client_certificate_fields import encode_chain
 from est_protocol.credentials import AnchorSet
@@ -185,6 +188,33 @@ async def test_a_request_that_is_linked_to_the_channel_is_refused(
         await proxied.linked("device", credentials)
     assert refusal.value.status == "403"
     assert "ends elsewhere" in refusal.value.explanation
+
+
+@pytest.mark.conformance("HTTP-22")
+async def test_our_client_is_told_not_to_link(
+    proxied: Proxied,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The commands that the page names, and a timer's."""
+    store = FileKeyStore(tmp_path / "store")
+    (tmp_path / "device.key").write_bytes(key_to_pem(SELF_SIGNED.key))
+    (tmp_path / "device.key").chmod(0o600)
+    (tmp_path / "self.pem").write_bytes(chain_to_pem(SELF_SIGNED.chain))
+    monkeypatch.chdir(tmp_path)
+    common = ("--url", f"https://localhost:{proxied.port}", "--ca-cert", "est/ca.pem")
+    for command in (
+        ("enroll", "--key", "device.key", "--cert", "self.pem", "--out", "device.pem"),
+        ("reenroll", "--key", "device.key", "--cert", "device.pem", "--out", "next.pem"),
+        ("renew", "--store", "store", "--force"),
+    ):
+        if command[0] == "renew":
+            chain = x509.load_pem_x509_certificates((tmp_path / "next.pem").read_bytes())
+            await store.replace_identity(SELF_SIGNED.key, chain)
+        assert await asyncio.to_thread(client, [*command, *common]) == 1
+        assert "ends elsewhere" in capsys.readouterr().err
+        assert await asyncio.to_thread(client, [*command, *common, "--no-pop-linking"]) == 0
 
 
 async def test_an_unlisted_key_is_refused(proxied: Proxied) -> None:
