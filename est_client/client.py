@@ -79,11 +79,14 @@ class EstClient:
     :param fetch_ca_certificates: get /cacerts before the first enrollment (RFC 7030 section
         4.2), so that the issued certificate can be verified.
     :param http_credentials: what to answer a verified server with that asks for HTTP
-        authentication (RFC 7030 section 3.2.3); dropped after the first enrollment.
+        authentication (RFC 7030 section 3.2.3); dropped after the first enrollment. It is told to
+        nobody who does not ask.
     :param otp_challenge: a one-time secret to put into the CSR of the first enrollment (RFC 7894
         section 3.1), on either transport; our server takes ``NAME:SECRET``.
     :param secrets_over_implicit_trust: tell these two also to a server that only an Implicit
         trust anchor verified (RFC 7030 section 6 advises against it).
+    :param keep_secrets: do not drop these two, and tell them at renewals as well, for servers that
+        ask for them there (RFC 7030 section 6: a certificate should be enough).
     :param redirects: which redirects to follow: those within the server, unless told otherwise.
     :param retry: what to do when an answer is lost.
     :param keep_connection: seconds from one request to the next within which both use the same
@@ -108,6 +111,7 @@ class EstClient:
         http_credentials: HttpLogin | None = None,
         otp_challenge: str | None = None,
         secrets_over_implicit_trust: bool = False,
+        keep_secrets: bool = False,
         redirects: RedirectPolicy | None = None,
         retry: RetryPolicy | None = None,
         keep_connection: float = 10.0,
@@ -131,7 +135,10 @@ class EstClient:
             now=now,
         )
         self._secrets = ClientSecrets(
-            http_credentials, otp_challenge, over_implicit_trust=secrets_over_implicit_trust
+            http_credentials,
+            otp_challenge,
+            over_implicit_trust=secrets_over_implicit_trust,
+            keep=keep_secrets,
         )
         self._exchange = Exchange(
             self._session,
@@ -274,7 +281,7 @@ class EstClient:
             key = self.identity.key
         name = udid_name(key.public_key()) if subject is None else subject
         wishes = await self._followed(follow_csr_attributes)
-        given = self._secrets.values(values)
+        given = self._secrets.values(values, first=True)
         if change_names:
             change = names_to_ask_for(subject, subject_alt_names)
             contents = self._repeated_names(key, change, wishes, given)
@@ -321,7 +328,8 @@ class EstClient:
         wishes = await self._followed(follow_csr_attributes)
         changes = subject is not None or bool(subject_alt_names)
         change = ChangeSubjectName(subject, subject_alt_names) if changes else None
-        contents = self._repeated_names(key, change, wishes, values)
+        given = self._secrets.values(values, first=False)
+        contents = self._repeated_names(key, change, wishes, given)
         path = await self._enroll(Operation.SIMPLEREENROLL, key, contents, wait)
         self.identity = LocalCredentials(key, path)
         return path[0]
@@ -377,7 +385,13 @@ class EstClient:
                 )
             server = connection.server.chain
             binding = connection.server.channel_binding if self._pop_linking else None
-            csr = pkcs10.build(signer, name, subject_alt_names=subject_alt_names, binding=binding)
+            csr = pkcs10.build(
+                signer,
+                name,
+                subject_alt_names=subject_alt_names,
+                attributes=self._secrets.csr_attributes({}, self._session.server, first=True),
+                binding=binding,
+            )
             if protection is not None:
                 csr = decrypt_key.write(csr, protection.request, signer)
             return csr.der
@@ -385,9 +399,11 @@ class EstClient:
         answer = await self._exchange.send(
             Operation.SERVERKEYGEN, body, expected=GeneratedKeyResponse, wait=wait
         )
-        return accept_generated(
+        generated = accept_generated(
             answer, protection, server=server, authority=self.authority, now=self._now()
         )
+        self._secrets.have_worked()
+        return generated
 
     def chain_of(self, certificate: x509.Certificate) -> tuple[x509.Certificate, ...]:
         """``certificate`` and the CA certificates between it and the trust anchor.
@@ -464,7 +480,7 @@ class EstClient:
             authority=self.authority,
             now=self._now(),
         )
-        self._secrets.forget()
+        self._secrets.have_worked()
         return path
 
 

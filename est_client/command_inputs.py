@@ -52,10 +52,12 @@ def make_client(
     trust: TrustDatabase | CaFingerprint,
     *,
     present_bare_key: bool = False,
-    http_credentials: HttpLogin | None = None,
-    otp_challenge: str | None = None,
+    keep_secrets: bool = False,
 ) -> EstClient:
-    """A client as the options say."""
+    """A client as the options say.
+
+    :param keep_secrets: tell them at a renewal, which they were given for.
+    """
     maximum = TlsVersion.TLS1_2 if options.tls_max == "1.2" else TlsVersion.TLS1_3
     connector = connector_for(
         location,
@@ -75,8 +77,9 @@ def make_client(
         pop_linking=not getattr(options, "no_pop_linking", False),
         present_bare_key=present_bare_key,
         adopt_trust=not options.keep_trust,
-        http_credentials=http_credentials,
-        otp_challenge=otp_challenge,
+        http_credentials=_http_credentials_of(options),
+        otp_challenge=_otp_challenge_of(options),
+        keep_secrets=keep_secrets,
         redirects=RedirectPolicy.allowing(*options.allow_redirect),
         retry=RetryPolicy(attempts=options.attempts, longest_heeded=options.longest_retry_after),
     )
@@ -110,8 +113,10 @@ def trust_of(
     return TrustDatabase(implicit=system_trust_anchors())
 
 
-def http_credentials_of(options: argparse.Namespace) -> HttpLogin | None:
+def _http_credentials_of(options: argparse.Namespace) -> HttpLogin | None:
     """The user and the password, if there are any."""
+    if not hasattr(options, "user"):
+        return None
     if (options.user is None) != (options.password_file is None):
         raise ConfigurationError("--user NAME and --password-file FILE go together")
     if options.user is None:
@@ -119,6 +124,12 @@ def http_credentials_of(options: argparse.Namespace) -> HttpLogin | None:
     if ServerLocation.parse(options.url).transport is Transport.COAPS:
         raise ConfigurationError("there is no HTTP authentication on CoAPS: use --otp-file FILE")
     return HttpLogin(options.user, secret_in(options.password_file), md5=options.allow_md5)
+
+
+def _otp_challenge_of(options: argparse.Namespace) -> str | None:
+    """The one-time secret, if there is one."""
+    path = getattr(options, "otp_file", None)
+    return None if path is None else secret_in(path)
 
 
 def secret_in(path: str) -> str:

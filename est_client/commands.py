@@ -12,14 +12,12 @@ from est_client.command_inputs import (
     alt_names_of,
     announce,
     deliver,
-    http_credentials_of,
     identity_of,
     key_in,
     location_of,
     make_client,
     optional_identity_of,
     say,
-    secret_in,
     shared_key_in,
     subject_of,
     text_of,
@@ -121,8 +119,6 @@ async def enroll(options: argparse.Namespace) -> None:
         identity,
         trust,
         present_bare_key=bool(options.new_key),
-        http_credentials=http_credentials_of(options),
-        otp_challenge=secret_in(options.otp_file) if options.otp_file else None,
     ) as client:
         wishes = await client.csrattrs() if options.follow_csrattrs else None
         key = identity.key
@@ -195,7 +191,7 @@ async def reenroll(options: argparse.Namespace) -> None:
     location, subject = location_of(options), subject_of(options.subject)
     trust = trust_of(options)
     identity = identity_of(options)
-    async with make_client(options, location, identity, trust) as client:
+    async with make_client(options, location, identity, trust, keep_secrets=True) as client:
         wishes = await client.csrattrs() if options.follow_csrattrs else None
         key = identity.key
         if options.new_key:

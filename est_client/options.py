@@ -196,6 +196,7 @@ def _add_serverkeygen(commands: _Commands[argparse.ArgumentParser]) -> None:
     )
     parser.set_defaults(command=serverkeygen)
     add_identity(parser, key_required=True)
+    add_secrets(parser)
     add_subject(parser.add_argument_group("request"), "CN= and the UDID of --key, its SHA-256")
     add_alt_names(parser)
     group = parser.add_argument_group("the generated key")
@@ -228,6 +229,7 @@ def _add_reenroll(commands: _Commands[argparse.ArgumentParser]) -> None:
     )
     parser.set_defaults(command=reenroll)
     add_identity(parser, key_required=True)
+    add_secrets(parser)
     add_request(parser, "that of --cert; another is asked for by ChangeSubjectName")
     add_alt_names(parser)
     add_following(parser)
@@ -257,6 +259,7 @@ def _add_renew(commands: _Commands[argparse.ArgumentParser]) -> None:
     )
     add_pop_linking(group)
     add_wait(group)
+    add_secrets(parser)
     add_following(parser)
     parser.add_argument("--out", metavar="FILE", help="write the new certificate there too")
 

@@ -3,7 +3,7 @@
 HTTP credentials answer a 401 (RFC 7030 section 3.2.3), a one-time secret goes into the CSR as
 otpChallenge (RFC 7894 section 3.1). Both are told to servers only that were verified by an
 Explicit trust anchor, and are forgotten after the enrollment that they were for (RFC 7030
-section 6).
+section 6), unless they are to be kept for servers that want them at renewals too.
 """
 
 from __future__ import annotations
@@ -91,22 +91,28 @@ class ClientSecrets:
     :param otp: the text of an otpChallenge, or ``None``.
     :param over_implicit_trust: tell them to servers too that only an Implicit trust anchor
         verified, of whom the name is all that is known.
+    :param keep: for renewals, which a certificate is enough for otherwise.
     """
 
     def __init__(
-        self, login: HttpLogin | None, otp: str | None, *, over_implicit_trust: bool
+        self, login: HttpLogin | None, otp: str | None, *, over_implicit_trust: bool, keep: bool
     ) -> None:
         self._login = login
         self._otp = otp
         self._over_implicit_trust = over_implicit_trust
+        self._keep = keep
 
-    def forget(self) -> None:
+    def have_worked(self) -> None:
         """Drop them; what was enrolled authenticates from now on."""
-        self._login = self._otp = None
+        if not self._keep:
+            self._login = self._otp = None
 
-    def values(self, given: Mapping[str, str] | None) -> Mapping[str, str]:
-        """What a CSR's open attributes may be filled with, the secret among them."""
-        return {**({OTP_CHALLENGE: self._otp} if self._otp else {}), **(given or {})}
+    def values(self, given: Mapping[str, str] | None, *, first: bool) -> Mapping[str, str]:
+        """What a CSR's open attributes may be filled with, the secret among them.
+
+        :param first: as for :meth:`csr_attributes`.
+        """
+        return {**self._otp_challenge(first=first), **(given or {})}
 
     def csr_attributes(
         self, given: Mapping[str, str], server: Listener, *, first: bool
@@ -118,9 +124,7 @@ class ClientSecrets:
         :param first: whether it is a first enrollment; a certificate renews itself.
         :raises PeerNotTrusted: the server must not be told.
         """
-        attributes = dict(given)
-        if first and self._otp is not None:
-            attributes[OTP_CHALLENGE] = self._otp
+        attributes = {**given, **self._otp_challenge(first=first)}
         if OTP_CHALLENGE in attributes:
             self._check(server)
         return attributes
@@ -147,6 +151,10 @@ class ClientSecrets:
             uri=asked.path or http_path(asked.operation, asked.label),
             cnonce=secrets.token_urlsafe(24),
         )
+
+    def _otp_challenge(self, *, first: bool) -> Mapping[str, str]:
+        told = self._otp is not None and (first or self._keep)
+        return {OTP_CHALLENGE: self._otp} if told and self._otp else {}
 
     def _check(self, server: Listener) -> None:
         if not server.home:

@@ -16,12 +16,10 @@ from est_client.command_inputs import (
     alt_names_of,
     announce,
     deliver,
-    http_credentials_of,
     identity_of,
     location_of,
     make_client,
     say,
-    secret_in,
     subject_of,
     trust_of,
     values_of,
@@ -62,8 +60,6 @@ async def enroll_in_store(options: argparse.Namespace) -> None:
             None,
             trust,
             present_bare_key=birth is not None,
-            http_credentials=http_credentials_of(options),
-            otp_challenge=secret_in(options.otp_file) if options.otp_file else None,
         ) as client:
             certificate = await enroll_device(
                 client,
@@ -114,7 +110,7 @@ async def renew(options: argparse.Namespace) -> None:
 
 async def _renew_once(options: argparse.Namespace, store: FileKeyStore) -> Upkeep:
     trust = trust_of(options, await store.trust_anchors())
-    async with make_client(options, location_of(options), None, trust) as client:
+    async with make_client(options, location_of(options), None, trust, keep_secrets=True) as client:
         done = await keep_current(
             client,
             store,

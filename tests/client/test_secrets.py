@@ -22,11 +22,13 @@ from est_protocol.http_authentication import (
     DigestCredentials,
     HttpCredentials,
 )
-from est_protocol.messages import EstRequest, EstResponse, Transport
+from est_protocol.key_package import encode_private_key
+from est_protocol.messages import EstRequest, EstResponse, GeneratedKeyResponse, Transport
 from est_protocol.operations import Operation
+from est_protocol.pkcs10 import CertificationRequest, build
 from est_protocol.secure_channel.context import LocalCredentials
-from tests.client.memory import Handler, MemoryConnection, MemoryServer, grant
-from tests.pki import make_ca, make_key, make_server
+from tests.client.memory import Handler, MemoryConnection, MemoryServer, grant, issue
+from tests.pki import CLIENT_AUTH, make_ca, make_key, make_leaf, make_server
 
 ROOT = make_ca("root")
 CA = make_ca("issuing", ROOT)
@@ -50,6 +52,7 @@ def client_of(
     login: HttpLogin | None = LOGIN,
     otp: str | None = None,
     over_implicit_trust: bool = False,
+    keep: bool = False,
 ) -> EstClient:
     return EstClient(
         server,
@@ -58,6 +61,7 @@ def client_of(
         http_credentials=login,
         otp_challenge=otp,
         secrets_over_implicit_trust=over_implicit_trust,
+        keep_secrets=keep,
         retry=RetryPolicy(attempts=2, first_delay=0.0),
     )
 
@@ -161,6 +165,51 @@ async def test_secrets_are_forgotten_after_the_first_enrollment(server: MemorySe
     assert told(server)[-1] is None
     secrets = [csr.challenges.otp_challenge for _, csr in server.enrollments]
     assert secrets == ["n:s", "n:s", None]
+
+
+async def test_secrets_are_kept_for_renewals_where_that_is_wanted(server: MemoryServer) -> None:
+    server.handlers = [ask(BASIC), grant, ask(BASIC), grant, grant]
+    async with client_of(server, otp="n:s", keep=True) as client:
+        client.identity = LocalCredentials(
+            make_key("device"), client.chain_of(await client.simpleenroll())
+        )
+        await client.simplereenroll()
+        await client.simplereenroll()
+    said = BasicCredentials("alice", "s3cret")
+    # The last renewal is not asked, and says nothing.
+    assert told(server) == [None, said, None, said, None]
+    assert {csr.challenges.otp_challenge for _, csr in server.enrollments} == {"n:s"}
+
+
+async def test_a_certificate_renews_itself_where_nothing_else_is_wanted(
+    server: MemoryServer,
+) -> None:
+    leaf = make_leaf(CA, "device", usage=CLIENT_AUTH)
+    async with client_of(server, otp="n:s") as client:
+        client.identity = leaf
+        await client.simplereenroll()
+    assert [csr.challenges.otp_challenge for _, csr in server.enrollments] == [None]
+
+
+async def generate(connection: MemoryConnection, request: EstRequest) -> EstResponse:
+    csr = CertificationRequest.decode(request.body)
+    key = make_key("device")
+    certificate = issue(CA, build(key, csr.subject))
+    return GeneratedKeyResponse((certificate,), encode_private_key(key), protected=False)
+
+
+async def test_secrets_are_told_for_a_generated_key_and_then_forgotten(
+    server: MemoryServer,
+) -> None:
+    server.handlers = [ask(BASIC), generate, ask(BASIC)]
+    async with client_of(server, otp="n:s") as client:
+        await client.serverkeygen(encrypted=False)
+        with pytest.raises(ServerRefused):
+            await client.serverkeygen(encrypted=False)
+    assert told(server) == [None, BasicCredentials("alice", "s3cret"), None]
+    requests = [r for _, r in server.requests if r.operation is Operation.SERVERKEYGEN]
+    challenges = [CertificationRequest.decode(r.body).challenges for r in requests]
+    assert [c.otp_challenge for c in challenges] == ["n:s", "n:s", None]
 
 
 async def test_secrets_outlive_a_lost_answer(server: MemoryServer) -> None:

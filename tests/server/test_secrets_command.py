@@ -62,9 +62,16 @@ async def serving(config: Path) -> AsyncIterator[EstServer]:
 
 
 async def enroll(config: Path, url: str, *options: str) -> int:
+    return await device(
+        config, "enroll", url, "--key", "device.key", "--out", "device.pem", *options
+    )
+
+
+async def device(config: Path, command: str, url: str, *options: str) -> int:
+    """``est-client``, with all its files in one folder."""
     folder = config.parent.parent
-    files = ("--ca-cert", f"{config.parent}/ca.pem", "--key", f"{folder}/device.key")
-    arguments = ("enroll", "--url", url, *files, "--out", f"{folder}/device.pem", *options)
+    files = [f"{folder}/{o}" if o.endswith((".key", ".pem", ".txt")) else o for o in options]
+    arguments = (command, "--url", url, "--ca-cert", f"{config.parent}/ca.pem", *files)
     return await asyncio.to_thread(client, arguments)
 
 
@@ -138,6 +145,55 @@ async def test_from_one_command_to_the_other(config: Path, capsys: Output, tmp_p
         assert "not good any more" in capsys.readouterr().err
         assert await enroll(config, urls[0], unlinked) == 1
         assert "401" in capsys.readouterr().err
+
+
+#: A label that wants a secret at everything that ends in a certificate.
+ALWAYS = (
+    SECRETS
+    + """\
+required = "http"
+renewals = true
+
+[default.server_key_generation]
+"""
+)
+
+
+@pytest.mark.parametrize("command", ["reenroll", "renew", "serverkeygen"])
+@pytest.mark.parametrize("means", ["password over https", "otp over https", "otp over coaps"])
+@pytest.mark.conformance("AUTH-13")
+async def test_secrets_for_what_comes_after_the_first_certificate(
+    tmp_path: Path, capsys: Output, command: str, means: str
+) -> None:
+    config = await asyncio.to_thread(configured, tmp_path, ALWAYS)
+    capsys.readouterr()
+    add = ("secrets", "add", "batch", "--uses", "9", "--config", config)
+    assert await asyncio.to_thread(run, *add) == 0
+    text = capsys.readouterr().out
+    (tmp_path / "otp.txt").write_text(text)
+    (tmp_path / "password.txt").write_text(text.partition(":")[2])
+    by_password = ("--user", "batch", "--password-file", "password.txt")
+    by_otp = ("--otp-file", "otp.txt")
+    files = {
+        "reenroll": ("--key", "device.key", "--cert", "device.pem", "--out", "next.pem"),
+        "renew": ("--store", f"{tmp_path}/store", "--force"),
+        "serverkeygen": ("--key", "other.key", "--key-out", "made.key", "--out", "made.pem"),
+    }[command]
+    async with serving(config) as server:
+        https, coaps = f"https://{server.https_address}", f"coaps://{server.coaps_address}"
+        assert await enroll(config, https, *by_password) == 0
+        stored = ("--store", f"{tmp_path}/store", *by_password)
+        assert await device(config, "enroll", https, *stored) == 0
+        capsys.readouterr()
+        url = coaps if "coaps" in means else https
+        assert await device(config, command, url, *files) == 1
+        assert "HTTP authentication is required" in capsys.readouterr().err
+        by_means: tuple[str, ...] = by_otp if "coaps" in means else by_password
+        if means == "otp over https":
+            # There HTTP credentials are asked for, and a secret in the request is no substitute.
+            assert await device(config, command, https, *files, *by_otp) == 1
+            by_means = (*by_password, *by_otp)
+        assert await device(config, command, url, *files, *by_means) == 0
 
 
 @pytest.mark.parametrize(
