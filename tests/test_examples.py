@@ -6,6 +6,7 @@ import ast
 import base64
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -17,6 +18,7 @@ from http.client import HTTPConnection
 from pathlib import Path
 
 import pytest
+from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 import est_client
@@ -41,10 +43,10 @@ def path_of(name: str) -> Path:
 
 
 @contextmanager
-def running(program: Path, folder: Path) -> Iterator[list[str]]:
+def running(folder: Path, *program: str | Path) -> Iterator[list[str]]:
     """A program of ours that says when it is ready; SIGTERM has to end it well."""
     process = subprocess.Popen(
-        [sys.executable, program], stdout=subprocess.PIPE, text=True, cwd=folder, env=ENVIRONMENT
+        [sys.executable, *program], stdout=subprocess.PIPE, text=True, cwd=folder, env=ENVIRONMENT
     )
     try:
         assert process.stdout is not None
@@ -128,7 +130,7 @@ def test_a_server_with_a_decision_of_ones_own(
     [placeholder] = re.findall(r"<SHA-256.*?>", text)
     mine = server.parent / "embed_server.py"
     mine.write_text(text.replace(placeholder, key_hash))
-    with running(mine, server.parent) as addresses:
+    with running(server.parent, mine) as addresses:
         authority = dict(address.split("=") for address in addresses)[transport]
         assert enrolls_and_renews(f"{transport}://{authority}", server, device)
 
@@ -194,8 +196,45 @@ def enrolls_and_renews(url: str, server: Path, device: Path) -> bool:
 
 def test_est_in_an_aiohttp_application(server: Path, device: Path, key_hash: str) -> None:
     list_device(server, key_hash)
-    with running(path_of("mount_in_aiohttp"), server.parent) as [address]:
+    with running(server.parent, path_of("mount_in_aiohttp")) as [address]:
         assert enrolls_and_renews(f"https://{address}", server, device)
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+def test_the_page_about_curl_is_right_to_the_letter(
+    server: Path, device: Path, key_hash: str
+) -> None:
+    """After the README, whose device has enrolled."""
+    list_device(server, key_hash)
+    page = (ROOT / "docs/how-to/enroll-with-curl.md").read_text()
+    blocks = re.findall(r"```sh\n(.*?)```", page, re.S)
+    serve = ("-m", "est_server.cli", "serve", "--config", server / "est-server.toml")
+    with running(server.parent, *serve) as addresses:
+        https = dict(address.split("=") for address in addresses)["https"]
+        assert enrolls_and_renews(f"https://{https}", server, device)
+
+        def play(*blocks: str) -> subprocess.CompletedProcess[str]:
+            command = f'est-server() {{ "{sys.executable}" -m est_server.cli "$@"; }}\n'
+            script = command + "".join(blocks).replace("localhost:8443", https)
+            return subprocess.run(
+                ["bash", "-e", "-o", "pipefail", "-c", script],
+                capture_output=True,
+                text=True,
+                timeout=PATIENCE,
+                env=ENVIRONMENT,
+                cwd=server.parent,
+            )
+
+        done = play(*blocks)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert "EST Root CA" in done.stdout
+        certificate = x509.load_pem_x509_certificate((server.parent / "curl.pem").read_bytes())
+        assert certificate.subject == pki.make_name("sensor-0002")
+        # Once more, for a key that nobody has listed.
+        refused = play(blocks[0].split("\n")[0] + "\n", blocks[2])
+    assert refused.returncode == 22
+    sentence = (server.parent / "enrolled.p7").read_text()
+    assert "its key is not on the device list" in sentence
 
 
 @pytest.mark.skipif(
