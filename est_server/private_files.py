@@ -7,16 +7,30 @@ from pathlib import Path
 
 
 def write_new(path: Path, content: bytes, *, private: bool = True) -> None:
-    """Make the file ``path``, complete and on the disk when this returns.
+    """Make the file ``path``, complete and on the disk when this returns; or nothing if it fails.
 
     :param private: mode 0600; else 0644.
     :raises FileExistsError: it is there already.
     """
     mode = 0o600 if private else 0o644
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-    with open(descriptor, "wb") as file:
-        # The umask may have taken bits that a file for everybody needs.
-        os.fchmod(descriptor, mode)
-        file.write(content)
-        file.flush()
+    try:
+        with open(descriptor, "wb") as file:
+            # The umask may have taken bits that a file for everybody needs.
+            os.fchmod(descriptor, mode)
+            file.write(content)
+            file.flush()
+            os.fsync(descriptor)
+        _sync_directory(path.parent)
+    except BaseException:
+        path.unlink()
+        raise
+
+
+def _sync_directory(directory: Path) -> None:
+    """Have the names in it on the disk too, without which a file is lost with the power."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
         os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -30,7 +30,9 @@ def add_to(commands: argparse._SubParsersAction[OneLineParser]) -> None:
         note="""\
 Stop all servers of the store first. Whatever is in a store that is not sealed yet is
 taken for what it should be: compare it with the signed lists before, by
-"est-server devices verify --lists". All rows are sealed in one transaction, or none.""",
+"est-server devices verify --lists". All rows are sealed in one transaction, or none. If it was
+interrupted with --new-key and the key is there, give the same command without --new-key; where
+that says that the store is sealed with another key, all was done.""",
     )
     parser.add_argument(
         "--new-key",
@@ -51,22 +53,33 @@ def _run(options: argparse.Namespace) -> int:
     key_file = config.integrity_key
     if key_file is None:
         raise ConfigurationError(f"{config.file}: [store]: take out unsealed = true first")
+    if options.new_key and key_file.exists():
+        raise _is_there(key_file)
     previous = Seals(options.previous_key and IntegrityKey.read(options.previous_key))
-    if options.new_key:
-        _make_key(key_file)
-    seals = Seals(load_integrity_key(config))
-    with open_alone(settings.location, settings.sqlite, settings.postgresql, seals) as store:
+    key = IntegrityKey.generate() if options.new_key else load_integrity_key(config)
+    with open_alone(settings.location, settings.sqlite, settings.postgresql, Seals(key)) as store:
         count = seal_store(store.transaction, previous, datetime.now(UTC), progress=_report)
+        if options.new_key and key is not None:
+            # After all that can be refused, so that a failure leaves no key that is nobody's. Yet
+            # before the commit, whoever may be killed in between: a key that nothing is sealed with
+            # is taken by the same command without --new-key, while rows that are sealed with a key
+            # that is lost are lost too. A commit that fails leaves it there for the same reason:
+            # nobody knows whether a database that went away has carried it out.
+            _write(key, key_file)
         store.commit()
     print(f"sealed {count} devices with {key_file}")
     return 0
 
 
-def _make_key(path: Path) -> None:
+def _write(key: IntegrityKey, path: Path) -> None:
     try:
-        IntegrityKey.generate().write(path)
+        key.write(path)
     except FileExistsError:
-        raise ConfigurationError(f"{path} is there already; leave out --new-key") from None
+        raise _is_there(path) from None
+
+
+def _is_there(path: Path) -> ConfigurationError:
+    return ConfigurationError(f"{path} is there already; leave out --new-key")
 
 
 def _report(count: int) -> None:

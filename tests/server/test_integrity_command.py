@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -9,6 +11,9 @@ from pathlib import Path
 import pytest
 
 from est_server.cli import main
+from est_server.stores.integrity_key import IntegrityKey
+from est_server.stores.sqlite.copying import SqliteCopy
+from est_server.stores.sqlite.owner import stable_owner
 
 Output = pytest.CaptureFixture[str]
 
@@ -183,3 +188,74 @@ def test_the_journal_is_searched(config: Path, capsys: Output) -> None:
     assert capsys.readouterr().out == ""
     assert run(config, "ledger", "query", "--since", "yesterday") == 2
     assert run(config, "ledger", "query", "--serial", "xyz") == 2
+
+
+@pytest.fixture
+def old_key(config: Path) -> Path:
+    """The key, put aside to be exchanged."""
+    key = config.parent / "integrity.key"
+    return key.rename(key.with_name("integrity.old"))
+
+
+def exchange(config: Path, old_key: Path, *options: str) -> int:
+    return run(config, "devices", "seal", *options, "--previous-key", str(old_key))
+
+
+def test_a_key_that_cannot_be_exchanged_leaves_no_other(
+    config: Path, old_key: Path, capsys: Output
+) -> None:
+    key = config.parent / "integrity.key"
+    with stable_owner(config.parent / "est.sqlite"):
+        assert exchange(config, old_key, "--new-key") == 2
+    assert "a server has" in capsys.readouterr().err
+    wrong = config.parent / "wrong.key"
+    IntegrityKey.generate().write(wrong)
+    assert exchange(config, wrong, "--new-key") == 2
+    assert "sealed with another key" in capsys.readouterr().err
+    assert not key.exists()
+    old_key.rename(key)
+    assert run(config, "devices", "list") == 0
+
+
+@pytest.mark.parametrize("committed", [False, True])
+def test_an_exchange_that_was_killed_can_be_gone_on_with(
+    config: Path,
+    old_key: Path,
+    capsys: Output,
+    monkeypatch: pytest.MonkeyPatch,
+    committed: bool,
+) -> None:
+    key = config.parent / "integrity.key"
+    commit = SqliteCopy.commit
+
+    def die(store: SqliteCopy) -> None:
+        if committed:
+            commit(store)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(SqliteCopy, "commit", die)
+        assert exchange(config, old_key, "--new-key") == 1
+    made = key.read_bytes()
+    assert exchange(config, old_key, "--new-key") == 2
+    assert "leave out --new-key" in capsys.readouterr().err
+    assert exchange(config, old_key) == (2 if committed else 0)
+    assert ("sealed with another key" in capsys.readouterr().err) is committed
+    assert run(config, "devices", "list") == 0
+    assert key.read_bytes() == made != old_key.read_bytes()
+
+
+def test_a_key_that_cannot_be_written_changes_nothing(
+    config: Path, old_key: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = config.parent / "integrity.key"
+
+    def fail(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", fail)
+        assert exchange(config, old_key, "--new-key") == 1
+    assert not key.exists()
+    old_key.rename(key)
+    assert run(config, "devices", "list") == 0
