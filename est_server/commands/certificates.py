@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import re
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,12 +15,10 @@ from est_protocol.errors import ConfigurationError
 from est_server.assembly import open_store
 from est_server.commands.options import OneLineParser, add_command
 from est_server.commands.orders import actor_of, add_actor, add_revocation_reason
+from est_server.commands.serial_numbers import read_serial_number
 from est_server.config import ServerConfig, load_config
 from est_server.ledger_records import IssuedCertificate
 from est_server.stores.store import Store
-
-#: A serial number as programs write it; a file of such a name is taken for a file.
-_SERIAL = re.compile(r"(0[xX])?[0-9a-fA-F:]{1,80}")
 
 #: Larger files are no certificates.
 _MAX_OCTETS = 256 * 1024
@@ -54,7 +51,7 @@ until `est-server devices reset`. To shut out the device, use `est-server device
     revoke.add_argument(
         "certificate",
         metavar="SERIAL|FILE",
-        help="serial number in hex, or a file with the certificate in PEM or DER",
+        help="whole serial number in hex, or a file with the certificate in PEM or DER",
     )
     add_revocation_reason(revoke)
     add_actor(revoke)
@@ -74,6 +71,7 @@ async def _print_all(config: ServerConfig, device: str | None) -> None:
 def _revoke(options: argparse.Namespace) -> int:
     config = load_config(options.config)
     path = Path(options.certificate)
+    # A file that is called as a serial number is taken for a file.
     if path.is_file():
         sha256, serial = _read_certificate(path).fingerprint(hashes.SHA256()), ""
     else:
@@ -119,11 +117,10 @@ async def _find(store: Store, serial: str) -> bytes:
 
 
 def _serial(text: str) -> str:
-    """A serial number as the ledger writes it."""
-    digits = text.lower().removeprefix("0x").replace(":", "")
-    if not _SERIAL.fullmatch(text) or not digits:
-        raise ConfigurationError(f"{text!r} is neither a file nor a serial number in hex")
-    return f"{int(digits, 16):x}"
+    try:
+        return read_serial_number(text)
+    except ValueError as error:
+        raise ConfigurationError(f"there is no such file, and {error}") from error
 
 
 def _read_certificate(path: Path) -> x509.Certificate:
@@ -143,7 +140,7 @@ def _read_certificate(path: Path) -> x509.Certificate:
 def _line(issued: IssuedCertificate) -> str:
     certificate = issued.certificate
     return (
-        f"{certificate.serial_number:040x}  {issued.state.value:<10}  "
+        f"{certificate.serial_number:<40x}  {issued.state.value:<10}  "
         f"{certificate.not_valid_after_utc:%Y-%m-%dT%H:%M:%SZ}  {issued.device}  "
         f"{issued.label or '-'}"
     )

@@ -12,6 +12,7 @@ from typing import TextIO
 from est_protocol.errors import ConfigurationError
 from est_server.assembly import load_integrity_key, open_store
 from est_server.commands.options import OneLineParser, add_command
+from est_server.commands.serial_numbers import read_serial_number
 from est_server.config import ServerConfig, load_config
 from est_server.journal import Entry, JournalBroken, head_line, read_export
 from est_server.stores.integrity_key import IntegrityKey
@@ -159,9 +160,9 @@ def _lines(file: TextIO) -> Iterator[str]:
 
 def _serial(text: str) -> str:
     try:
-        return f"{int(text.replace(':', ''), 16):x}"
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no hexadecimal number") from None
+        return read_serial_number(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _time(text: str) -> datetime:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import pwd
 import re
 from os import getuid
@@ -19,6 +20,7 @@ from est_protocol.keys import spki_sha256
 from est_server import EstServer
 from est_server.cli import main
 from est_server.commands.orders import revocation_reason
+from est_server.commands.serial_numbers import read_serial_number
 from est_server.revocations import RevocationReason
 from tests.pki import make_key
 
@@ -174,15 +176,24 @@ async def test_certificates_are_listed_and_revoked_by_serial(config: Path, capsy
     spelled = f"{one.serial_number:040X}"
     with_colons = ":".join(spelled[i : i + 2] for i in range(0, 40, 2))
     for serial in (spelled, with_colons, f"0x{one.serial_number:x}"):
+        capsys.readouterr()
+        assert await order(config, "ledger", "query", "--serial", serial, "--json") == 0
+        entries = map(json.loads, capsys.readouterr().out.splitlines())
+        assert {entry["serial"] for entry in entries} == {f"{one.serial_number:x}"}
         revoke = ("certificates", "revoke", serial, "--reason", "superseded")
         assert await order(config, *revoke) == 0
     capsys.readouterr()
     assert await order(config, "certificates", "list", "--device", "one") == 0
     [line] = capsys.readouterr().out.splitlines()
-    assert line.split()[:2] == [f"{one.serial_number:040x}", "revoked"]
+    assert line.split()[:2] == [f"{one.serial_number:x}", "revoked"]
     assert line.split()[3:] == ["one", "-"]
     assert await order(config, "certificates", "list") == 0
     assert len(capsys.readouterr().out.splitlines()) == 2
+
+
+def test_a_serial_number_is_written_in_one_way() -> None:
+    for text in ("0a:0B", "0xA0b", "0000000A0B", "a0b"):
+        assert read_serial_number(text) == f"{0xA0B:x}"
 
 
 @pytest.mark.parametrize("text", ["keyCompromise", "key-compromise", "KEY_COMPROMISE"])
