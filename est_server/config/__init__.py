@@ -14,6 +14,7 @@ from pathlib import Path
 from est_protocol.errors import ConfigurationError
 from est_protocol.labels import read_label
 from est_server.authorization.names import check_profile
+from est_server.config.addresses import clashes
 from est_server.config.reader import Place, read_table
 from est_server.config.settings import LabelSettings, ServerConfig
 
@@ -59,6 +60,11 @@ def _check(config: ServerConfig, place: Place) -> None:
         place.fail("neither [https], [coaps] nor [proxy] is there: nothing to serve")
     if config.proxy is not None and config.proxy.certificates and config.https is None:
         place.inside("proxy").at("certificates").fail("there is no [https] to connect to")
+    for first, second in clashes(config):
+        host = first.host or "all addresses"
+        place.inside(second.table).at("port").fail(
+            f"{second.port} is taken by [{first.table}], which listens on {host}"
+        )
     lease = config.store.bounds.lease.total_seconds()
     if config.service.issuance_timeout >= lease:
         place.inside("service").at("issuance_timeout").fail(

@@ -284,7 +284,7 @@ class CrlSettings:
 
     url: str | None = None
     listen: str = "127.0.0.1"
-    port: Port = 8080
+    port: Port = 8081
     max_age: timedelta = timedelta(minutes=5)
     schedule: CrlSchedule = field(default_factory=CrlSchedule)
     limits: PlainHttpLimits = field(default_factory=PlainHttpLimits)

@@ -212,6 +212,54 @@ def test_nothing_to_serve(folder: Path) -> None:
     assert "nothing to serve" in refusal(folder, SMALLEST.split("[https]")[0])
 
 
+def test_proxies_and_crls_listen_beside_one_another(folder: Path) -> None:
+    config = load(folder, SMALLEST + '[proxy]\nlisten = "127.0.0.1"\n[crl]\n')
+    assert config.proxy is not None
+    assert config.crl is not None
+    assert config.crl.listen == config.proxy.listen
+    assert config.crl.port != config.proxy.port
+
+
+@pytest.mark.parametrize(
+    ("tables", "complaint"),
+    [
+        ("[crl]\nport = 8443", "[crl] port: 8443 is taken by [https], which listens on 127.0.0.1"),
+        (
+            '[proxy]\nlisten = "0.0.0.0"\nport = 8443',
+            "[proxy] port: 8443 is taken by [https], which listens on 127.0.0.1",
+        ),
+        (
+            '[proxy]\nlisten = "::0"\n[crl]\nlisten = "::1"\nport = 8080',
+            "[crl] port: 8080 is taken by [proxy], which listens on ::0",
+        ),
+        (
+            '[proxy]\nlisten = "est"\nport = 1\n[crl]\nlisten = "EST"\nport = 1',
+            "[crl] port: 1 is taken by [proxy], which listens on est",
+        ),
+        (
+            '[proxy]\nlisten = ""\nport = 1\n[crl]\nport = 1',
+            "[crl] port: 1 is taken by [proxy], which listens on all addresses",
+        ),
+    ],
+)
+def test_two_listeners_at_one_address_are_named(folder: Path, tables: str, complaint: str) -> None:
+    assert refusal(folder, f"{SMALLEST}\n{tables}\n") == complaint
+
+
+@pytest.mark.parametrize(
+    "tables",
+    [
+        '[crl]\nlisten = "::"\nport = 8443',
+        '[crl]\nlisten = "127.0.0.2"\nport = 8443',
+        '[proxy]\nlisten = "127.0.0.1"\nport = 0\n[crl]\nport = 0',
+        '[proxy]\nunix_socket = "est.sock"\nport = 8443',
+        '[coaps]\ncertificate = "https.pem"\nkey = "https.key"\nport = 8443',
+    ],
+)
+def test_listeners_that_are_not_in_each_others_way(folder: Path, tables: str) -> None:
+    assert load(folder, f"{SMALLEST}\n{tables}\n").https is not None
+
+
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"gone\.toml: No such file"):
         load_config(tmp_path / "gone.toml")
