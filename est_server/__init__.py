@@ -5,6 +5,7 @@ What a program that embeds the server needs is here; everything else is in the m
 
 from est_protocol.errors import ConfigurationError, EstError, RefusalReason, RequestRefused
 from est_protocol.messages import Pending
+from est_server.alarms import Alarm, AlarmBell, AlarmKind, AlarmLimits, AlarmSink
 from est_server.asgi import est_asgi
 from est_server.assembly import Assembly, open_service
 from est_server.authorization.combinators import all_of, first_of
@@ -18,6 +19,11 @@ from est_server.service import EnrollmentService
 from est_server.signals import stop_event
 
 __all__ = [
+    "Alarm",
+    "AlarmBell",
+    "AlarmKind",
+    "AlarmLimits",
+    "AlarmSink",
     "Assembly",
     "ClientIdentity",
     "ConfigurationError",

@@ -1,8 +1,9 @@
 """Alarms: what an operator has to hear of at once, such as two devices with one identity.
 
 An alarm follows an answer, nearly always a refusal, that is in the audit trail already. Sounding it
-never changes or delays an answer: alarms wait in a bounded queue, one kind of alarm about one
-device sounds once in a while, and a sink that fails is logged and forgotten.
+never changes or delays an answer: it is in the log at once, and waits in a bounded queue for
+whoever else is to hear of it. One kind of alarm about one device sounds once in a while, and a sink
+that fails is logged and forgotten.
 """
 
 from __future__ import annotations
@@ -74,7 +75,7 @@ class Alarm:
 
 
 class AlarmSink(Protocol):
-    """Whoever is to hear of alarms; a plain ``async def`` will do.
+    """Whoever is to hear of alarms beside the log; a plain ``async def`` will do.
 
     Called for one alarm after the other, outside of any request. What it raises is logged, and
     so is taking longer than :attr:`AlarmLimits.timeout`.
@@ -116,13 +117,6 @@ class AlarmLimits:
     late_repeat: timedelta = timedelta(days=1)
 
 
-async def log_alarm(alarm: Alarm, /) -> None:
-    """Log an alarm as an error of ``est_server.alarm``, with its fields as ``record.alarm``."""
-    known = {name: value for name, value in alarm.fields().items() if value}
-    text = " ".join(f"{name}={value!r}" for name, value in known.items())
-    _log.error("%s", text, extra={"alarm": known})
-
-
 def to_all(*sinks: AlarmSink) -> AlarmSink:
     """A sink that tells all of ``sinks``, whichever of them fail."""
 
@@ -138,10 +132,12 @@ def to_all(*sinks: AlarmSink) -> AlarmSink:
 class AlarmBell:
     """Takes alarms and passes them on in order, without anybody waiting for it.
 
-    :param sink: who is told.
+    Each one that sounds is an error of ``est_server.alarm``, with its fields as ``record.alarm``.
+
+    :param sink: who is told besides.
     """
 
-    def __init__(self, sink: AlarmSink = log_alarm, limits: AlarmLimits | None = None) -> None:
+    def __init__(self, sink: AlarmSink | None = None, limits: AlarmLimits | None = None) -> None:
         self._sink = sink
         self.limits = limits or AlarmLimits()
         self._waiting: deque[Alarm] = deque()
@@ -159,12 +155,10 @@ class AlarmBell:
         self._last[key] = alarm.when, 0
         if len(self._last) > self.limits.remembered:
             self._last.popitem(last=False)
-        if len(self._waiting) >= self.limits.max_waiting:
-            _log.error("too many alarms are waiting; not passed on: %s", alarm.fields())
-            return
-        self._waiting.append(replace(alarm, suppressed=last[1] if last else 0))
-        if self._ringing is None or self._ringing.done():
-            self._ringing = asyncio.create_task(self._ring())
+        alarm = replace(alarm, suppressed=last[1] if last else 0)
+        _log_alarm(alarm)
+        if self._sink is not None:
+            self._pass_on(alarm, self._sink)
 
     async def close(self) -> None:
         """Pass on what waits, for as long as one alarm may take."""
@@ -175,11 +169,25 @@ class AlarmBell:
             self._ringing.cancel()
             _log.error("%d alarms were not passed on", len(self._waiting) + 1)
 
-    async def _ring(self) -> None:
+    def _pass_on(self, alarm: Alarm, sink: AlarmSink) -> None:
+        if len(self._waiting) >= self.limits.max_waiting:
+            _log.error("too many alarms are waiting; not passed on: %s", alarm.fields())
+            return
+        self._waiting.append(alarm)
+        if self._ringing is None or self._ringing.done():
+            self._ringing = asyncio.create_task(self._ring(sink))
+
+    async def _ring(self, sink: AlarmSink) -> None:
         while self._waiting:
             alarm = self._waiting.popleft()
             try:
                 async with asyncio.timeout(self.limits.timeout):
-                    await self._sink(alarm)
+                    await sink(alarm)
             except Exception:
                 _log.exception("an alarm was not passed on: %s", alarm.fields())
+
+
+def _log_alarm(alarm: Alarm) -> None:
+    known = {name: value for name, value in alarm.fields().items() if value}
+    text = " ".join(f"{name}={value!r}" for name, value in known.items())
+    _log.error("%s", text, extra={"alarm": known})

@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 from est_protocol.errors import EstError
+from est_server.alarms import AlarmSink
 from est_server.assembly import Assembly, open_service
 from est_server.config import ServerConfig
 from est_server.https import HttpsLimits
@@ -24,6 +25,7 @@ def est_asgi(
     config: ServerConfig | Path | str,
     *,
     authorizer: Authorizer | None = None,
+    alarm_sink: AlarmSink | None = None,
     processes: int = 1,
 ) -> AsgiApplication:
     """EST over HTTP as an ASGI application; the store is open from the server's start to its stop.
@@ -34,6 +36,7 @@ def est_asgi(
 
     :param config: a configuration, or the path of an ``est-server.toml``; read at the start.
     :param authorizer: decides for every label, in place of the configured authorizers.
+    :param alarm_sink: hears of alarms, beside the log and the webhook of the configuration.
     :param processes: how many of these the ASGI server runs side by side; they share what may be
         guessed.
     """
@@ -41,7 +44,9 @@ def est_asgi(
 
     async def begin(opened: AsyncExitStack) -> None:
         nonlocal application
-        service = open_service(config, authorizer=authorizer, processes=processes)
+        service = open_service(
+            config, authorizer=authorizer, alarm_sink=alarm_sink, processes=processes
+        )
         parts = await opened.enter_async_context(service)
         application = est_asgi_application(parts.service, _limits(parts), parts.proxies)
 

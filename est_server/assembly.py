@@ -15,7 +15,7 @@ from est_protocol.errors import ConfigurationError
 from est_protocol.key_package import KeyGenerator
 from est_protocol.secure_channel.context import LocalCredentials, TrustAnchors
 from est_server.alarm_webhook import Webhook
-from est_server.alarms import AlarmBell, log_alarm, to_all
+from est_server.alarms import AlarmBell, AlarmSink, to_all
 from est_server.anchors import load_anchors, load_manufacturers
 from est_server.authorities.local import LocalAuthority
 from est_server.authorities.signers.file import (
@@ -77,6 +77,7 @@ async def open_service(
     config: ServerConfig | Path | str,
     *,
     authorizer: Authorizer | None = None,
+    alarm_sink: AlarmSink | None = None,
     clock: Clock | None = None,
     store: Store | None = None,
     processes: int = 1,
@@ -86,6 +87,7 @@ async def open_service(
     :param config: a configuration, or the path of an ``est-server.toml``.
     :param authorizer: decides for every label, in place of the authorizers that the
         configuration names.
+    :param alarm_sink: hears of alarms, beside the log and the webhook of the configuration.
     :param clock: the source of time; the machine's clock by default.
     :param store: the store, if it is open already; it stays so.
     :param processes: how many serve on the same ports; they share what may be guessed.
@@ -111,7 +113,7 @@ async def open_service(
             authorizer_timeout=config.service.authorizer_timeout,
             issuance_timeout=config.service.issuance_timeout,
             user_limits=replace(users, guesses=users.guesses.shared_by(processes)),
-            alarms=_alarm_bell(config),
+            alarms=_alarm_bell(config, alarm_sink),
         )
         try:
             yield Assembly(
@@ -218,15 +220,15 @@ def _coaps_endpoint(settings: CoapsSettings, anchors: TrustAnchors) -> CoapsEndp
     )
 
 
-def _alarm_bell(config: ServerConfig) -> AlarmBell:
+def _alarm_bell(config: ServerConfig, sink: AlarmSink | None) -> AlarmBell:
     settings = config.alarms
     if settings.webhook is None:
-        return AlarmBell(log_alarm, settings.limits)
+        return AlarmBell(sink, settings.limits)
     try:
         webhook = Webhook(settings.webhook, timeout=settings.webhook_timeout)
     except ConfigurationError as error:
         Place(config.file, "alarms", "webhook").fail(str(error))
-    return AlarmBell(to_all(log_alarm, webhook), settings.limits)
+    return AlarmBell(to_all(webhook, sink) if sink else webhook, settings.limits)
 
 
 def _crl_endpoint(

@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Self
 
 from est_protocol.errors import ConfigurationError
+from est_server.alarms import AlarmSink
 from est_server.assembly import open_service, open_store
 from est_server.coaps.server import CoapsEndpoint
 from est_server.config import ServerConfig, load_config
@@ -38,6 +39,7 @@ class _Source:
     config: ServerConfig
     store: Store
     authorizer: Authorizer | None
+    alarm_sink: AlarmSink | None
     arrange: Arrangement
     processes: int
     generation: AsyncExitStack
@@ -46,7 +48,11 @@ class _Source:
         """What ``config`` describes, and what closes its service."""
         async with AsyncExitStack() as stack:
             service = open_service(
-                config, authorizer=self.authorizer, store=self.store, processes=self.processes
+                config,
+                authorizer=self.authorizer,
+                alarm_sink=self.alarm_sink,
+                store=self.store,
+                processes=self.processes,
             )
             served = self.arrange(Served.of(await stack.enter_async_context(service)))
             return served, stack.pop_all()
@@ -95,6 +101,7 @@ class EstServer:
         config: ServerConfig | Path | str,
         *,
         authorizer: Authorizer | None = None,
+        alarm_sink: AlarmSink | None = None,
         arrange: Arrangement = lambda served: served,
         processes: int = 1,
     ) -> AsyncIterator[Self]:
@@ -102,6 +109,7 @@ class EstServer:
 
         :param config: a configuration, or the path of an ``est-server.toml``.
         :param authorizer: decides for every label, in place of the configured authorizers.
+        :param alarm_sink: hears of alarms, beside the log and the webhook of the configuration.
         :param arrange: has the last word on where to listen.
         :param processes: how many serve on the same ports; they share what may be guessed.
         :raises ConfigurationError: the configuration, or a file that it names, is not usable.
@@ -110,7 +118,9 @@ class EstServer:
         if not isinstance(config, ServerConfig):
             config = load_config(Path(config))
         async with open_store(config, serves=True) as store:
-            source = _Source(config, store, authorizer, arrange, processes, AsyncExitStack())
+            source = _Source(
+                config, store, authorizer, alarm_sink, arrange, processes, AsyncExitStack()
+            )
             served, source.generation = await source.open(config)
             try:
                 server = cls._of(served)

@@ -69,7 +69,7 @@ class EnrollmentService:
         authority's own certificates.
     :param user_limits: bounds of HTTP authentication and otpChallenges.
     :param key_generation_workers: how many slow keys are generated at once for clients.
-    :param alarms: who is told of signs of cloning; without it they are in the log only.
+    :param alarms: sounds signs of cloning; without it they are in the log only.
     :raises ConfigurationError: no default label, a label that cannot be told from an operation,
         or a label without an authorizer.
     """

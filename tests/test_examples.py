@@ -189,6 +189,40 @@ def serving(program: Path, text: str, port: int) -> Iterator[None]:
         process.wait()
 
 
+def test_a_program_hears_of_alarms(server: Path, device: Path, key_hash: str) -> None:
+    list_device(server, key_hash)
+    example = path_of("hear_alarms").read_text()
+    page = (ROOT / "docs/how-to/suspend-revoke-reset-transfer.md").read_text()
+    assert f"```python\n{example}```\n" in page
+    config = str(server / "est-server.toml")
+    order = ["devices", "revoke", "sensor-0001", "--reason", "key-compromise", "--config", config]
+    assert est_server_command(order) == 0
+    process = subprocess.Popen(
+        [sys.executable, path_of("hear_alarms")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=server.parent,
+        env=ENVIRONMENT,
+    )
+    with process:
+        try:
+            assert process.stdout is not None
+            addresses = dict(word.split("=") for word in process.stdout.readline().split()[1:])
+            trust = ("--ca-cert", server / "ca.pem", "--key", device / "identity.pem")
+            url = f"https://{addresses['https']}"
+            command = [sys.executable, "-m", "est_client.cli", "enroll", "--url", url]
+            client = [*command, *map(str, trust), "--out", str(device / "out.pem")]
+            assert subprocess.run(client, env=ENVIRONMENT, timeout=PATIENCE).returncode != 0
+            heard = process.stdout.readline()
+            process.send_signal(signal.SIGTERM)
+            _, errors = process.communicate(timeout=PATIENCE)
+        finally:
+            process.kill()
+    assert heard.startswith("compromised-key: device sensor-0001 from 127.0.0.1:")
+    assert "kind='compromised-key'" in errors
+
+
 def enrolls_and_renews(url: str, server: Path, device: Path) -> bool:
     said = run(path_of("enroll_and_renew"), url, server / "ca.pem", device)
     return said.startswith("enrolled as CN=sensor-0001\nrenewed until ")

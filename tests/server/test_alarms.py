@@ -13,7 +13,7 @@ from aiohttp import web
 
 from est_protocol.errors import ConfigurationError
 from est_server.alarm_webhook import Webhook, WebhookRefused
-from est_server.alarms import Alarm, AlarmBell, AlarmKind, AlarmLimits, log_alarm, to_all
+from est_server.alarms import Alarm, AlarmBell, AlarmKind, AlarmLimits, AlarmSink, to_all
 from tests.loop_time import skip
 from tests.pki import PRESENT
 
@@ -101,7 +101,7 @@ async def test_a_sink_that_takes_too_long_is_given_up(caplog: pytest.LogCaptureF
     bell.ring(ALARM)
     await ear.called.wait()
     skip(limits.timeout)
-    while not caplog.records:  # noqa: ASYNC110 - nothing else announces it
+    while "not passed on" not in caplog.text:  # noqa: ASYNC110 - nothing else announces it
         await asyncio.sleep(0)
     ear.deaf_until.set()
     bell.ring(replace(ALARM, device="device-2"))
@@ -122,8 +122,11 @@ async def test_the_queue_is_bounded(caplog: pytest.LogCaptureFixture) -> None:
     assert caplog.text.count("too many alarms") == 3
 
 
-async def test_an_alarm_is_an_error_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
-    bell = AlarmBell()
+@pytest.mark.parametrize("sink", [None, Ear()])
+async def test_an_alarm_is_an_error_in_the_log_whoever_else_hears_of_it(
+    caplog: pytest.LogCaptureFixture, sink: AlarmSink | None
+) -> None:
+    bell = AlarmBell(sink)
     bell.ring(ALARM)
     await bell.close()
     [record] = caplog.records
@@ -204,9 +207,11 @@ async def test_a_webhook_that_does_not_take_it_is_an_error(status: int) -> None:
     assert len(received) == 1
 
 
-async def test_logging_alarms_needs_no_more_than_the_alarm(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    await log_alarm(replace(ALARM, device=None, suppressed=3))
-    assert "suppressed=3" in caplog.text
+def test_the_log_has_what_is_known(caplog: pytest.LogCaptureFixture) -> None:
+    bell = AlarmBell()
+    for minutes in (0, 1, 11):
+        when = PRESENT + timedelta(minutes=minutes)
+        bell.ring(replace(ALARM, device=None, when=when))
+    assert [record.__dict__["alarm"].get("suppressed") for record in caplog.records] == [None, 1]
+    assert "suppressed=1" in caplog.text
     assert "device" not in caplog.records[0].__dict__["alarm"]

@@ -15,7 +15,7 @@ from est_protocol.errors import ChannelError, ConfigurationError, ServerRefused
 from est_protocol.messages import EstRequest, Transport
 from est_protocol.operations import Operation
 from est_protocol.secure_channel.context import TrustAnchors
-from est_server import EstServer
+from est_server import Alarm, AlarmKind, EstServer
 from est_server.cli import main
 from est_server.service import EnrollmentService
 from tests import pki
@@ -50,6 +50,17 @@ async def test_a_new_manufacturer_is_believed_from_a_reload_on(
         assert "from SIGHUP on" in capsys.readouterr().out
         await server.reload()
         await enroll(server, deployment, birth)
+
+
+async def test_whoever_hears_of_alarms_still_does_after_a_reload(deployment: Deployment) -> None:
+    heard = asyncio.Queue[Alarm]()
+    order = ["devices", "revoke", "device-0", "--reason", "key-compromise"]
+    assert await asyncio.to_thread(main, [*order, "--config", str(deployment.config)]) == 0
+    async with EstServer.from_config(deployment.config, alarm_sink=heard.put) as server:
+        await server.reload()
+        with pytest.raises(ServerRefused):
+            await enroll(server, deployment, LocalCredentials(pki.make_key("device-0"), ()))
+        assert (await heard.get()).kind is AlarmKind.COMPROMISED_KEY
 
 
 CACERTS = EstRequest(Operation.CACERTS, Transport.HTTPS)
