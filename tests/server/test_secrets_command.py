@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import re
+import shlex
 import shutil
+import subprocess
+import sys
 import types
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -22,6 +27,8 @@ from tests.pki import make_key, make_name
 from tests.server.users import Users
 
 Output = pytest.CaptureFixture[str]
+
+ROOT = Path(__file__).parent.parent.parent
 
 SECRETS = """\
 authorizers = ["one-time-secret"]
@@ -235,6 +242,19 @@ def test_a_secret_that_others_can_read_is_worth_a_warning(
     secret.chmod(mode)
     assert secret_in(str(secret)) == "s"
     assert (f"warning: {secret} has mode 0644" in capsys.readouterr().err) == warned
+
+
+def test_the_secret_of_the_page_is_for_its_owner_only(
+    config: Path, tmp_path: Path, capsys: Output
+) -> None:
+    page = (ROOT / "docs" / "how-to" / "enroll-with-a-secret.md").read_text()
+    [command] = re.findall(r"^    (\(umask .*?> secret\.txt\))$", page, re.M | re.S)
+    as_module = f"{shlex.quote(sys.executable)} -m est_server.cli"
+    shell = f"umask 022; {command.replace('est-server ', f'{as_module} ', 1)}"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    subprocess.run(["sh", "-c", shell], cwd=config.parent.parent, env=environment, check=True)
+    assert secret_in(str(tmp_path / "secret.txt")).startswith("batch-7:")
+    assert capsys.readouterr().err == ""
 
 
 def test_a_user_over_coaps(tmp_path: Path, capsys: Output) -> None:
