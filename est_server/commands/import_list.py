@@ -24,7 +24,7 @@ from est_server.devices.importer import (
     import_list,
 )
 from est_server.devices.list_format import RejectedRow
-from est_server.devices.refusals import ListRefused
+from est_server.devices.refusals import ListRefused, NotSigned, SignatureRejected
 from est_server.devices.signatures.detached import (
     MAX_OCTETS,
     DetachedSignature,
@@ -100,6 +100,11 @@ def _import(options: argparse.Namespace) -> int:
         given = ListFile(file, options.format, _signature(options.signature), options.list_id)
         try:
             report = asyncio.run(_import_into(config, given, rules))
+        except NotSigned as refused:
+            raise SignatureRejected(
+                f"{refused}: give --signature FILE, or for a first try --allow-unsigned where the "
+                "configuration has allow_unsigned"
+            ) from refused
         except ListRefused as refused:
             print_rejections(refused.rejections)
             raise

@@ -5,15 +5,19 @@ from __future__ import annotations
 import argparse
 import asyncio
 import sys
+from collections.abc import Iterator
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 
+from est_protocol.errors import ConfigurationError
 from est_server.assembly import open_store
 from est_server.commands.import_list import open_list
 from est_server.commands.options import OneLineParser, add_command
 from est_server.config import ServerConfig, load_config
+from est_server.device_records import ListRow
 from est_server.devices.importer import ImportRules, ListFile, ListReading
+from est_server.devices.refusals import NotSigned
 from est_server.devices.signatures.detached import MAX_OCTETS, read_signature
 from est_server.list_signers import load_list_signers
 from est_server.stores.verification import GivenList
@@ -74,7 +78,20 @@ def _given(config: ServerConfig, name: str, files: ExitStack) -> GivenList:
         limits=config.devices.limits,
     )
     reading = ListReading(ListFile(file, signature=signature), rules, datetime.now(UTC))
-    return GivenList(name, reading.rows(), reading.describe)
+    return GivenList(name, _rows(name, reading), reading.describe)
+
+
+def _rows(name: str, reading: ListReading) -> Iterator[ListRow]:
+    """The rows of one list of several; a refusal says which."""
+    try:
+        yield from reading.rows()
+    except NotSigned as refused:
+        looked_for = ", ".join(name + suffix for suffix in _SIGNATURES)
+        raise ConfigurationError(
+            f"{name}: {refused}, and there is no signature beside it ({looked_for})"
+        ) from refused
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{name}: {error}") from error
 
 
 async def _print_findings(config: ServerConfig, given: list[GivenList]) -> int:

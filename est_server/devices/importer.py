@@ -18,7 +18,7 @@ from est_server.devices.list_format import (
     recognize_format,
 )
 from est_server.devices.list_source import ListSource, Observer
-from est_server.devices.refusals import ListRefused, SignatureRejected
+from est_server.devices.refusals import ListRefused, NotSigned, SignatureRejected
 from est_server.devices.signatures.detached import DetachedSignature
 from est_server.devices.signatures.entries import SignedEntries
 from est_server.devices.signatures.signed import Signed
@@ -208,10 +208,7 @@ class ListReading:
         if self._rules.allow_unsigned and not whole:
             return
         if not whole and not by_entry:
-            raise SignatureRejected(
-                "the list is not signed: give --signature FILE, or for a first try "
-                "--allow-unsigned where the configuration has allow_unsigned"
-            )
+            raise NotSigned("the list is not signed")
         if not self._rules.signers:
             raise SignatureRejected("no [[list_signers]] are configured, so no list is believed")
 

@@ -19,3 +19,7 @@ class ListRefused(ConfigurationError):
 
 class SignatureRejected(ListRefused):
     """The list is not signed by a list signer, or not in a way that is believed."""
+
+
+class NotSigned(SignatureRejected):
+    """The list carries no signature, and none came with it."""

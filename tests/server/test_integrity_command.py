@@ -147,6 +147,20 @@ def test_a_store_is_compared_with_a_list_row_by_row(
     assert capsys.readouterr().out == f"{other}: this list was not imported\n"
 
 
+def test_a_list_that_is_not_believed_is_named(
+    config: Path, devices: Path, tmp_path: Path, capsys: Output
+) -> None:
+    config.write_text(config.read_text().replace("allow_unsigned = true", "allow_unsigned = false"))
+    assert run(config, "devices", "verify", "--lists", str(devices)) == 2
+    said = capsys.readouterr().err
+    assert f"{devices}: the list is not signed, and there is no signature beside it" in said
+    assert f"({devices}.p7s, {devices}.cms, {devices}.jws, {devices}.sig)" in said
+    assert "--signature" not in said
+    Path(f"{devices}.jws").write_text('{"protected": "eyJhbGciOiJFUzI1NiJ9", "signature": ""}')
+    assert run(config, "devices", "verify", "--lists", str(devices)) == 2
+    assert f"{devices}: no [[list_signers]] are configured" in capsys.readouterr().err
+
+
 def test_the_journal_is_exported_and_verified(config: Path, tmp_path: Path, capsys: Output) -> None:
     assert run(config, "ledger", "export") == 0
     file = tmp_path / "journal.jsonl"
