@@ -20,7 +20,6 @@ from est_server.anchors import load_anchors, load_manufacturers
 from est_server.authorities.local import LocalAuthority
 from est_server.authorities.signers.file import (
     FileSigner,
-    Passphrase,
     passphrase_from_environment,
     read_private_key,
 )
@@ -170,16 +169,13 @@ def load_integrity_key(config: ServerConfig) -> IntegrityKey | None:
     return None if file is None else IntegrityKey.read(file)
 
 
-def _passphrase(variable: str | None) -> Passphrase | None:
-    return None if variable is None else passphrase_from_environment(variable)
-
-
 def load_authority(settings: AuthoritySettings) -> LocalAuthority:
     """The certificate authority that ``settings`` describes.
 
     :raises ConfigurationError: a file is not usable.
     """
-    signer = FileSigner(settings.key, passphrase=_passphrase(settings.key_passphrase_variable))
+    passphrase = passphrase_from_environment(settings.key_passphrase_variable)
+    signer = FileSigner(settings.key, passphrase=passphrase)
     issuing, *issuers = load_certificates(settings.certificate)
     rollover = load_certificates(settings.rollover) if settings.rollover else ()
     try:
@@ -251,7 +247,8 @@ def _crl_endpoint(
 
 
 def _load_credentials(settings: HttpsSettings | CoapsSettings) -> LocalCredentials:
-    key = read_private_key(settings.key, passphrase=_passphrase(settings.key_passphrase_variable))
+    passphrase = passphrase_from_environment(settings.key_passphrase_variable)
+    key = read_private_key(settings.key, passphrase=passphrase)
     chain = load_certificates(settings.certificate)
     if chain[0].public_key() != key.public_key():
         raise ConfigurationError(

@@ -6,7 +6,6 @@ nothing has changed, and to go back is to put the old configuration back.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -16,14 +15,14 @@ from cryptography import x509
 from est_protocol.chain import is_self_signed
 from est_protocol.errors import ConfigurationError
 from est_protocol.keys import SigningKey, generate_key, key_kind
-from est_server.authorities.creation import issue_server_certificate
+from est_server.authorities.creation import hosts_of, issue_server_certificate
 from est_server.authorities.rollover import RolledOver, roll_over
 from est_server.authorities.signers.key import KeySigner
 from est_server.config import ServerConfig
 from est_server.config.settings import CoapsSettings, HttpsSettings
-from est_server.pem_files import load_certificates
+from est_server.pem_files import certificates_pem, key_pem, load_certificates
 from est_server.private_files import write_new
-from est_server.provisioning import ROOT_NAME, certificates_pem, key_pem
+from est_server.provisioning import ROOT_NAME
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +109,7 @@ def _write_server(
         KeySigner(made.ca.issuing_key),
         made.ca.issuing,
         key.public_key(),
-        _hosts(old_chain[0]),
+        hosts_of(old_chain[0]),
         now=now,
     )
     roots = (made.ca.root, old_root) if any(map(is_self_signed, old_chain)) else ()
@@ -124,8 +123,3 @@ def _write_server(
 def _is_issued_by(transport: HttpsSettings | CoapsSettings, issuing: x509.Certificate) -> bool:
     chain = load_certificates(transport.certificate)
     return issuing in chain[1:]
-
-
-def _hosts(certificate: x509.Certificate) -> Sequence[str]:
-    names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    return [str(name.value) for name in names]

@@ -1,12 +1,19 @@
-"""Certificates in PEM files of the operator."""
+"""Certificates and keys in PEM files of the operator."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from cryptography import x509
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+)
 
 from est_protocol.errors import ConfigurationError
+from est_protocol.keys import SigningKey
 
 #: Larger files are no PEM files of ours.
 _LARGEST = 1_000_000
@@ -28,3 +35,14 @@ def load_certificates(file: Path) -> tuple[x509.Certificate, ...]:
         return tuple(x509.load_pem_x509_certificates(content))
     except ValueError as error:
         raise ConfigurationError(f"{file}: no PEM certificate: {error}") from error
+
+
+def certificates_pem(*certificates: x509.Certificate) -> bytes:
+    """The certificates in PEM, in the order given."""
+    return b"".join(certificate.public_bytes(Encoding.PEM) for certificate in certificates)
+
+
+def key_pem(key: SigningKey, *, passphrase: bytes | None = None) -> bytes:
+    """The private key as PKCS#8 in PEM, encrypted if there is a passphrase."""
+    encryption = NoEncryption() if passphrase is None else BestAvailableEncryption(passphrase)
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption)

@@ -27,6 +27,31 @@ def write_new(path: Path, content: bytes, *, private: bool = True) -> None:
         raise
 
 
+def replace_file(path: Path, content: bytes, *, private: bool = True) -> None:
+    """Put another file in the place of ``path``, at once and on the disk, with the same owner.
+
+    Whoever reads meanwhile finds either of them whole. A symbolic link stays one.
+
+    :param private: mode 0600; else 0644.
+    :raises OSError: there is none, or it belongs to somebody else and may not be given to them.
+    """
+    path = path.resolve()
+    owner = path.stat()
+    new = path.with_name(f".{path.name}.new")
+    # Whoever left it did not come to its end.
+    new.unlink(missing_ok=True)
+    write_new(new, content, private=private)
+    try:
+        written = new.stat()
+        if (written.st_uid, written.st_gid) != (owner.st_uid, owner.st_gid):
+            os.chown(new, owner.st_uid, owner.st_gid)
+        new.replace(path)
+    except BaseException:
+        new.unlink(missing_ok=True)
+        raise
+    _sync_directory(path.parent)
+
+
 def _sync_directory(directory: Path) -> None:
     """Have the names in it on the disk too, without which a file is lost with the power."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)

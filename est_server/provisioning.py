@@ -10,17 +10,13 @@ from datetime import datetime
 from pathlib import Path
 
 from cryptography import x509
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    NoEncryption,
-    PrivateFormat,
-)
 
 from est_protocol.errors import ConfigurationError
-from est_protocol.keys import SigningKey, generate_key
+from est_protocol.keys import generate_key
 from est_server.authorities.creation import NewCa, create_ca, issue_server_certificate
 from est_server.authorities.signers.key import KeySigner
 from est_server.config.settings import INTEGRITY_KEY_NAME
+from est_server.pem_files import certificates_pem, key_pem
 from est_server.private_files import write_new
 from est_server.stores.integrity_key import IntegrityKey
 
@@ -186,13 +182,3 @@ def _configuration(wishes: NewServer) -> str:
         store=STORE_NAME,
         integrity_key=INTEGRITY_KEY_NAME,
     )
-
-
-def certificates_pem(*certificates: x509.Certificate) -> bytes:
-    """The certificates in PEM, in the order given."""
-    return b"".join(certificate.public_bytes(Encoding.PEM) for certificate in certificates)
-
-
-def key_pem(key: SigningKey) -> bytes:
-    """The private key as PKCS#8 in PEM, not encrypted."""
-    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())

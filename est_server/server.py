@@ -130,6 +130,19 @@ class EstServer:
             finally:
                 await source.generation.aclose()
 
+    @property
+    def config(self) -> ServerConfig:
+        """The configuration that new connections go by.
+
+        :raises ConfigurationError: it was not made by :meth:`from_config`.
+        """
+        return self._configured().config
+
+    def _configured(self) -> _Source:
+        if self._source is None:
+            raise ConfigurationError("this server was not made from a configuration")
+        return self._source
+
     @classmethod
     def _of(cls, served: Served) -> Self:
         return cls(
@@ -161,9 +174,7 @@ class EstServer:
         :raises ConfigurationError: it is not usable, or asks for what only a restart can change,
             or this server was not made by :meth:`from_config`. Nothing has changed then.
         """
-        source = self._source
-        if source is None:
-            raise ConfigurationError("this server was not made from a configuration")
+        source = self._configured()
         async with self._reloading:
             if not isinstance(config, ServerConfig):
                 config = load_config(Path(config or source.config.file))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import Protocol
 
@@ -28,7 +28,7 @@ class Reports(Protocol):
         """It has been told to read its configuration."""
         ...
 
-    def reloaded(self) -> None:
+    def reloaded(self, server: EstServer) -> None:
         """It goes by the new configuration."""
         ...
 
@@ -39,6 +39,19 @@ class Reports(Protocol):
     def stopping(self) -> None:
         """It finishes what is under way."""
         ...
+
+
+def ready(addresses: str) -> str:
+    """The line that says that a server listens at ``addresses``."""
+    return f"ready {addresses}"
+
+
+def reloaded(addresses: str, changes: Sequence[str]) -> str:
+    """The line that says that it goes by its configuration as it is now.
+
+    :param changes: what is different, as far as is known.
+    """
+    return f"reloaded {addresses}{' changed: ' if changes else ''}{', '.join(changes)}"
 
 
 async def serve_until_stopped(
@@ -80,8 +93,7 @@ async def _reload(server: EstServer, reports: Reports) -> None:
         _log.exception("the configuration was not reloaded, the old one goes on")
         reports.not_reloaded()
     else:
-        _log.info("the configuration was reloaded")
-        reports.reloaded()
+        reports.reloaded(server)
 
 
 async def _first_of(stop: asyncio.Event, reload: asyncio.Event) -> asyncio.Event:

@@ -26,6 +26,9 @@ from est_server.interfaces import Signer
 #: is its EST server.
 CMC_RA = x509.ObjectIdentifier(ID_KP_CMC_RA)
 
+#: How long a server certificate is good.
+SERVER_VALIDITY = timedelta(days=365)
+
 #: X.520's upper bound of a common name.
 _LONGEST_COMMON_NAME = 64
 
@@ -107,7 +110,7 @@ def issue_server_certificate(
     hosts: Sequence[str],
     *,
     now: datetime,
-    validity: timedelta = timedelta(days=365),
+    validity: timedelta = SERVER_VALIDITY,
     backdate: timedelta = timedelta(days=1),
 ) -> x509.Certificate:
     """Issue a certificate for an EST server, on both transports.
@@ -140,6 +143,19 @@ def issue_server_certificate(
         .add_extension(x509.SubjectAlternativeName(names), critical=not subject.rdns)
     )
     return signer.sign_certificate(builder)
+
+
+def hosts_of(certificate: x509.Certificate) -> list[str]:
+    """The DNS names and IP addresses of a server, for another certificate of its own.
+
+    :raises ConfigurationError: there is none.
+    """
+    try:
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        subject = certificate.subject.rfc4514_string()
+        raise ConfigurationError(f"the certificate of {subject} names no host") from None
+    return [str(name.value) for name in names]
 
 
 def host_names(hosts: Sequence[str]) -> list[x509.GeneralName]:

@@ -1,28 +1,32 @@
-"""``est-server ca``: replacing a CA by its next generation."""
+"""``est-server ca``: the server's own certificates, and the next generation of a CA."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import re
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from cryptography.hazmat.primitives import hashes
 
+from est_server.authorities.creation import SERVER_VALIDITY, hosts_of
 from est_server.authorities.signers.file import passphrase_from_environment, read_private_key
 from est_server.commands.init import KEY_KINDS
-from est_server.commands.options import OneLineParser, add_command
+from est_server.commands.options import OneLineParser, add_command, days
 from est_server.config import ServerConfig, load_config
 from est_server.next_generation import NextGeneration, write_next_generation
 from est_server.provisioning import ROOT_NAME
+from est_server.server_certificates import renew_server_certificates
 
 _NUMBERED = re.compile(r"(.+)-([1-9][0-9]{0,3})")
 
 
 def add_to(commands: argparse._SubParsersAction[OneLineParser]) -> None:
     """Add the commands."""
-    parser = commands.add_parser("ca", help="replace a CA by its next generation")
+    parser = commands.add_parser(
+        "ca", help="renew the server's certificates, replace a CA by its next generation"
+    )
     subcommands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     rollover = add_command(
         subcommands,
@@ -62,13 +66,57 @@ configuration; a server does as before until it is started with that.""",
         help="kind of the new CA's keys (default: that of the old root)",
     )
 
+    _add_server_certificate(subcommands)
+
+
+def _add_server_certificate(subcommands: argparse._SubParsersAction[OneLineParser]) -> None:
+    renew = add_command(
+        subcommands,
+        "server-certificate",
+        _renew,
+        help="make new certificates for HTTPS and CoAPS, for the same hosts",
+        example="est-server ca server-certificate --config est/est-server.toml",
+        note="""\
+The CA of the configuration that has issued the old ones issues the new ones, which take their
+place. Files keep their owners; keys have mode 0600. A server that runs goes on as before until
+SIGHUP, which drops no session. Was it interrupted, give the command again, without --new-key.""",
+    )
+    renew.add_argument(
+        "--transport", choices=("https", "coaps"), help="of this one only (default: both)"
+    )
+    renew.add_argument(
+        "--new-key",
+        action="store_true",
+        help="make new keys of the same kind too, in place of those that there are",
+    )
+    renew.add_argument(
+        "--days",
+        type=days,
+        default=SERVER_VALIDITY.days,
+        metavar="N",
+        help="days of validity (%(default)s); they end with the CA at the latest",
+    )
+
+
+def _renew(options: argparse.Namespace) -> int:
+    renewed = renew_server_certificates(
+        load_config(options.config),
+        table=options.transport,
+        new_key=options.new_key,
+        validity=timedelta(days=options.days),
+        now=datetime.now(UTC),
+    )
+    for made in renewed:
+        hosts = ", ".join(hosts_of(made.chain[0]))
+        print(f"{made.file} is good until {made.end:%Y-%m-%d}, for {hosts}")
+    print("A server that is running takes it over at SIGHUP, and drops no session.")
+    return 0
+
 
 def _rollover(options: argparse.Namespace) -> int:
     config = load_config(options.config)
-    variable = options.root_key_passphrase_variable
-    root_key = read_private_key(
-        options.root_key, passphrase=passphrase_from_environment(variable) if variable else None
-    )
+    passphrase = passphrase_from_environment(options.root_key_passphrase_variable)
+    root_key = read_private_key(options.root_key, passphrase=passphrase)
     made = write_next_generation(
         config,
         options.authority,

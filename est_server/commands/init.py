@@ -15,6 +15,7 @@ from est_server.commands.options import (
     listen_address,
     port_number,
 )
+from est_server.config import load_config
 from est_server.config.settings import INTEGRITY_KEY_NAME
 from est_server.provisioning import (
     CONFIG_NAME,
@@ -23,6 +24,7 @@ from est_server.provisioning import (
     NewServer,
     provision,
 )
+from est_server.server_certificates import load_server_certificates
 from est_server.service import SystemClock
 from est_server.stores.integrity_key import IntegrityKey
 from est_server.stores.sqlite import SqliteStore
@@ -106,6 +108,17 @@ async def _make_store(directory: Path) -> None:
         pass
 
 
+def _ends(config: Path) -> str:
+    """Until when the server certificates are good, and what to do then."""
+    made = load_server_certificates(load_config(config))
+    ends = [f"  {certificate.file} ends on {certificate.end:%Y-%m-%d}." for certificate in made]
+    return (
+        "\n".join(ends)
+        + f"""
+  Make new ones in time: est-server ca server-certificate --config {config}"""
+    )
+
+
 def _explain(directory: Path, server: NewServer, fingerprint: str) -> None:
     config = directory / CONFIG_NAME
     url = f"https://{server.hosts[0]}:{server.https_port or 'PORT'}"
@@ -116,6 +129,7 @@ A new EST server is in {directory}.
   {fingerprint}
   {directory / "ca" / "root.key"} is not needed to serve: keep it offline.
   {directory / INTEGRITY_KEY_NAME} seals the rows of the store: keep a copy elsewhere.
+{_ends(config)}
 
 Next:
   est-server devices import DEVICES.csv --allow-unsigned --config {config}

@@ -13,6 +13,9 @@ Command = Callable[[argparse.Namespace], int]
 #: A host name, an IPv4 or an IPv6 address with or without a zone; the socket has the last word.
 _ADDRESS = re.compile(r"[A-Za-z0-9._:%-]{1,253}")
 
+#: A hundred years.
+_MOST_DAYS = 36_525
+
 
 class UsageError(Exception):
     """The command line makes no sense."""
@@ -38,6 +41,19 @@ def listen_address(text: str) -> str:
     if not _ADDRESS.fullmatch(text):
         raise argparse.ArgumentTypeError(f"{text!r} is no IP address and no host name")
     return text
+
+
+def count(text: str, most: int) -> int:
+    """A whole number from 1 to ``most``."""
+    # Python does not read a number of more than 4300 digits.
+    if not text.isascii() or not text.isdecimal() or len(text) > 18 or not 0 < int(text) <= most:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 to {most}")
+    return int(text)
+
+
+def days(text: str) -> int:
+    """A time in days, no longer than any in the configuration."""
+    return count(text, _MOST_DAYS)
 
 
 def add_command(

@@ -13,13 +13,12 @@ from est_protocol.challenge_attributes import LONGEST, OneTimeSecret
 from est_protocol.errors import ConfigurationError, MessageError
 from est_server.assembly import open_store
 from est_server.authorization.secret_hashes import hash_secret
-from est_server.commands.options import OneLineParser, add_command
+from est_server.commands.options import OneLineParser, add_command, count, days
 from est_server.config import ServerConfig, load_config
 from est_server.user_credentials import EnrollmentSecret
 
 #: 160 bits, which nobody guesses.
 _OCTETS = 20
-_MOST_DAYS = 36_525
 _MOST_USES = 1_000_000_000
 
 
@@ -40,9 +39,9 @@ user and SECRET the password. Only a slow hash is kept.""",
     add.add_argument("name", metavar="NAME", help="what the device sends beside the secret")
     add.add_argument("--device", metavar="UDID", help="the one device that it is for")
     add.add_argument(
-        "--uses", type=_count, default=1, metavar="N", help="certificates it is good for (1)"
+        "--uses", type=_uses, default=1, metavar="N", help="certificates it is good for (1)"
     )
-    add.add_argument("--days", type=_days, metavar="N", help="days until it ends (never)")
+    add.add_argument("--days", type=days, metavar="N", help="days until it ends (never)")
     add.add_argument(
         "--secret-file", type=Path, metavar="FILE", help="take the secret in FILE, not a random one"
     )
@@ -131,12 +130,5 @@ async def _drop(config: ServerConfig, name: str) -> bool:
         return await store.remove_secret(name)
 
 
-def _count(text: str, most: int = _MOST_USES) -> int:
-    # Python does not read a number of more than 4300 digits.
-    if not text.isascii() or not text.isdecimal() or len(text) > 18 or not 0 < int(text) <= most:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 to {most}")
-    return int(text)
-
-
-def _days(text: str) -> int:
-    return _count(text, _MOST_DAYS)
+def _uses(text: str) -> int:
+    return count(text, _MOST_USES)

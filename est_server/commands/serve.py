@@ -5,21 +5,22 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
+import os
 import signal
 import socket
+import sys
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
 from functools import partial
 
 from est_server import service_manager
+from est_server.cautions import Cautions
 from est_server.commands.options import OneLineParser, add_command
 from est_server.commands.outcome import exit_status
 from est_server.config import ServerConfig, load_config
 from est_server.logs import configured_logging
 from est_server.open_files import allow_open_files, files_needed
-from est_server.pem_files import load_certificates
 from est_server.server import EstServer
-from est_server.serving import serve_until_stopped
+from est_server.serving import ready, reloaded, serve_until_stopped
 from est_server.workers.sockets import WorkerSockets
 from est_server.workers.supervisor import Supervisor
 from est_server.workers.worker import run_worker
@@ -28,9 +29,6 @@ _log = logging.getLogger("est_server.serve")
 
 #: More than this has a machine of today no use for.
 MAXIMUM_WORKERS = 256
-
-#: A server certificate that ends sooner is worth a word at the start.
-_SOON = timedelta(days=30)
 
 
 def add_to(commands: argparse._SubParsersAction[OneLineParser]) -> None:
@@ -45,7 +43,9 @@ def add_to(commands: argparse._SubParsersAction[OneLineParser]) -> None:
 Prints "ready https=HOST:PORT coaps=HOST:PORT" when it listens. SIGTERM lets the requests
 under way finish and ends with exit status 0. SIGHUP has it read the configuration again, and
 the certificates, keys and manufacturers that it names: new connections go by them, open ones
-finish as they began. What does not load is reported, and nothing changes.""",
+finish as they began. It prints "reloaded ..." then, with the tables of the configuration and
+the server certificates that are others now. What does not load is reported, and nothing
+changes.""",
     )
     parser.add_argument(
         "--workers",
@@ -75,8 +75,8 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _serve(config: ServerConfig, options: argparse.Namespace) -> int:
-    for warning in unsafe_settings(config, now=datetime.now(UTC)):
-        _log.warning("%s", warning)
+    cautions = Cautions(config)
+    cautions.say()
     needed = files_needed(config)
     if (allowed := allow_open_files(needed)) < needed:
         _log.warning(
@@ -86,10 +86,13 @@ def _serve(config: ServerConfig, options: argparse.Namespace) -> int:
             allowed,
         )
     if options.workers == 1:
-        asyncio.run(serve_until_stopped(config, _Console()))
+        serving = serve_until_stopped(
+            config, _Console(cautions), watch=lambda stop: cautions.say_ends_daily()
+        )
+        asyncio.run(serving)
         return 0
     work = partial(_work, options)
-    return Supervisor(config, options.workers, work, _announce).run()
+    return Supervisor(config, options.workers, work, _announce, cautions).run()
 
 
 def _work(
@@ -107,21 +110,29 @@ def _work(
     return exit_status(run, debug="debug" in options)
 
 
-def _announce(addresses: str) -> None:
-    print(f"ready {addresses}", flush=True)
+def _announce(what: str) -> None:
+    try:
+        print(what, flush=True)
+    except BrokenPipeError:
+        # Whoever started the server listens no more, which is no reason to end it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 class _Console:
     """Tells whoever started the server; see :class:`est_server.serving.Reports`."""
 
+    def __init__(self, cautions: Cautions) -> None:
+        self._cautions = cautions
+
     def ready(self, server: EstServer) -> None:
-        _announce(str(server))
+        _announce(ready(str(server)))
         service_manager.notify_ready()
 
     def reloading(self) -> None:
         service_manager.notify_reloading()
 
-    def reloaded(self) -> None:
+    def reloaded(self, server: EstServer) -> None:
+        _announce(reloaded(str(server), self._cautions.take_over(server.config)))
         service_manager.notify_ready()
 
     def not_reloaded(self) -> None:
@@ -129,30 +140,3 @@ class _Console:
 
     def stopping(self) -> None:
         service_manager.notify_stopping()
-
-
-def unsafe_settings(config: ServerConfig, *, now: datetime) -> list[str]:
-    """What an operator should know before the server listens, one sentence each."""
-    warnings = []
-    for transport in (config.https, config.coaps):
-        if transport is None:
-            continue
-        end = load_certificates(transport.certificate)[0].not_valid_after_utc
-        if end < now:
-            warnings.append(f"{transport.certificate} has expired: devices will not connect")
-        elif end < now + _SOON:
-            warnings.append(f"{transport.certificate} expires on {end:%Y-%m-%d}")
-    if config.devices.allow_unsigned:
-        warnings.append(
-            "[devices] allow_unsigned is on: anybody's device list can be imported; for real "
-            "devices, configure [[list_signers]] and turn it off"
-        )
-    if config.store.unsealed:
-        warnings.append(
-            "[store] unsealed is on: whoever can write the store can add devices; take it out, "
-            "make a key and seal the rows with: est-server devices seal --new-key"
-        )
-    directory = config.trust.manufacturers
-    if directory is not None and directory.stat().st_mode & 0o022:
-        warnings.append(f"{directory} can be written by others, who could add a manufacturer")
-    return warnings

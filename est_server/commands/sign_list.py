@@ -91,6 +91,6 @@ def _sign(options: argparse.Namespace) -> int:
 
 def _load(options: argparse.Namespace) -> tuple[SigningKey, Sequence[x509.Certificate]]:
     variable = options.key_passphrase_variable
-    passphrase = None if variable is None else passphrase_from_environment(variable)
+    passphrase = passphrase_from_environment(variable)
     key = read_private_key(options.key, passphrase=passphrase)
     return key, load_certificates(options.certificate)

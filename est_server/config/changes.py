@@ -1,10 +1,12 @@
-"""What of a configuration a running server cannot take over."""
+"""What has changed in a configuration, and what of it a running server cannot take over."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from est_protocol.errors import ConfigurationError
+from est_server.config.reader import settings_of
 from est_server.config.settings import ServerConfig
 
 #: Where a table says that it listens.
@@ -34,6 +36,20 @@ def require_no_restart(old: ServerConfig, new: ServerConfig) -> None:
         raise ConfigurationError(
             f"{new.file}: a restart is needed, since these have changed: {', '.join(changed)}"
         )
+
+
+def changed_tables(old: ServerConfig, new: ServerConfig) -> list[str]:
+    """The tables that say something else, such as ``[default]`` and ``[labels.fleet]``."""
+    changed = []
+    for setting in settings_of(ServerConfig):
+        before, after = getattr(old, setting.name), getattr(new, setting.name)
+        if isinstance(before, Mapping) and isinstance(after, Mapping):
+            names = sorted({*before, *after})
+            differ = [name for name in names if before.get(name) != after.get(name)]
+            changed += [f"[{setting.name}.{name}]" for name in differ]
+        elif before != after:
+            changed.append(f"[{setting.name}]")
+    return changed
 
 
 def _setting(config: ServerConfig, table: str, name: str) -> Any:

@@ -17,8 +17,10 @@ from contextlib import contextmanager, suppress
 
 from est_protocol.errors import ConfigurationError
 from est_server import service_manager
+from est_server.cautions import INTERVAL, Cautions
 from est_server.config import ServerConfig, load_config
 from est_server.config.changes import require_no_restart
+from est_server.serving import ready, reloaded
 from est_server.workers.pace import Despair, Pace
 from est_server.workers.processes import Work, WorkerProcess, fork_worker
 from est_server.workers.sockets import WorkerSockets, bind_for_workers
@@ -44,19 +46,29 @@ class Supervisor:
 
     :param count: how many.
     :param work: what they do.
-    :param announce: called once, when all of them listen, with where that is.
+    :param announce: called when all of them listen, and when all go by a new configuration, with
+        the line that says so.
+    :param cautions: what the operator is warned of.
     :raises ConfigurationError: a host has no address.
     :raises OSError: an address cannot be listened on.
     """
 
     def __init__(
-        self, config: ServerConfig, count: int, work: Work, announce: Callable[[str], None]
+        self,
+        config: ServerConfig,
+        count: int,
+        work: Work,
+        announce: Callable[[str], None],
+        cautions: Cautions,
     ) -> None:
         self._config = config
         self._limits = config.service.workers
         self._work = work
         self._announce = announce
+        self._cautions = cautions
+        self._warn_at = time.monotonic() + INTERVAL.total_seconds()
         self._announced = False
+        self._addresses = ""
         self._places = [
             _Place(sockets, Pace(self._limits)) for sockets in bind_for_workers(config, count)
         ]
@@ -125,7 +137,9 @@ class Supervisor:
                 place.start_at = time.monotonic()
         if all(place.worker and place.worker.listens_at for place in self._places):
             self._announced = True
-            self._announce(self._places[0].worker.listens_at if self._places[0].worker else "")
+            # Only the first one publishes CRLs.
+            self._addresses = self._places[0].worker.listens_at if self._places[0].worker else ""
+            self._announce(ready(self._addresses))
             service_manager.notify_ready()
 
     def _bury(self, now: float) -> None:
@@ -173,6 +187,9 @@ class Supervisor:
                 place.worker.signal(signal.SIGKILL)
             elif place.worker and now >= self._has_to_speak_by(place.worker):
                 self._doubt(place.worker, now)
+        if now >= self._warn_at:
+            self._warn_at = now + INTERVAL.total_seconds()
+            self._cautions.say_ends()
         if self._to_reload and self._announced and not self._unanswered:
             self._to_reload = False
             self._reload()
@@ -182,7 +199,8 @@ class Supervisor:
         if self._stop_by is not None:
             due = [self._stop_by]
         else:
-            due = [place.start_at for place in self._places if place.worker is None]
+            due = [self._warn_at]
+            due += [place.start_at for place in self._places if place.worker is None]
             due += [self._has_to_listen_by(worker) for worker in self._workers]
             due += [self._has_to_speak_by(worker) for worker in self._workers]
         first = min(due, default=math.inf)
@@ -276,10 +294,16 @@ class Supervisor:
             self._candidate = None
         self._unanswered.discard(worker.number)
         if not self._unanswered:
-            # A worker that takes the place of one that dies goes by what worked for all.
-            self._config = self._candidate or self._config
-            self._candidate = None
+            self._take_over()
             service_manager.notify_ready()
+
+    def _take_over(self) -> None:
+        if self._candidate is None:
+            return
+        # A worker that takes the place of one that dies goes by what worked for all.
+        self._config, self._candidate = self._candidate, None
+        changes = self._cautions.take_over(self._config)
+        self._announce(reloaded(self._addresses, changes))
 
 
 def _how(status: int) -> str:

@@ -76,7 +76,7 @@ class _Teller:
     def reloading(self) -> None:
         pass
 
-    def reloaded(self) -> None:
+    def reloaded(self, server: EstServer) -> None:
         self._tell(Word.RELOADED)
 
     def not_reloaded(self) -> None:

@@ -12,21 +12,16 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from est_client.trust import TrustDatabase
 from est_protocol.keys import spki_sha256
-from est_server.authorities.creation import issue_server_certificate
-from est_server.authorities.signers.key import KeySigner
 from est_server.cli import main
-from est_server.pem_files import load_certificates
-from est_server.provisioning import certificates_pem, key_pem
+from est_server.config import load_config
+from est_server.server_certificates import load_server_certificates
 from tests import pki
 
 ROOT = Path(__file__).parent.parent.parent
@@ -61,20 +56,11 @@ class Deployment:
         assert old in text
         self.config.write_text(text.replace(old, new, 1))
 
-    def renew_server_certificate(self) -> x509.Certificate:
-        """Give HTTPS and CoAPS a new certificate over a new key."""
-        issuing, root = load_certificates(self.folder / "ca" / "issuing.pem")
-        key = load_pem_private_key((self.folder / "ca" / "issuing.key").read_bytes(), None)
-        assert isinstance(key, ec.EllipticCurvePrivateKey)
-        own = ec.generate_private_key(ec.SECP256R1())
-        certificate = issue_server_certificate(
-            KeySigner(key), issuing, own.public_key(), ["127.0.0.1"], now=datetime.now(UTC)
-        )
-        for name in ("https", "coaps"):
-            (self.folder / "server" / f"{name}.key").write_bytes(key_pem(own))
-            chain = certificates_pem(certificate, issuing, root)
-            (self.folder / "server" / f"{name}.pem").write_bytes(chain)
-        return certificate
+    def renew_server_certificates(self) -> set[x509.Certificate]:
+        """Give HTTPS and CoAPS new certificates over new keys."""
+        command = ["ca", "server-certificate", "--new-key", "--config", str(self.config)]
+        assert main(command) == 0
+        return {made.chain[0] for made in load_server_certificates(load_config(self.config))}
 
 
 def deploy(folder: Path, devices: int = 1) -> Deployment:
@@ -124,6 +110,11 @@ class ServedProcess:
     def notified(self) -> str:
         """The first line of the next message to the service manager."""
         return self._notified.recv(4096).decode().partition("\n")[0]
+
+    def line(self) -> str:
+        """The next line that it prints."""
+        assert self.process.stdout is not None
+        return self.process.stdout.readline()
 
     def reload(self) -> None:
         """Have it read its configuration, and wait until it has."""

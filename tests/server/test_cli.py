@@ -210,6 +210,8 @@ COMMANDS = [
     ("devices", "list"),
     ("devices", "show"),
     ("trust", "add-manufacturer"),
+    ("ca", "rollover"),
+    ("ca", "server-certificate"),
 ]
 
 

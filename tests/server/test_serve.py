@@ -8,7 +8,6 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import aiohttp
@@ -27,7 +26,6 @@ from est_server import (
     open_service,
 )
 from est_server.cli import main
-from est_server.commands.serve import unsafe_settings
 from est_server.config import load_config
 from est_server.stores.sqlite.owner import no_servers, stable_owner
 from tests import pki
@@ -209,22 +207,6 @@ async def test_who_may_ask_for_ca_certificates_over_coaps(
 async def let_in(request: EnrollmentRequest, client: ClientIdentity) -> IssuanceGrant:
     """An authorizer of somebody's own."""
     return grant_for(request, device="anybody")
-
-
-def test_what_an_operator_should_know(config: Path) -> None:
-    settings = load_config(config)
-    now = datetime.now(UTC)
-    assert unsafe_settings(settings, now=now) == []
-    soon = unsafe_settings(settings, now=now + timedelta(days=350))
-    assert [warning.count("expires on") for warning in soon] == [1, 1]
-    late = unsafe_settings(settings, now=now + timedelta(days=400))
-    assert all("has expired" in warning for warning in late)
-    (config.parent / "manufacturers").chmod(0o777)
-    [open_folder] = unsafe_settings(settings, now=now)
-    change(config, "allow_unsigned = false", "allow_unsigned = true")
-    unsigned, _ = unsafe_settings(load_config(config), now=now)
-    assert "anybody's device list can be imported" in unsigned
-    assert "can be written by others" in open_folder
 
 
 async def test_crls_are_served_and_named_in_certificates(config: Path) -> None:

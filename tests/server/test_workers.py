@@ -262,14 +262,17 @@ async def test_reloading_renews_the_certificate_and_drops_no_session(
         urls = (server.https, server.coaps)
         old = [await connect(url, deployment) for url in urls for _ in range(3)]
         assert all([await works(connection) for connection in old])
-        new_certificate = deployment.renew_server_certificate()
+        new_certificates = deployment.renew_server_certificates()
         server.reload()
+        addresses = server.ready.removeprefix("ready ").strip()
+        files = [str(deployment.folder / "server" / f"{name}.pem") for name in ("https", "coaps")]
+        assert server.line().startswith(f"reloaded {addresses} changed: {files[0]} until 20")
         assert all([await works(connection) for connection in old])
         new = [await connect(url, deployment) for url in urls for _ in range(3)]
         assert all([await works(connection) for connection in new])
         shown = [{c.server.certificate for c in connections} for connections in (old, new)]
-        assert shown[1] == {new_certificate}
-        assert new_certificate not in shown[0]
+        assert shown[1] == new_certificates
+        assert not shown[0] & new_certificates
         for connection in old + new:
             await connection.close()
         assert server.stop() == 0
@@ -301,7 +304,26 @@ async def test_a_configuration_that_does_not_load_changes_nothing(
         before = server.errors
         server.reload()
         assert server.errors == before
+        # Nothing was said of those that did not work.
+        assert server.line() == server.ready.replace("ready", "reloaded")
         assert await works(connection)
+
+
+@pytest.mark.parametrize("options", [(), ("--workers", "2")])
+async def test_a_reload_says_which_tables_have_changed(
+    deployment: Deployment, connect: Connect, options: tuple[str, ...]
+) -> None:
+    with serving(deployment, *options) as server:
+        deployment.change('validity = "90d"', 'validity = "80d"')
+        with deployment.config.open("a") as file:
+            file.write('[labels.vpn]\nauthorizers = ["device-list"]\n')
+        server.reload()
+        assert server.line().endswith(" changed: [default], [labels.vpn]\n")
+        assert server.process.stdout is not None
+        server.process.stdout.close()
+        server.reload()
+        assert await works(await connect(server.https, deployment))
+        assert server.stop() == 0
 
 
 def test_a_configuration_that_no_worker_can_serve_is_said_once(deployment: Deployment) -> None:

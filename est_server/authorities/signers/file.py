@@ -40,12 +40,16 @@ class FileSigner(KeySigner):
         self.path = Path(path)
 
 
-def passphrase_from_environment(variable: str) -> Passphrase:
+def passphrase_from_environment(variable: str | None) -> Passphrase | None:
     """A passphrase that is taken from an environment variable when it is needed.
+
+    Without a variable there is none.
 
     The function that is returned raises :class:`~est_protocol.errors.ConfigurationError` if the
     variable is empty or not set.
     """
+    if variable is None:
+        return None
 
     def passphrase() -> bytes:
         value = os.environ.get(variable, "")
