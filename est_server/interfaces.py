@@ -1,4 +1,4 @@
-"""Every extension point of the server, and the values that authorizers and authorities see.
+"""The extension points that a request meets, and the values that authorizers and authorities see.
 
 The values of the device list are in ``device_records``, those of the ledger in
 ``ledger_records``, and what certificates look like in ``profiles``. What an operator may do to the

@@ -26,6 +26,24 @@ def test_every_link_leads_somewhere(page: Path) -> None:
             assert (page.parent / target).exists(), target
 
 
+ARCHITECTURE = ROOT / "docs" / "explanation" / "architecture.md"
+
+
+def test_every_package_of_the_server_is_described() -> None:
+    described = re.findall(r"`(\w+)/`", ARCHITECTURE.read_text())
+    packages = {path.parent.name for path in (ROOT / "est_server").glob("*/__init__.py")}
+    assert packages <= set(described)
+
+
+def test_extension_points_are_where_the_page_says() -> None:
+    rows = re.findall(r"^\| (`.*`) \| \[`.*`\]\((.*\.py)\) \|$", ARCHITECTURE.read_text(), re.M)
+    assert rows
+    for names, module in rows:
+        text = (ARCHITECTURE.parent / module).read_text()
+        for name in re.findall(r"`(\w+)`", names):
+            assert re.search(rf"^class {name}\(.*Protocol\):", text, re.M), (name, module)
+
+
 def test_tests_name_requirements_that_exist() -> None:
     known = {requirement.id for requirement in load_requirements(ROOT / "docs")}
     assert set(coverage(ROOT)) <= known
