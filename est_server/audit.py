@@ -15,7 +15,7 @@ from est_protocol.messages import EstRequest, Transport
 from est_protocol.operations import Operation
 from est_server.interfaces import Clock, EnrollmentLedger
 from est_server.ledger_records import IssuedCertificate, Refusal
-from est_server.registration import RegistrationAuthority
+from est_server.registration_authorities import RegistrationAuthority
 
 _audit = logging.getLogger("est_server.audit")
 

@@ -28,7 +28,7 @@ from est_server.interfaces import (
 from est_server.key_generation import Delivery, plan_delivery, read_wish
 from est_server.ledger_records import EnrollmentIntent, IssuedCertificate
 from est_server.patience import in_time
-from est_server.registration import RegistrationAuthority
+from est_server.registration_authorities import RegistrationAuthority
 from est_server.rules import (
     Exchange,
     begin_exchange,

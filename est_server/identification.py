@@ -12,7 +12,7 @@ from est_protocol.errors import RefusalReason, RequestRefused
 from est_protocol.messages import Transport
 from est_server.interfaces import DeviceRegistry, EnrollmentLedger
 from est_server.ledger_records import IssuedCertificate
-from est_server.registration import (
+from est_server.registration_authorities import (
     RegistrationAuthority,
     RegistrationAuthorityPolicy,
     recognize,

@@ -36,7 +36,7 @@ from est_server.device_records import ListDescription, ListedDevice, ListRow
 from est_server.https import EstSite, HttpsServer
 from est_server.https import serve as serve_https
 from est_server.legacy_forms import LegacyForms
-from est_server.provisioning import CONFIG_NAME, STORE_NAME, NewServer, provision
+from est_server.new_server import CONFIG_NAME, STORE_NAME, NewServer, provision
 from est_server.service import EnrollmentService
 from est_server.user_credentials import EnrollmentSecret
 

@@ -53,7 +53,7 @@ from est_server.legacy_forms import NO_LEGACY_FORMS, LegacyForms
 from est_server.life_cycle import DeviceChange, DeviceOrder, HistoryEntry
 from est_server.profiles import CertificateProfile
 from est_server.quotas import Quota
-from est_server.registration import RegistrationAuthority, RegistrationAuthorityPolicy
+from est_server.registration_authorities import RegistrationAuthority, RegistrationAuthorityPolicy
 from est_server.user_credentials import CredentialsVerifier, HttpAuthentication, VerifiedUser
 
 # ---------------------------------------------------------------------------------------------

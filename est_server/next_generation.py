@@ -20,9 +20,9 @@ from est_server.authorities.rollover import RolledOver, roll_over
 from est_server.authorities.signers.key import KeySigner
 from est_server.config import ServerConfig
 from est_server.config.settings import CoapsSettings, HttpsSettings
+from est_server.new_server import ROOT_NAME
 from est_server.pem_files import certificates_pem, key_pem, load_certificates
 from est_server.private_files import write_new
-from est_server.provisioning import ROOT_NAME
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ from est_server.alarms import AlarmingRefusal, AlarmKind
 from est_server.interfaces import IssuanceGrant, LabelPolicy
 from est_server.key_generation import check_policy
 from est_server.ledger_records import CertificateState, IssuedCertificate
-from est_server.registration import RegistrationAuthority
+from est_server.registration_authorities import RegistrationAuthority
 from est_server.user_credentials import UserRequirement, VerifiedUser
 
 

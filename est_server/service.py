@@ -36,7 +36,7 @@ from est_server.issuance import Issuance, Outcome
 from est_server.ledger_records import IssuedCertificate
 from est_server.legacy_forms import NO_LEGACY_FORMS, LegacyForms, issuers_of
 from est_server.preview import Preview
-from est_server.registration import RegistrationAuthority, claims_to_be_authority
+from est_server.registration_authorities import RegistrationAuthority, claims_to_be_authority
 from est_server.rules import check_labels
 from est_server.users import UserChecks, UserLimits
 

@@ -15,8 +15,8 @@ from est_server.authorities.signers.file import passphrase_from_environment, rea
 from est_server.commands.init import KEY_KINDS
 from est_server.commands.options import OneLineParser, add_command, days
 from est_server.config import ServerConfig, load_config
+from est_server.new_server import ROOT_NAME
 from est_server.next_generation import NextGeneration, write_next_generation
-from est_server.provisioning import ROOT_NAME
 from est_server.server_certificates import renew_server_certificates
 
 _NUMBERED = re.compile(r"(.+)-([1-9][0-9]{0,3})")

@@ -17,7 +17,7 @@ from est_server.commands.options import (
 )
 from est_server.config import load_config
 from est_server.config.settings import INTEGRITY_KEY_NAME
-from est_server.provisioning import (
+from est_server.new_server import (
     CONFIG_NAME,
     ROOT_NAME,
     STORE_NAME,

@@ -23,7 +23,7 @@ from est_server.coaps.limits import CoapsLimits
 from est_server.config.csr_attributes import CsrAttributesSettings
 from est_server.config.proxy import ProxySettings
 from est_server.config.reader import NOT_A_SETTING, InputDirectory, InputFile, Port
-from est_server.config.registration import RegistrationAuthoritySettings
+from est_server.config.registration_authorities import RegistrationAuthoritySettings
 from est_server.devices.list_format import ListLimits
 from est_server.https import HttpsLimits, PlainHttpLimits
 from est_server.legacy_forms import NO_LEGACY_FORMS, LegacyForms

@@ -22,7 +22,7 @@ from est_server import (
     IssuanceGrant,
     grant_for,
 )
-from est_server.provisioning import CONFIG_NAME, ROOT_NAME, NewServer, provision
+from est_server.new_server import CONFIG_NAME, ROOT_NAME, NewServer, provision
 
 ROOT = Path(__file__).parent.parent.parent
 #: Seconds that one run of the program may take.

@@ -19,7 +19,7 @@ from est_client.lifecycle import Waiting, enroll_device
 from est_server import EstServer
 from est_server.authorities.creation import create_ca
 from est_server.cli import main
-from est_server.provisioning import CONFIG_NAME, NewServer, provision
+from est_server.new_server import CONFIG_NAME, NewServer, provision
 from tests.behaviour.programs import Gate
 
 #: How long the old CA still lives.
@@ -39,7 +39,7 @@ def after_the_old_ca() -> datetime:
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A server whose CA comes to its end."""
     short = partial(create_ca, root_validity=LIFE, issuing_validity=LIFE)
-    monkeypatch.setattr("est_server.provisioning.create_ca", short)
+    monkeypatch.setattr("est_server.new_server.create_ca", short)
     provision(tmp_path / "est", NewServer(https_port=0, coaps_port=0), now=now())
     return tmp_path / "est"
 

@@ -33,7 +33,7 @@ from est_server.interfaces import LabelPolicy
 from est_server.key_protection import KeyGenerationPolicy
 from est_server.ledger_records import EnrollmentIntent, IssuanceTicket, IssuedCertificate
 from est_server.life_cycle import DeviceOrder, LifeCycleStep
-from est_server.registration import RegistrationAuthorityPolicy
+from est_server.registration_authorities import RegistrationAuthorityPolicy
 from est_server.revocations import RevocationReason
 from est_server.service import EnrollmentService
 from est_server.stores.sqlite import SqliteStore

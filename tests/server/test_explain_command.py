@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from est_protocol import pkcs10
 from est_protocol.keys import spki_sha256
 from est_server.cli import main
-from est_server.provisioning import STORE_NAME
+from est_server.new_server import STORE_NAME
 from tests.pki import make_ca, make_key, make_leaf
 
 Output = pytest.CaptureFixture[str]

@@ -20,8 +20,8 @@ from est_server.config import load_config
 from est_server.device_records import ListedDevice
 from est_server.key_generation import KeyFactory, channel_strength, check_policy
 from est_server.key_protection import KeyGenerationPolicy
+from est_server.new_server import NewServer, provision
 from est_server.profiles import CertificateProfile
-from est_server.provisioning import NewServer, provision
 from tests import pki
 
 LEAF = pki.make_leaf(None, "generator")

@@ -9,7 +9,7 @@ from cryptography import x509
 
 from est_protocol.errors import ConfigurationError
 from est_server.config.hashes import sha256_of_hex
-from est_server.registration import RegistrationAuthorityPolicy
+from est_server.registration_authorities import RegistrationAuthorityPolicy
 
 
 @dataclass(frozen=True, slots=True)
