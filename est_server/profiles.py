@@ -36,7 +36,8 @@ class CertificateProfile:
     :param backdate: how far notBefore lies in the past, for devices whose clock is slow.
     :param key_usages: names of RFC 5280 key usage bits as ``cryptography`` spells them.
     :param extended_key_usages: extended key usages; empty leaves the extension out.
-    :param subject: RFC 4514 template; ``{udid}`` and ``{name}`` for each device attribute.
+    :param subject: RFC 4514 template; ``{udid}``, and ``{name}`` for each device attribute;
+        ``{owner}`` is who owns the device now.
     :param subject_alt_names: templates with a type in front: ``dns:``, ``uri:``, ``ip:``,
         ``email:``; same placeholders as ``subject``.
     :param operational_key: which key may be certified.

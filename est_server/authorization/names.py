@@ -14,7 +14,7 @@ from cryptography import x509
 
 from est_protocol.errors import ConfigurationError, RefusalReason, RequestRefused
 from est_server.authorization.general_names import KINDS, general_name
-from est_server.device_records import Device
+from est_server.device_records import OWNER_ATTRIBUTE, Device
 from est_server.interfaces import EnrollmentRequest, IssuanceGrant
 from est_server.profiles import CertificateProfile
 
@@ -79,14 +79,20 @@ def grant_for_device(
     key_sha256: bytes | None = None,
     reasons: tuple[str, ...] = (),
 ) -> IssuanceGrant:
-    """:func:`grant_for` with the names of a device's record."""
+    """:func:`grant_for` with the names of a device's record, and who owns it now."""
     return grant_for(
         request,
         device=device.udid,
-        attributes=device.listed.attributes,
+        attributes=_attributes(device),
         key_sha256=key_sha256,
         reasons=reasons,
     )
+
+
+def _attributes(device: Device) -> Mapping[str, str]:
+    if device.owner is None:
+        return device.listed.attributes
+    return {**device.listed.attributes, OWNER_ATTRIBUTE: device.owner}
 
 
 # A server has a handful of templates and fills them in with every enrollment; parsing takes 35 us.

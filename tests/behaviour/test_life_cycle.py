@@ -15,6 +15,7 @@ from est_server.alarms import AlarmKind
 from est_server.interfaces import IssuanceOrder
 from est_server.ledger_records import CertificateState
 from est_server.life_cycle import LifeCycleStep
+from est_server.profiles import CertificateProfile
 from est_server.revocations import RevocationReason
 from tests.behaviour.roads import Road, Session
 from tests.behaviour.world import KEYS, LABEL, OWNED, WISHING, Device, World
@@ -180,6 +181,26 @@ async def test_a_transfer_ends_certificates_and_allows_a_first_enrollment(
     async with road.connection(again) as connection:
         await connection.simpleenroll(make_key("for acme"), label=OWNED)
     assert (await world.find(old.certificate)).state is CertificateState.REVOKED
+
+
+async def test_after_a_transfer_certificates_name_the_new_owner(world: World, road: Road) -> None:
+    owned = CertificateProfile(subject="CN={udid},O={owner}")
+    world.change_policy(None, profile=owned)
+    device = await world.list_device("a", owner="acme")
+    other = await world.list_device("b")
+    for owner in ("acme", "newco"):
+        async with road.connection(device) as connection:
+            certificate = await connection.simpleenroll(device.key)
+        assert certificate.subject.rfc4514_string() == f"CN={device.udid},O={owner}"
+        async with road.connection(device.with_certificate(certificate)) as connection:
+            certificate = await connection.simplereenroll(device.key)
+        assert certificate.subject.rfc4514_string() == f"CN={device.udid},O={owner}"
+        await world.order(device, LifeCycleStep.TRANSFER, owner="newco")
+    # Who has no owner in the list has one from its transfer on.
+    await world.order(other, LifeCycleStep.TRANSFER, owner="newco")
+    async with road.connection(other) as connection:
+        certificate = await connection.simpleenroll(other.key)
+    assert certificate.subject.rfc4514_string() == f"CN={other.udid},O=newco"
 
 
 async def test_a_label_is_for_devices_of_its_owner(world: World, road: Road) -> None:
