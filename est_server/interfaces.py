@@ -275,7 +275,9 @@ class EnrollmentLedger(Protocol):
            for its owner: ``NOT_AUTHORIZED``.
         2. A certificate was already issued for the same ``request_key``, is still active and not
            expired: return it. Nothing is recorded; the retry costs no second certificate.
-           Not so for ``SERVERKEYGEN``, whose private key nobody has kept.
+           Not so for a first enrollment whose claim was given back meanwhile: it is made anew,
+           and what it gets supersedes that certificate. Nor for ``SERVERKEYGEN``, whose private
+           key nobody has kept.
         3. Earlier attempts for (device, label) that are dead are abandoned, which gives their
            claims back. An attempt is dead once its lease has run out, or at once if this very
            process began it and its ticket was never handed to a caller, or if an earlier

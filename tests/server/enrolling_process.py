@@ -5,17 +5,17 @@ usage: python -m tests.server.enrolling_process STORE OWNER SEED
 STORE is the path of an SQLite file or the URL of a PostgreSQL database.
 
 It prints ``ready``, waits for a line on its input, then enrolls devices, with and without secrets
-and approvals, imports lists and revokes certificates. It prints ``answered DEVICE SHA256`` for each
-certificate that it may send to a client, ``imported LIST COUNT``, ``revoked DEVICE SHA256``,
-``secret NAME NUMBER``, ``approved DEVICE NUMBER`` and ``denied DEVICE NUMBER``, and nothing that is
-not in the store by then.
+and approvals, imports lists, revokes certificates and releases claims. For each certificate that it
+may send to a client it prints ``answered DEVICE SHA256``, and it prints ``imported LIST COUNT``,
+``revoked DEVICE SHA256``, ``secret NAME NUMBER``, ``approved DEVICE NUMBER`` and ``denied DEVICE
+NUMBER``, and nothing that is not in the store by then.
 """
 
 from __future__ import annotations
 
 import asyncio
 import sys
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import replace
 from functools import partial
 from itertools import count
@@ -162,6 +162,19 @@ async def _revoke_some(store: Store, clock: SystemClock, random: Random) -> None
         await asyncio.sleep(0.02)
 
 
+async def _release_some(store: Store, clock: SystemClock, random: Random) -> None:
+    """Devices may come again with the same requests, for certificates of their own."""
+    while True:
+        known = [issued async for issued in store.certificates() if issued.device in DEVICES]
+        for issued in random.sample(known, min(2, len(known))):
+            # A refusal is that the store is busy.
+            with suppress(RequestRefused):
+                await store.release_claim(
+                    issued.device, issued.label, actor="test", reason="test", now=clock.now()
+                )
+        await asyncio.sleep(0.02)
+
+
 async def _import_some(store: Store, clock: SystemClock, name: str) -> None:
     for number in count():
         list_id = f"{name}-{number}"
@@ -189,6 +202,7 @@ async def _main(location: str, owner: str, seed: int) -> None:
                 tasks.create_task(_enroll_some(store, clock, Random(f"{seed} {number}")))
             name = f"{owner}-{seed}"
             tasks.create_task(_revoke_some(store, clock, Random(seed)))
+            tasks.create_task(_release_some(store, clock, Random(f"{seed} r")))
             tasks.create_task(_import_some(store, clock, name))
             tasks.create_task(_enroll_by_secrets(store, clock, Random(f"{seed} s"), name))
             tasks.create_task(_enroll_by_approval(store, clock, Random(f"{seed} a"), name))

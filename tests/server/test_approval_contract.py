@@ -129,7 +129,6 @@ async def test_approved_once_and_not_again(store: Store, clock: FakeClock) -> No
     assert (used.state, used.actor, used.reason) == (ApprovalState.USED, "op", "seen")
     assert await queue(store) == []
     # After a factory reset somebody has to look again.
-    await store.revoke_certificate(issued.sha256, actor="op", reason="test", now=clock.now())
     await store.change_device(order(LifeCycleStep.RESET), now=clock.now())
     assert await store.begin(asking()) == Pending(60)
 

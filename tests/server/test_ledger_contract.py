@@ -347,6 +347,21 @@ async def test_a_released_claim_can_be_taken_with_another_key(
     assert found.state is CertificateState.SUPERSEDED
 
 
+async def test_a_released_claim_can_be_taken_with_the_same_request(
+    store: Store, clock: FakeClock
+) -> None:
+    first = await issue(store, clock, first_enrollment())
+    await store.release_claim("device-1", None, actor="operator", reason="", now=clock.now())
+    second = await issue(store, clock, first_enrollment())
+    found = await store.find_certificate(first.sha256)
+    assert found is not None
+    assert found.state is CertificateState.SUPERSEDED
+    claim = await store.find_claim("device-1", None)
+    assert claim is not None
+    assert claim.serial == f"{second.certificate.serial_number:x}"
+    assert await store.begin(first_enrollment()) == second
+
+
 async def test_releasing_a_claim_ends_the_attempt_that_holds_it(
     store: Store, clock: FakeClock
 ) -> None:

@@ -81,6 +81,7 @@ class Record:
 
     issued: IssuedCertificate
     intent: EnrollmentIntent
+    number: int
     state: CertificateState = CertificateState.ACTIVE
 
 
@@ -139,6 +140,7 @@ class Model:
                 record.intent.request_key == intent.request_key
                 and record.state is CertificateState.ACTIVE
                 and record.issued.certificate.not_valid_after_utc > now
+                and (intent.predecessor or self.claims.get(place) == record.number)
             ):
                 return record
         attempt = self.open.get(place)
@@ -260,6 +262,10 @@ class LedgerMachine(RuleBasedStateMachine):
         issued = self.model.records[predecessor].issued
         return self.begin(process, renewal(predecessor, issued.device, key=key, label=issued.label))
 
+    @rule(target=attempts, process=st.sampled_from(PROCESSES), sha256=certificates)
+    def repeat(self, process: str, sha256: bytes) -> Any:
+        return self.begin(process, self.model.records[sha256].intent)
+
     def begin(self, process: str, intent: EnrollmentIntent) -> Any:
         now = self.clock.now()
         expected = self.model.begin(intent, process, now)
@@ -299,7 +305,7 @@ class LedgerMachine(RuleBasedStateMachine):
             same = (record.issued.device, record.issued.label) == place
             if same and record.state is CertificateState.ACTIVE:
                 record.state = CertificateState.SUPERSEDED
-        self.model.records[issued.sha256] = Record(issued, intent)
+        self.model.records[issued.sha256] = Record(issued, intent, attempt.ticket.number)
         del self.model.open[place]
         if self.model.devices.get(intent.device) is DeviceState.LISTED:
             self.model.devices[intent.device] = DeviceState.ENROLLED

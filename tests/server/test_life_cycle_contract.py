@@ -302,6 +302,39 @@ async def test_a_reset_leaves_the_certificate_until_the_next(
     assert await state_of(store, first) is CertificateState.SUPERSEDED
 
 
+async def test_the_same_request_after_a_reset_is_a_first_enrollment(
+    store: Store, clock: FakeClock
+) -> None:
+    first = await issue(store, clock, first_enrollment())
+    await store.change_device(order(LifeCycleStep.RESET), now=clock.now())
+    second = await issue(store, clock, first_enrollment())
+    assert await state_of(store, first) is CertificateState.SUPERSEDED
+    device = await store.find_by_udid("device-1")
+    assert device is not None
+    assert device.state is DeviceState.ENROLLED
+    # It was one more, and a lost answer is found again.
+    assert await store.begin(first_enrollment()) == second
+    assert await alarmed(store, first_enrollment(key="b")) is AlarmKind.SECOND_KEY
+
+
+async def test_a_repeat_finds_nothing_while_another_key_takes_the_claim(
+    store: Store, clock: FakeClock
+) -> None:
+    await issue(store, clock, first_enrollment())
+    await store.change_device(order(LifeCycleStep.RESET), now=clock.now())
+    begun = await store.begin(first_enrollment(key="b"))
+    assert isinstance(begun, IssuanceTicket)
+    assert await alarmed(store, first_enrollment()) is AlarmKind.SECOND_KEY
+    await store.complete(begun, certificate("b"), now=clock.now())
+
+
+async def test_a_reset_says_nothing_of_renewals(store: Store, clock: FakeClock) -> None:
+    first = await issue(store, clock, first_enrollment())
+    renewed = await issue(store, clock, renewal(first.sha256), key="b")
+    await store.change_device(order(LifeCycleStep.RESET), now=clock.now())
+    assert await store.begin(renewal(first.sha256)) == renewed
+
+
 @pytest.mark.parametrize(
     "step",
     [

@@ -84,6 +84,24 @@ async def test_a_retry_gets_the_same_certificate_though_the_secret_is_used_up(
         assert await uses(server) == 1
 
 
+async def test_after_a_reset_the_same_request_takes_another_secret(tmp_path: Path) -> None:
+    async with clerk(tmp_path, secret_http=True) as server:
+        await server.list_device("device")
+        await server.add_secret("batch", "open sesame")
+        first = await server.enroll("device", credentials=SECRET)
+        reset = order(LifeCycleStep.RESET, "udid-device")
+        await server.store.change_device(reset, now=server.clock.now())
+        assert await reason(server.enroll("device", credentials=SECRET)) is (
+            RefusalReason.SECRET_USED_UP
+        )
+        await server.add_secret("again", "open barley")
+        again = BasicCredentials("again", "open barley")
+        second = await server.enroll("device", credentials=again)
+        assert second != first
+        assert await server.enroll("device", credentials=again) == second
+        assert await uses(server, "again") == 1
+
+
 async def test_a_secret_ends(tmp_path: Path) -> None:
     async with clerk(tmp_path, secret_http=True, unlisted=True) as server:
         await server.add_secret("batch", "open sesame", expires_at=server.clock.now() + HOUR)

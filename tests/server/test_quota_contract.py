@@ -102,6 +102,20 @@ async def test_a_device_that_starts_anew_gives_back(
     await exceeded(store, replace(counted("device-1", one), request_key=bytes(32)))
 
 
+async def test_a_device_that_was_reset_counts_again(store: Store, clock: FakeClock) -> None:
+    one = Quota("one", 1)
+    await store.add_devices([listed(1)], now=clock.now())
+    for _ in range(2):
+        ticket = await begin(store, counted("device-1", one))
+        issued = await store.complete(ticket, certificate(), now=clock.now())
+        assert await store.begin(counted("device-1", one)) == issued
+        await exceeded(store, counted("b", one))
+        await store.change_device(order(LifeCycleStep.RESET), now=clock.now())
+    # Its place may be taken by somebody else, and then it waits like others.
+    await begin(store, counted("b", one))
+    await exceeded(store, counted("device-1", one))
+
+
 async def test_a_released_claim_gives_back(store: Store, clock: FakeClock) -> None:
     one = Quota("one", 1)
     ticket = await begin(store, counted("a", one))

@@ -43,6 +43,7 @@ _INVARIANTS = {
         GROUP BY device, label HAVING count(*) > 1""",
     "two first enrollments of one device under one label": """
         SELECT device, label FROM issuances WHERE status = 'issued' AND operation = 'simpleenroll'
+            AND number NOT IN (SELECT reference FROM journal WHERE event = 'released')
         GROUP BY device, label HAVING count(*) > 1""",
     "a claim without an issuance that is open or done": """
         SELECT c.device FROM claims c LEFT JOIN issuances i
@@ -52,7 +53,11 @@ _INVARIANTS = {
     "a first enrollment, open or done, without its claim": """
         SELECT i.number FROM issuances i LEFT JOIN claims c ON c.issuance = i.number
         WHERE i.operation = 'simpleenroll' AND i.status IN ('in-progress', 'issued')
-            AND c.issuance IS NULL""",
+            AND c.issuance IS NULL
+            AND i.number NOT IN (SELECT reference FROM journal WHERE event = 'released')""",
+    "a claim that was given back, and is there": """
+        SELECT c.issuance FROM claims c JOIN journal j
+            ON j.event = 'released' AND j.reference = c.issuance""",
     "a quota with another count than devices that count": """
         SELECT c.name FROM quota_counts c WHERE c.taken <> (
             SELECT count(*) FROM quota_uses u JOIN claims k ON k.issuance = u.issuance
@@ -281,7 +286,7 @@ async def test_a_quota_is_exact_over_processes_that_are_killed(database: Databas
 
 
 async def assert_nobody_is_stuck(database: Database) -> None:
-    """Once the leases have run out, only a device that has a certificate is refused."""
+    """Once the leases have run out, only a device that has made its first enrollment is refused."""
     clock = FakeClock(SystemClock().now() + timedelta(minutes=1))
     intents = [
         first_enrollment(device, key="c", label=label) for device in DEVICES for label in LABELS
@@ -290,11 +295,14 @@ async def assert_nobody_is_stuck(database: Database) -> None:
         results = await asyncio.gather(
             *(store.begin(intent) for intent in intents), return_exceptions=True
         )
-        certified = set(
-            database.query("SELECT device, label FROM issuances WHERE status = 'issued'")
+        enrolled = set(
+            database.query(
+                "SELECT c.device, c.label FROM claims c JOIN issuances i ON i.number = c.issuance "
+                "WHERE i.status = 'issued'"
+            )
         )
         for intent, result in zip(intents, results, strict=True):
-            if (intent.device, intent.label or "") in certified:
+            if (intent.device, intent.label or "") in enrolled:
                 assert isinstance(result, RequestRefused)
                 assert result.reason is RefusalReason.ALREADY_CLAIMED
             else:

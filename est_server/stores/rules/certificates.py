@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from datetime import datetime
+from typing import NamedTuple
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
@@ -24,6 +25,13 @@ from est_server.stores.transaction import Transaction
 
 #: What :attr:`Made.columns` is for.
 MADE_COLUMNS = "certificate, sha256, serial, not_after, spki_sha256"
+
+
+class Recorded(NamedTuple):
+    """A certificate, and the number of its issuance."""
+
+    number: int
+    issued: IssuedCertificate
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,21 +102,19 @@ def find_renewable(
     return active
 
 
-def find_repeated(
-    db: Transaction, intent: EnrollmentIntent, now: datetime
-) -> IssuedCertificate | None:
+def find_repeated(db: Transaction, intent: EnrollmentIntent, now: datetime) -> Recorded | None:
     """The certificate that answered the same request before, if it is still of use."""
     if intent.operation is Operation.SERVERKEYGEN:
         # The certificate would be of no use to its client without the key, which is gone.
         return None
     row = db.execute(
-        f"SELECT {CERTIFICATE_COLUMNS}, not_after, request_key, operation, spki_sha256, "
+        f"SELECT {CERTIFICATE_COLUMNS}, number, not_after, request_key, operation, spki_sha256, "
         "predecessor FROM issuances WHERE device = ? AND label = ? AND state = 'active'",
         (intent.device, label_column(intent.label)),
     ).fetchone()
     if row is None:
         return None
-    *columns, not_after, request_key, operation, spki, predecessor = row
+    *columns, number, not_after, request_key, operation, spki, predecessor = row
     # The request key stands for all that follows it here. Comparing the rest as well keeps a
     # caller that computes too weak a key from being handed another request's certificate.
     # Compared here, not in SQL: where a value decides which partial index fits, SQLite compiles
@@ -121,7 +127,7 @@ def find_repeated(
     )
     if not is_repeated or not_after <= to_column(now):
         return None
-    return issued_certificate(tuple(columns))
+    return Recorded(number, issued_certificate(tuple(columns)))
 
 
 def page(

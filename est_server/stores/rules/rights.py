@@ -53,7 +53,7 @@ def require(
     device = standing.require_for(db, intent)
     if intent.registration is not None:
         registry.require_free(db, intent.registration)
-    repeated = certificates.find_repeated(db, intent, now)
+    repeated = _repeated(db, intent, now)
     if repeated is not None:
         return repeated
     rivals = attempts.living_rivals(db, intent, worker, now)
@@ -65,6 +65,16 @@ def require(
     if not takes_claim:
         return Right(Event.BEGUN, device)
     return _first_enrollment(db, intent, device, now)
+
+
+def _repeated(db: Transaction, intent: EnrollmentIntent, now: datetime) -> IssuedCertificate | None:
+    """The certificate that answered the same request before, unless its claim was given back."""
+    repeated = certificates.find_repeated(db, intent, now)
+    if repeated is None:
+        return None
+    if _is_first(intent) and claims.holder(db, intent) != repeated.number:
+        return None
+    return repeated.issued
 
 
 def _first_enrollment(
@@ -91,7 +101,7 @@ def require_kept(db: Transaction, intent: EnrollmentIntent) -> bool:
 
     :return: whether the claim has to be taken.
     """
-    if intent.operation is Operation.SIMPLEREENROLL or intent.predecessor is not None:
+    if not _is_first(intent):
         if not _answer_was_lost(db, intent, since=0):
             _require_active_predecessor(db, intent)
         return False
@@ -110,6 +120,10 @@ def require_kept(db: Transaction, intent: EnrollmentIntent) -> bool:
         detail=f"device {intent.device}: claimed by issuance {claim} with "
         f"{'another key, ' if another else ''}{key.hex()}",
     )
+
+
+def _is_first(intent: EnrollmentIntent) -> bool:
+    return intent.operation is not Operation.SIMPLEREENROLL and intent.predecessor is None
 
 
 def _answer_was_lost(db: Transaction, intent: EnrollmentIntent, *, since: int) -> bool:
