@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import hashlib
+import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import TemporaryFile
+from typing import BinaryIO
 
 from est_protocol.errors import ConfigurationError
 from est_server.assembly import open_store
@@ -18,12 +22,14 @@ from est_server.config import ServerConfig, load_config
 from est_server.device_records import ListRow
 from est_server.devices.importer import ImportRules, ListFile, ListReading
 from est_server.devices.refusals import NotSigned
-from est_server.devices.signatures.detached import MAX_OCTETS, read_signature
+from est_server.devices.signatures.detached import MAX_OCTETS, DetachedSignature, read_signature
 from est_server.list_signers import load_list_signers
 from est_server.stores.verification import GivenList
 
 #: Appended to the name of a list, where its detached signature is looked for.
 _SIGNATURES = (".p7s", ".cms", ".jws", ".sig")
+
+_CHUNK = 1 << 20
 
 _REPORT_EVERY = 100_000
 
@@ -63,35 +69,72 @@ def _run(options: argparse.Namespace) -> int:
     return 0
 
 
+class _NamedReading:
+    """One pass over a list of several; a refusal says over which."""
+
+    def __init__(self, name: str, reading: ListReading) -> None:
+        self._name = name
+        self._reading = reading
+        self.describe = reading.describe
+
+    def rows(self) -> Iterator[ListRow]:
+        """Its rows."""
+        try:
+            yield from self._reading.rows()
+        except NotSigned as refused:
+            looked_for = ", ".join(self._name + suffix for suffix in _SIGNATURES)
+            raise ConfigurationError(
+                f"{self._name}: {refused}, and there is no signature beside it ({looked_for})"
+            ) from refused
+        except ConfigurationError as error:
+            raise ConfigurationError(f"{self._name}: {error}") from error
+
+
 def _given(config: ServerConfig, name: str, files: ExitStack) -> GivenList:
-    file = files.enter_context(open_list(name))
-    signature = None
+    file = _rereadable(files.enter_context(open_list(name)), files)
+    signature = _signature_beside(name)
+
+    def read(signed: bool) -> _NamedReading:
+        rules = ImportRules(
+            signers=load_list_signers(config),
+            allow_unsigned=config.devices.allow_unsigned and signature is None,
+            verify_entries=signed,
+            leave_out_bad_rows=True,
+            limits=config.devices.limits,
+        )
+        reading = ListReading(ListFile(file, signature=signature), rules, datetime.now(UTC))
+        return _NamedReading(name, reading)
+
+    return GivenList(name, _sha256(file), read)
+
+
+def _sha256(file: BinaryIO) -> bytes:
+    digest = hashlib.sha256()
+    while chunk := file.read(_CHUNK):
+        digest.update(chunk)
+    file.seek(0)
+    return digest.digest()
+
+
+def _signature_beside(name: str) -> DetachedSignature | None:
     for path in (Path(name + suffix) for suffix in _SIGNATURES):
         if path.is_file():
             with path.open("rb") as signed:
-                signature = read_signature(signed.read(MAX_OCTETS + 1))
-            break
-    rules = ImportRules(
-        signers=load_list_signers(config),
-        allow_unsigned=config.devices.allow_unsigned and signature is None,
-        leave_out_bad_rows=True,
-        limits=config.devices.limits,
-    )
-    reading = ListReading(ListFile(file, signature=signature), rules, datetime.now(UTC))
-    return GivenList(name, _rows(name, reading), reading.describe)
+                try:
+                    return read_signature(signed.read(MAX_OCTETS + 1))
+                except ConfigurationError as error:
+                    raise ConfigurationError(f"{path}: {error}") from error
+    return None
 
 
-def _rows(name: str, reading: ListReading) -> Iterator[ListRow]:
-    """The rows of one list of several; a refusal says which."""
-    try:
-        yield from reading.rows()
-    except NotSigned as refused:
-        looked_for = ", ".join(name + suffix for suffix in _SIGNATURES)
-        raise ConfigurationError(
-            f"{name}: {refused}, and there is no signature beside it ({looked_for})"
-        ) from refused
-    except ConfigurationError as error:
-        raise ConfigurationError(f"{name}: {error}") from error
+def _rereadable(file: BinaryIO, files: ExitStack) -> BinaryIO:
+    """The list, from a copy if it comes through a pipe: it is read twice."""
+    if file.seekable():
+        return file
+    kept = files.enter_context(TemporaryFile())
+    shutil.copyfileobj(file, kept)
+    kept.seek(0)
+    return kept
 
 
 async def _print_findings(config: ServerConfig, given: list[GivenList]) -> int:

@@ -44,12 +44,14 @@ class ImportRules:
 
     :param signers: who may sign lists.
     :param allow_unsigned: accept a list that carries no signature.
+    :param verify_entries: verify all the same what is signed entry by entry.
     :param leave_out_bad_rows: import what is good of a list that has rows which are no good.
     :param limits: what a list may be like.
     """
 
     signers: tuple[ListSigner, ...] = ()
     allow_unsigned: bool = False
+    verify_entries: bool = False
     leave_out_bad_rows: bool = False
     limits: ListLimits = field(default_factory=ListLimits)
 
@@ -178,9 +180,8 @@ class ListReading:
         """
         file = self._source.buffered()
         form = self._format(file)
-        by_entry = form.signs_entries and self._given.signature is None
-        self._require_signature(by_entry)
-        entries = self._entries if by_entry and not self._rules.allow_unsigned else None
+        entries = self._entries if form.signs_entries and self._heeds_entries() else None
+        self._require_signature(by_entry=entries is not None)
         yield from self._good(form.read(file, self._rules.limits, entries))
         if file.read(1):
             raise ListRefused("there are octets after the end of the list")
@@ -202,12 +203,16 @@ class ListReading:
         # writer of a list sends its beginning in one piece.
         return recognize_format(file.peek(HEAD_OCTETS)[:HEAD_OCTETS])  # type: ignore[attr-defined]
 
-    def _require_signature(self, by_entry: bool) -> None:
+    def _heeds_entries(self) -> bool:
+        if self._given.signature is not None:
+            return False
+        return self._rules.verify_entries or not self._rules.allow_unsigned
+
+    def _require_signature(self, *, by_entry: bool) -> None:
         """Refuse what could not be believed in the end before it is read."""
-        whole = self._given.signature is not None
-        if self._rules.allow_unsigned and not whole:
-            return
-        if not whole and not by_entry:
+        if self._given.signature is None and not by_entry:
+            if self._rules.allow_unsigned:
+                return
             raise NotSigned("the list is not signed")
         if not self._rules.signers:
             raise SignatureRejected("no [[list_signers]] are configured, so no list is believed")

@@ -7,9 +7,9 @@ database on disk that is thrown away, so memory does not grow with the store.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from est_protocol.errors import RequestRefused
 from est_server.device_records import ListDescription, ListRow
@@ -39,17 +39,29 @@ CREATE TABLE listed (
 """
 
 
+class ListReading(Protocol):
+    """One pass over a list."""
+
+    def rows(self) -> Iterator[ListRow]:
+        """Its rows."""
+        ...
+
+    def describe(self) -> ListDescription:
+        """The list as a whole, after its last row."""
+        ...
+
+
 class GivenList(NamedTuple):
     """A list that is given again, to compare the store with.
 
     :param name: what to call it in findings.
-    :param rows: its rows.
-    :param describe: the list as a whole; called after the last row.
+    :param sha256: SHA-256 (32 octets) of its octets.
+    :param read: reads it; told whether it was imported as one that somebody signed.
     """
 
     name: str
-    rows: Iterable[ListRow]
-    describe: Callable[[], ListDescription]
+    sha256: bytes
+    read: Callable[[bool], ListReading]
 
 
 def findings(
@@ -84,8 +96,9 @@ def _read_given(
     numbers: set[int],
     progress: Progress,
 ) -> Iterator[str]:
+    reading = given.read(_was_signed(db, given.sha256))
     # What the list is called is known after its last row only.
-    for count, row in enumerate(given.rows, start=1):
+    for count, row in enumerate(reading.rows(), start=1):
         taken = scratch.execute(
             "INSERT INTO listed (udid, spki, attributes) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
             (row.udid, row.spki_sha256, row.attributes),
@@ -94,7 +107,7 @@ def _read_given(
             yield f"{given.name}: line {row.line}: {row.udid!r} is on another line or list too"
         if count % _PAGE == 0:
             progress(given.name, count)
-    described = given.describe()
+    described = reading.describe()
     known = db.execute(
         "SELECT number FROM lists WHERE sha256 = ? AND signer = ?",
         (described.sha256, described.signer or ""),
@@ -105,6 +118,14 @@ def _read_given(
         return
     numbers.add(known[0])
     scratch.execute("UPDATE listed SET list = ? WHERE list IS NULL", known)
+
+
+def _was_signed(db: Transaction, sha256: bytes) -> bool:
+    """Whether a list was imported with a signature; as most of its devices came, if both ways."""
+    row = db.execute(
+        "SELECT signer FROM lists WHERE sha256 = ? ORDER BY devices DESC LIMIT 1", (sha256,)
+    ).fetchone()
+    return row is not None and row != ("",)
 
 
 def _check_devices(

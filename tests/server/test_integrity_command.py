@@ -5,15 +5,20 @@ from __future__ import annotations
 import errno
 import os
 import sqlite3
+import subprocess
+import sys
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from est_server.cli import main
+from est_server.pem_files import certificates_pem
 from est_server.stores.integrity_key import IntegrityKey
 from est_server.stores.sqlite.copying import SqliteCopy
 from est_server.stores.sqlite.owner import stable_owner
+from tests.pki import make_key
+from tests.server.test_list_formats import CHIP_MAKER, element, entry, manifest
 
 Output = pytest.CaptureFixture[str]
 
@@ -159,6 +164,44 @@ def test_a_list_that_is_not_believed_is_named(
     Path(f"{devices}.jws").write_text('{"protected": "eyJhbGciOiJFUzI1NiJ9", "signature": ""}')
     assert run(config, "devices", "verify", "--lists", str(devices)) == 2
     assert f"{devices}: no [[list_signers]] are configured" in capsys.readouterr().err
+
+
+def test_a_store_is_compared_with_a_manifest_that_is_signed_entry_by_entry(
+    tmp_path: Path, capsys: Output
+) -> None:
+    assert main(["init", str(tmp_path / "est")]) == 0
+    config = tmp_path / "est" / "est-server.toml"
+    (config.parent / "chips.pem").write_bytes(certificates_pem(*CHIP_MAKER.chain))
+    signer = '[[list_signers]]\nname = "chips"\ncertificate = "chips.pem"\n'
+    config.write_text(config.read_text() + signer)
+    signed, unsigned = tmp_path / "signed.json", tmp_path / "unsigned.json"
+    signed.write_bytes(manifest(entry(element(1)), entry(element(2))))
+    unsigned.write_bytes(manifest(entry(element(3), key=make_key("stranger"))))
+    assert run(config, "devices", "import", str(signed)) == 0
+    assert run(config, "devices", "import", str(unsigned), "--allow-unsigned") == 0
+    capsys.readouterr()
+    verify = ("devices", "verify", "--lists", str(signed), str(unsigned))
+    assert run(config, *verify) == 0
+    assert capsys.readouterr().out == "nothing is wrong\n"
+    execute(config, "UPDATE devices SET attributes = '{}' WHERE list = 1 AND udid LIKE '%01'")
+    assert run(config, *verify) == 1
+    assert "list 1 says something else of it" in capsys.readouterr().out
+    config.write_text(config.read_text().replace(signer, ""))
+    assert run(config, *verify) == 2
+    assert "no [[list_signers]] are configured" in capsys.readouterr().err
+
+
+def test_a_list_is_compared_with_that_comes_through_a_pipe(
+    config: Path, devices: Path, capsys: Output
+) -> None:
+    command = [sys.executable, "-m", "est_server.cli", "devices", "verify", "--lists", "-"]
+    verified = subprocess.run(
+        [*command, "--config", str(config)],
+        input=devices.read_bytes(),
+        capture_output=True,
+        check=False,
+    )
+    assert verified.stdout == b"nothing is wrong\n"
 
 
 def test_the_journal_is_exported_and_verified(config: Path, tmp_path: Path, capsys: Output) -> None:
