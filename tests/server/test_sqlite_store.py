@@ -19,12 +19,15 @@ import pytest
 from cryptography import x509
 
 from est_protocol.errors import ConfigurationError, RefusalReason, RequestRefused
+from est_server.device_records import DeviceState
 from est_server.ledger_records import IssuanceTicket, IssuedCertificate
+from est_server.life_cycle import LifeCycleStep
 from est_server.stores.options import StoreOptions
 from est_server.stores.rules import registry
 from est_server.stores.schema import MIGRATIONS, Migration
 from est_server.stores.sqlite import SqliteOptions, SqliteStore
 from est_server.stores.sqlite.database import APPLICATION_ID, prepare
+from est_server.stores.sqlite.engine import LOOK_EVERY
 from est_server.stores.transaction import Transaction
 from tests.server.ledger_values import (
     FakeClock,
@@ -32,6 +35,7 @@ from tests.server.ledger_values import (
     describe,
     first_enrollment,
     listed,
+    order,
     refusal,
 )
 
@@ -438,6 +442,41 @@ async def test_a_file_that_vanished_is_not_made_anew(path: Path, clock: FakeCloc
         os.rename(f"{path}.aside", path)
         assert await store.find_by_udid("device-1") is not None
         await store.begin(first_enrollment())
+
+
+async def test_a_file_that_was_replaced_is_read_from_then_on(path: Path, clock: FakeClock) -> None:
+    async with SqliteStore.open(path, clock=clock) as store:
+        await store.add_devices([listed(1)], now=clock.now())
+        backup = back_up(path)
+        await store.change_device(order(LifeCycleStep.SUSPEND), now=clock.now())
+        assert await state_of(store) is DeviceState.SUSPENDED
+        put_in_place(backup, path)
+        await asyncio.sleep(LOOK_EVERY)
+        assert await state_of(store) is DeviceState.LISTED
+        # And what is written is read at once.
+        backup = back_up(path)
+        put_in_place(backup, path)
+        await store.change_device(order(LifeCycleStep.REVOKE), now=clock.now())
+        assert await state_of(store) is DeviceState.REVOKED
+
+
+def back_up(path: Path) -> Path:
+    backup = path.with_name("backup.db")
+    with closing(sqlite3.connect(path)) as live, closing(sqlite3.connect(backup)) as copy:
+        live.backup(copy)
+    backup.chmod(0o600)
+    return backup
+
+
+def put_in_place(backup: Path, path: Path) -> None:
+    for suffix in ("-wal", "-shm"):
+        Path(f"{path}{suffix}").unlink()
+    backup.replace(path)
+
+
+async def state_of(store: SqliteStore) -> DeviceState | None:
+    device = await store.find_by_udid("device-1")
+    return device.state if device else None
 
 
 # The audit trail
