@@ -40,14 +40,23 @@ class Comparison:
         self.count += 1
         if entry.number < self._beginning.number:
             return
-        if entry.number == self._beginning.number:
-            there: bytes | None = self._beginning.hash
-        else:
-            if entry.number not in self._page:
-                page = await store.journal_page(Query(), entry.number - 1)
-                self._page = {found.number: found.hash for found in page}
-            there = self._page.get(entry.number)
+        there = await self._find(store, entry.number)
+        if there is None:
+            # A server that runs may have removed it for its age just now.
+            self._beginning = await store.journal_beginning()
+            if entry.number < self._beginning.number:
+                return
+            there = await self._find(store, entry.number)
         if there is None:
             raise JournalBroken(f"entry {entry.number} is not in the store any more")
         if there != entry.hash:
             raise JournalBroken(f"entry {entry.number} is another one in the store")
+
+    async def _find(self, store: Store, number: int) -> bytes | None:
+        """The hash of an entry that the store has, or removed last."""
+        if number == self._beginning.number:
+            return self._beginning.hash
+        if number not in self._page:
+            page = await store.journal_page(Query(), number - 1)
+            self._page = {found.number: found.hash for found in page}
+        return self._page.get(number)

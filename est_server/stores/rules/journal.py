@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 from est_server.journal import (
     BEGINNING,
@@ -35,9 +36,13 @@ _NAMES = (
     "mac",
 )
 _COLUMNS = ", ".join(_NAMES)
+
+#: An entry, and what it follows: another one, or the checkpoint. In one statement, since between
+#: two of a reader's somebody may remove what is old.
 _PAGE = (
-    f"SELECT {', '.join(f'j.{name}' for name in _NAMES)}, p.hash "
+    f"SELECT {', '.join(f'j.{name}' for name in _NAMES)}, p.hash, c.number, c.hash, c.mac "
     "FROM journal j LEFT JOIN journal p ON p.number = j.number - 1 "
+    "LEFT JOIN journal_checkpoint c ON c.number = j.number - 1"
 )
 
 #: Once in so many issuances and refusals, so many entries go at most: more than come meanwhile.
@@ -161,10 +166,11 @@ def checkpoint(db: Transaction, seals: Seals | None = None) -> Chain:
     :raises RequestRefused: ``RECORD_TAMPERED``: somebody else says so.
     """
     row = db.execute("SELECT number, hash, mac FROM journal_checkpoint").fetchone()
-    if row is None:
-        return Chain(0, BEGINNING)
+    return Chain(0, BEGINNING) if row is None else _checkpoint(seals or db.seals, row)
+
+
+def _checkpoint(seals: Seals, row: Row) -> Chain:
     number, code, mac = row
-    seals = seals or db.seals
     if not seals.fits(seals.row("journal_checkpoint", number, code), mac):
         raise tampered("the journal's checkpoint is not what a server wrote")
     return Chain(number, code)
@@ -177,9 +183,9 @@ def entries(db: Transaction, query: Query, after: int, size: int) -> list[Entry]
         before it.
     """
     found: list[Entry] = []
-    for *columns, before in _rows(db, query, after, size):
-        entry = Entry(*columns)
-        chain = checkpoint(db) if before is None else Chain(entry.number - 1, before)
+    for row in _rows(db, query, after, size):
+        entry = Entry(*row[: len(_NAMES)])
+        chain = _before(db.seals, entry, *row[len(_NAMES) :])
         try:
             found.extend(chained(db.seals, chain, [entry]))
         except JournalBroken as broken:
@@ -189,7 +195,15 @@ def entries(db: Transaction, query: Query, after: int, size: int) -> list[Entry]
 
 def unchecked(db: Transaction, after: int, size: int) -> list[Entry]:
     """The same of all entries, whatever they are."""
-    return [Entry(*row[:-1]) for row in _rows(db, Query(), after, size)]
+    return [Entry(*row[: len(_NAMES)]) for row in _rows(db, Query(), after, size)]
+
+
+def _before(seals: Seals, entry: Entry, before: bytes | None, *removed: Any) -> Chain:
+    if before is not None:
+        return Chain(entry.number - 1, before)
+    if removed[0] is None:
+        return Chain(0, BEGINNING)
+    return _checkpoint(seals, removed)
 
 
 def _rows(db: Transaction, query: Query, after: int, size: int) -> list[Row]:
@@ -241,19 +255,6 @@ def require_no_claim(db: Transaction, device: str, label: str) -> None:
     ).fetchone()
     if given_back is None:
         raise tampered(f"the claim that issuance {claimed[1]} took is gone", device=device)
-
-
-def require_not_revoked(db: Transaction, device: str, serial: str) -> None:
-    """Require that the journal knows of no revocation, where the certificate's record has none.
-
-    :raises RequestRefused: ``RECORD_TAMPERED``.
-    """
-    revoked = db.execute(
-        "SELECT 1 FROM journal WHERE serial = ? AND event = 'revoked' AND device = ? LIMIT 1",
-        (serial, device),
-    ).fetchone()
-    if revoked is not None:
-        raise tampered(f"the revocation of certificate {serial} is gone", device=device)
 
 
 def prune(db: Transaction, retention: Retention, now: datetime) -> None:

@@ -10,16 +10,22 @@ from est_server.device_records import ImportedList, ListDescription
 from est_server.journal import Event
 from est_server.stores.rules import journal, tallies
 from est_server.stores.rules.values import Row, from_column, to_column
-from est_server.stores.seals import tampered
+from est_server.stores.seals import Seals, tampered
 from est_server.stores.transaction import Transaction
 
-_COLUMNS = "number, list_id, sha256, signer, signed_at, imported_at, devices"
+#: A list, and its seal; in one statement, since between two of a reader's there may be an import.
+_SEALED_LISTS = (
+    f"SELECT number, l.devices, {tallies.LIST_COLUMNS}, s.devices, s.total, s.mac "
+    "FROM lists l LEFT JOIN list_seals s ON s.list = l.number ORDER BY number"
+)
 
 
 def every(db: Transaction) -> list[ImportedList]:
-    """All lists, the first first."""
-    rows = db.execute(f"SELECT {_COLUMNS} FROM lists ORDER BY number").fetchall()
-    return [_checked(db, _imported_list(row)) for row in rows]
+    """All lists, the first first.
+
+    :raises RequestRefused: ``RECORD_TAMPERED``.
+    """
+    return [_opened(db.seals, row) for row in db.execute(_SEALED_LISTS).fetchall()]
 
 
 def record(db: Transaction, description: ListDescription, now: datetime) -> int:
@@ -76,14 +82,13 @@ def note_import(
     )
 
 
-def _checked(db: Transaction, imported: ImportedList) -> ImportedList:
-    if db.seals.is_keyed:
-        sealed = tallies.find(db, imported.number).devices
-        if sealed != imported.devices:
-            raise tampered(
-                f"list {imported.number} counts {imported.devices} devices, its seal {sealed}"
-            )
-    return imported
+def _opened(seals: Seals, row: Row) -> ImportedList:
+    number, devices, *record = row[:-3]
+    if seals.is_keyed:
+        sealed = tallies.opened(seals, number, row[-3:], tuple(record)).devices
+        if sealed != devices:
+            raise tampered(f"list {number} counts {devices} devices, its seal {sealed}")
+    return _imported_list(number, devices, *record)
 
 
 def _refuse(description: ListDescription, recorded_id: str) -> NoReturn:
@@ -94,8 +99,15 @@ def _refuse(description: ListDescription, recorded_id: str) -> NoReturn:
     )
 
 
-def _imported_list(row: Row) -> ImportedList:
-    number, list_id, sha256, signer, signed_at, imported_at, devices = row
+def _imported_list(
+    number: int,
+    devices: int,
+    list_id: str,
+    sha256: bytes,
+    signer: str,
+    signed_at: int | None,
+    imported_at: int,
+) -> ImportedList:
     return ImportedList(
         number=number,
         description=ListDescription(

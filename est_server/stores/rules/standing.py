@@ -13,12 +13,20 @@ from est_server.ledger_records import CertificateState, EnrollmentIntent
 from est_server.stores.rules import journal, registry
 from est_server.stores.rules.chained_rows import COMPROMISED_KEYS, LINK
 from est_server.stores.rules.values import to_column
+from est_server.stores.seals import tampered
 from est_server.stores.transaction import Transaction
 
 #: A key that is not there, and that nobody has removed it, in one statement.
 _COMPROMISED = (
     "SELECT c.key, c.next, c.content, c.mac, k.spki_sha256, k.device, k.since "
     f"FROM ({LINK}) c LEFT JOIN compromised_keys k ON k.spki_sha256 = c.key"
+)
+
+#: A certificate, and whether the journal knows of a revocation; in one statement, since between two
+#: of a reader's somebody may revoke it.
+_STANDING = (
+    "SELECT i.device, i.state, i.serial, (SELECT 1 FROM journal j WHERE j.serial = i.serial "
+    "AND j.event = 'revoked' AND j.device = i.device LIMIT 1) FROM issuances i WHERE i.sha256 = ?"
 )
 
 
@@ -39,12 +47,10 @@ def require(
             _require_active(registry.find_by_key(db, key))
     if certificate is None:
         return
-    row = db.execute(
-        "SELECT device, state, serial FROM issuances WHERE sha256 = ?", (certificate,)
-    ).fetchone()
+    row = db.execute(_STANDING, (certificate,)).fetchone()
     if row is None:
         return
-    udid, state, serial = row
+    udid, state, serial, told = row
     if state == CertificateState.REVOKED:
         raise RequestRefused(
             RefusalReason.CERTIFICATE_REVOKED,
@@ -52,7 +58,8 @@ def require(
             detail=f"serial {serial}",
             device=udid,
         )
-    journal.require_not_revoked(db, udid, serial)
+    if told is not None:
+        raise tampered(f"the revocation of certificate {serial} is gone", device=udid)
     _require_active(registry.find_by_udid(db, udid))
 
 

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from est_server.stores.rules.values import Row
 from est_server.stores.seals import Sealed, Seals, add_up, tampered
 from est_server.stores.transaction import Transaction
 
 #: Stands for the list of devices that came with none.
 NO_LIST = 0
 
-_LIST_COLUMNS = "list_id, sha256, signer, signed_at, imported_at"
+#: What is sealed of a list's record.
+LIST_COLUMNS = "list_id, sha256, signer, signed_at, imported_at"
 
 
 class Tally(NamedTuple):
@@ -47,10 +49,20 @@ def find(db: Transaction, number: int | None, seals: Seals | None = None) -> Tal
     row = db.execute(
         "SELECT devices, total, mac FROM list_seals WHERE list = ?", (number,)
     ).fetchone()
-    if row is None:
+    return opened(seals, number, row or (None, None, None), _record(db, number))
+
+
+def opened(seals: Seals, number: int, seal: Row, record: tuple[Sealed, ...]) -> Tally:
+    """The tally of a list from its columns.
+
+    :param seal: ``devices``, ``total`` and ``mac``; each ``None`` if there is no such row.
+    :param record: what :data:`LIST_COLUMNS` are.
+    :raises RequestRefused: ``RECORD_TAMPERED``.
+    """
+    devices, masked, mac = seal
+    if masked is None:
         raise tampered(f"the seal of list {number} is missing")
-    devices, masked, mac = row
-    if not seals.fits(_code(seals, number, devices, masked, _record(db, number)), mac):
+    if not seals.fits(_code(seals, number, devices, masked, record), mac):
         raise tampered(f"the record of list {number} is not what the server wrote")
     return Tally(devices, seals.unmask(masked))
 
@@ -70,7 +82,7 @@ def put(db: Transaction, number: int, tally: Tally) -> None:
 
 
 def _record(db: Transaction, number: int) -> tuple[Sealed, ...]:
-    row = db.execute(f"SELECT {_LIST_COLUMNS} FROM lists WHERE number = ?", (number,)).fetchone()
+    row = db.execute(f"SELECT {LIST_COLUMNS} FROM lists WHERE number = ?", (number,)).fetchone()
     return () if row is None else tuple(row)
 
 
