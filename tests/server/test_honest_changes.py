@@ -107,6 +107,18 @@ async def test_a_certificate_is_revoked(raw: RawDatabase, clock: FakeClock, afte
 
 
 @pytest.mark.parametrize("after", PLACES)
+async def test_a_device_is_registered(raw: RawDatabase, clock: FakeClock, after: int) -> None:
+    async with raw.open(clock) as store:
+        sha256 = await enroll(store, clock)
+
+        async def register(other: Store) -> None:
+            await other.add_devices([listed(1)], now=clock.now())
+
+        interrupt(store, raw, clock, register, after)
+        await store.check_standing(certificate=sha256, keys=())
+
+
+@pytest.mark.parametrize("after", PLACES)
 async def test_a_device_changes(raw: RawDatabase, clock: FakeClock, after: int) -> None:
     async with raw.open(clock) as store:
         await store.add_devices([listed(1)], now=clock.now())

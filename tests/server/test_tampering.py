@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,8 @@ from tests.server.ledger_values import (
     first_enrollment,
     listed,
     order,
+    refusal,
+    renewal,
 )
 from tests.server.raw_database import RawDatabase, RawSqlite, raw
 
@@ -157,6 +160,36 @@ async def test_a_row_that_was_deleted_and_imported_again_is_noticed(
         rows = [ListRow.of(1, listed(1, model="x", owner="acme"))]
         await store.import_devices(rows, describe, now=clock.now())
         await assert_noticed(store, clock)
+
+
+@pytest.mark.parametrize("covered", ["", "device_history", "journal"])
+async def test_a_device_that_was_shut_out_and_deleted_is_no_unlisted_one(
+    raw: RawDatabase, clock: FakeClock, covered: str
+) -> None:
+    async with raw.open(clock) as store:
+        await fill(store, clock)
+        sha256 = await enroll(store, clock)
+        unlisted = await enroll(store, clock, "nobody's")
+        await store.change_device(order(LifeCycleStep.SUSPEND), now=clock.now())
+        await store.record_refusal(refusal())
+        raw.execute("DELETE FROM devices WHERE udid = 'device-1'")
+        if covered:
+            column = "device" if covered == "journal" else "udid"
+            raw.execute(f"DELETE FROM {covered} WHERE {column} = 'device-1'")
+        attempts = (
+            lambda: store.check_standing(certificate=sha256, keys=[]),
+            lambda: store.begin(renewal(sha256)),
+            lambda: store.begin(first_enrollment(label="vpn")),
+            lambda: store.begin(replace(first_enrollment("new"), client_certificate=sha256)),
+        )
+        for attempt in attempts:
+            with pytest.raises(AlarmingRefusal) as refused:
+                await attempt()
+            assert refused.value.alarm is AlarmKind.RECORD_TAMPERED
+            assert refused.value.device == "device-1"
+        # Who never was in the registry is served.
+        await store.check_standing(certificate=unlisted, keys=[])
+        assert isinstance(await store.begin(renewal(unlisted, "nobody's")), IssuanceTicket)
 
 
 async def test_a_claim_that_was_made_free_is_noticed(raw: RawDatabase, clock: FakeClock) -> None:

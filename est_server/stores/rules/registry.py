@@ -24,6 +24,7 @@ from est_server.stores.rules.values import (
     is_storable,
     to_column,
 )
+from est_server.stores.seals import tampered
 from est_server.stores.transaction import Transaction
 
 _ENROLLMENT_ACTOR = "enrollment"
@@ -43,6 +44,30 @@ def find_by_udid(db: Transaction, udid: str) -> Device | None:
         return None
     row = db.execute(f"SELECT {SEALED_COLUMNS} FROM devices WHERE udid = ?", (udid,)).fetchone()
     return None if row is None else opened(db, row)
+
+
+#: Whether a device with this identifier was ever there; devices are never deleted.
+_TOLD_OF = (
+    "SELECT 1 FROM device_history WHERE udid = ? UNION ALL "
+    "SELECT 1 FROM journal WHERE device = ? AND event IN ('listed', 'device-changed') LIMIT 1"
+)
+
+
+def find_or_unknown(db: Transaction, udid: str) -> Device | None:
+    """The device with this identifier; ``None`` if there never was one.
+
+    :raises RequestRefused: ``RECORD_TAMPERED``: there was one, and it is gone.
+    """
+    device = find_by_udid(db, udid)
+    if device is not None or not is_storable(udid):
+        return device
+    if db.execute(_TOLD_OF, (udid, udid)).fetchone() is None:
+        return None
+    # Between two statements of a reader's it may have been registered.
+    device = find_by_udid(db, udid)
+    if device is None:
+        raise tampered(f"device {udid}: the row is gone", device=udid)
+    return device
 
 
 def page(db: Transaction, after: str, size: int) -> list[Device]:

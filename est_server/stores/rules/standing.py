@@ -60,7 +60,7 @@ def require(
         )
     if told is not None:
         raise tampered(f"the revocation of certificate {serial} is gone", device=udid)
-    _require_active(registry.find_by_udid(db, udid))
+    _require_active(registry.find_or_unknown(db, udid))
 
 
 def require_for(db: Transaction, intent: EnrollmentIntent) -> Device | None:
@@ -68,7 +68,7 @@ def require_for(db: Transaction, intent: EnrollmentIntent) -> Device | None:
 
     :return: the device as it is registered, if it is.
     """
-    registered = device = registry.find_by_udid(db, intent.device)
+    registered = device = registry.find_or_unknown(db, intent.device)
     _require_active(device)
     if device is None and intent.registration is not None:
         device = intent.registration.as_device(intent.requested_at)
