@@ -11,6 +11,9 @@ from typing import NamedTuple
 
 from est_server.quotas import Quota
 
+#: Characters of a UDID.
+LONGEST_UDID = 128
+
 #: The attribute that says who owns a device, until it is transferred.
 OWNER_ATTRIBUTE = "owner"
 
@@ -20,6 +23,10 @@ LABELS_ATTRIBUTE = "labels"
 #: The attribute that a device has which was registered just in time: whose birth certificate it
 #: came with. A list that gives it to a device has it taken for one of those.
 PROVISIONED_ATTRIBUTE = "just_in_time"
+
+#: The attribute that a device has which a secret, a user or an operator let in: the authorizer that
+#: did. A list that gives it to a device has it taken for one of those.
+UNLISTED_ATTRIBUTE = "unlisted"
 
 
 class DeviceState(StrEnum):
@@ -55,6 +62,11 @@ class ListedDevice:
     spki_sha256: bytes
     attributes: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def is_unlisted(self) -> bool:
+        """Whether neither a list nor a birth certificate speaks for it, but somebody let it in."""
+        return UNLISTED_ATTRIBUTE in self.attributes
+
 
 @dataclass(frozen=True, slots=True)
 class Device:
@@ -77,8 +89,8 @@ class Device:
 
     @property
     def is_provisioned(self) -> bool:
-        """Whether it was registered just in time, and so is on no list."""
-        return PROVISIONED_ATTRIBUTE in self.listed.attributes
+        """Whether it was registered with its first enrollment, and so is on no list."""
+        return PROVISIONED_ATTRIBUTE in self.listed.attributes or self.listed.is_unlisted
 
     def may_use(self, label: str | None, owners: frozenset[str] | None) -> bool:
         """Whether it may have certificates under ``label``.
@@ -104,7 +116,13 @@ class Registration:
 
     device: ListedDevice
     state: DeviceState
-    quotas: tuple[Quota, ...]
+    quotas: tuple[Quota, ...] = ()
+
+    @property
+    def reason(self) -> str:
+        """Why it is registered, for its history."""
+        by = self.device.attributes.get(UNLISTED_ATTRIBUTE, "its birth certificate")
+        return f"registered by {by}"
 
     def as_device(self, now: datetime) -> Device:
         """The device that it makes."""

@@ -157,4 +157,5 @@ class ClientIdentification:
     async def _is_listed(self, key: bytes | None) -> bool:
         if self._registry is None or key is None:
             return False
-        return await self._registry.find_by_key(key) is not None
+        device = await self._registry.find_by_key(key)
+        return device is not None and not device.listed.is_unlisted

@@ -65,8 +65,10 @@ class BirthCertificateAuthorizer:
     ``hardware_serial``), which templates may use. It is on no list, so ``device-list`` does not
     know it.
 
-    Collisions: the key is that of a device that is known: it is that device. The UDID is that of a
-    device with another key: refused, with an alarm; nothing that is known is ever changed.
+    Collisions: the key is that of a device that is known: it is that device, unless it is known by
+    a secret, a user or an approval only, which is refused: no rule has looked at it. The UDID is
+    that of a device with another key: refused, with an alarm; nothing that is known is ever
+    changed.
 
     :param registry: the devices.
     :param anchors: each manufacturer's certificates, by its name.
@@ -107,6 +109,12 @@ class BirthCertificateAuthorizer:
         if device is None:
             registration = await self._register(birth, manufacturer, request)
             udid = registration.device.udid
+        elif device.listed.is_unlisted:
+            raise RequestRefused(
+                RefusalReason.NOT_AUTHORIZED,
+                "this device is registered, but not by its birth certificate",
+                device=device.udid,
+            )
         else:
             udid = device.udid
         await require_own_key(self._registry, request, udid, birth.key_sha256)

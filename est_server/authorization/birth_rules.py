@@ -12,13 +12,12 @@ from cryptography.x509.oid import NameOID
 from est_protocol.errors import ConfigurationError, MessageError, RefusalReason, RequestRefused
 from est_protocol.idevid import single
 from est_server.birth_certificates import BirthCertificate, ManufacturerRules
+from est_server.device_records import LONGEST_UDID
 
 _PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
 
 #: Names of attributes that :meth:`x509.Name.from_rfc4514_string` lacks.
 _NAMES = {"serialNumber": NameOID.SERIAL_NUMBER}
-
-_LONGEST_UDID = 128
 
 #: What a birth certificate may say of its device.
 FACTS = ("key_sha256", "manufacturer", "serial_number", "hardware_type", "hardware_serial")
@@ -88,7 +87,7 @@ def udid_of(template: str, said: Mapping[str, str]) -> str:
         return said[match[1]]
 
     udid = _PLACEHOLDER.sub(value_of, template)
-    if not 0 < len(udid) <= _LONGEST_UDID or not udid.isprintable():
+    if not 0 < len(udid) <= LONGEST_UDID or not udid.isprintable():
         raise _refused(f"{udid!r} is no UDID")
     return udid
 

@@ -7,6 +7,7 @@ from datetime import timedelta
 
 from est_protocol.errors import ConfigurationError, RefusalReason, RequestRefused
 from est_protocol.messages import Pending
+from est_server.device_records import Registration
 from est_server.interfaces import Authorizer, ClientIdentity, EnrollmentRequest, IssuanceGrant
 from est_server.quotas import merged as merged_quotas
 
@@ -105,11 +106,17 @@ def _merge(one: IssuanceGrant, other: IssuanceGrant) -> IssuanceGrant:
         secret=secrets.pop() if secrets else None,
         quotas=merged_quotas(one.quotas + other.quotas),
         approval=one.approval or other.approval,
-        registration=one.registration or other.registration,
+        registration=_registration(one, other),
         validity=_shortest(one.validity, other.validity),
         key_sha256=keys.pop() if keys else None,
         reasons=one.reasons + other.reasons,
     )
+
+
+def _registration(one: IssuanceGrant, other: IssuanceGrant) -> Registration | None:
+    """What a birth certificate says comes before that somebody let the device in."""
+    found = [grant.registration for grant in (one, other) if grant.registration is not None]
+    return min(found, key=lambda new: new.device.is_unlisted, default=None)
 
 
 def _shortest(one: timedelta | None, other: timedelta | None) -> timedelta | None:

@@ -28,7 +28,8 @@ class HttpUserAuthorizer:
     :param verifier: the one that must have verified the user, which is the label's own.
     :param users: for each user name the UDID of its device, or :attr:`AnyDevice.LISTED`; who is
         not in here gets nothing. The empty name is a name like others.
-    :param unlisted: grant to the devices in ``users`` even if they are not on the list.
+    :param unlisted: grant to the devices in ``users`` even if they are not on the list; they are
+        registered with their first enrollments.
     """
 
     def __init__(
@@ -66,6 +67,6 @@ class HttpUserAuthorizer:
             self._registry,
             request,
             device=named,
-            unlisted=self._unlisted and named is not None,
+            unlisted="http-user" if self._unlisted and named is not None else None,
             reason=str(user),
         )

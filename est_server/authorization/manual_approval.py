@@ -57,7 +57,8 @@ class KeyHolders:
 
     It protects against nothing, and is there for :class:`ManualApproval` to ask. The device is the
     one that the registry knows by the key that is to be certified, or else one with that key's
-    SHA-256 as UDID; only a key that was proved on the channel is certified.
+    SHA-256 as UDID, which is registered with its first enrollment; only a key that was proved on
+    the channel is certified.
 
     :param registry: the devices.
     """
@@ -84,5 +85,5 @@ class KeyHolders:
                 "present a certificate for the key, or link the request to this channel",
             )
         return await grant_to_user(
-            self._registry, request, device=None, unlisted=True, reason="holds the key"
+            self._registry, request, device=None, unlisted="approval", reason="holds the key"
         )

@@ -32,7 +32,8 @@ class OneTimeSecrets:
     :param registry: the devices.
     :param secrets: the store of the secrets.
     :param unlisted: grant to devices too that are not on the list: to the one that a secret is
-        for, or else to one with the key's SHA-256 as UDID.
+        for, or else to one with the key's SHA-256 as UDID. It is registered with its first
+        enrollment.
     :param checks: how many secrets are checked at one time.
     """
 
@@ -77,7 +78,7 @@ class OneTimeSecrets:
             self._registry,
             request,
             device=secret.device,
-            unlisted=self._unlisted,
+            unlisted="one-time-secret" if self._unlisted else None,
             reason=f"one-time secret: {user}",
         )
         return replace(grant, secret=secret.number)

@@ -175,7 +175,7 @@ class LabelSettings:
     :param http_users: for ``http-user``: the UDID of each user's device, or ``*`` for any listed
         one.
     :param unlisted_devices: let ``one-time-secret`` and ``http-user`` grant to devices too that
-        are not on the list.
+        are not on the list. They are registered with their first enrollments.
     :param owners: whose devices may have certificates of this label; without it, everybody's.
         A device's owner is its attribute ``owner`` in the list, or who it was transferred to.
     :param device_list: what ``device-list`` takes for proof.

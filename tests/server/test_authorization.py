@@ -17,7 +17,7 @@ from est_protocol.operations import Operation
 from est_server.authorization.combinators import all_of, first_of
 from est_server.authorization.device_list import DeviceListAuthorizer
 from est_server.authorization.names import check_profile, grant_for
-from est_server.device_records import Device, DeviceState, ListedDevice
+from est_server.device_records import Device, DeviceState, ListedDevice, Registration
 from est_server.interfaces import Authorizer, ClientIdentity, EnrollmentRequest, IssuanceGrant
 from est_server.ledger_records import CertificateState, IssuedCertificate
 from est_server.profiles import CertificateProfile, OperationalKey
@@ -443,6 +443,19 @@ async def test_all_of_grants_what_all_grant() -> None:
     merged = await granted(all_of(says(GRANT), says(other), says(longer)), WISH, WHO)
     assert merged == replace(
         GRANT, validity=timedelta(days=1), key_sha256=b"k", reasons=("first", "second")
+    )
+
+
+async def test_all_of_registers_by_the_birth_certificate_where_there_is_one() -> None:
+    def registering(**attributes: str) -> IssuanceGrant:
+        new = ListedDevice(GRANT.device, bytes(32), attributes)
+        return replace(GRANT, registration=Registration(new, DeviceState.LISTED))
+
+    born, let_in = registering(just_in_time="acme"), registering(unlisted="one-time-secret")
+    for combination in (all_of(says(born), says(let_in)), all_of(says(let_in), says(born))):
+        assert (await granted(combination, WISH, WHO)).registration == born.registration
+    assert (await granted(all_of(says(let_in), says(GRANT)), WISH, WHO)).registration == (
+        let_in.registration
     )
 
 

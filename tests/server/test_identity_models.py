@@ -173,6 +173,29 @@ async def test_one_time_secret(tmp_path: Path, transport: str, capsys: Output) -
         assert await here.enroll(stranger, secret=secret) == expected
         with pytest.raises(ServerRefused, match="not good any more"):
             await here.enroll(bare("another"), secret=secret)
+        assert await here.run("devices", "list") == 0
+        assert re.search(rf"^{expected[3:]}  enrolled ", capsys.readouterr().out, re.MULTILINE)
+
+
+@transports
+async def test_a_device_with_a_secret_of_its_own_after_a_factory_reset(
+    tmp_path: Path, transport: str, capsys: Output
+) -> None:
+    async with plant(tmp_path, "one-time-secret", transport) as here:
+        for key in ("as made", "after the reset"):
+            capsys.readouterr()
+            assert await here.run("secrets", "add", key, "--device", "pump-17") == 0
+            secret = capsys.readouterr().out.strip()
+            assert await here.enroll(bare(key), secret=secret) == "CN=pump-17"
+            with pytest.raises(ServerRefused):
+                await here.enroll(bare("another"), secret=secret)
+            assert await here.run("devices", "reset", "pump-17", "--reason", "repaired") == 0
+        assert await here.run("devices", "suspend", "pump-17", "--reason", "lost") == 0
+        capsys.readouterr()
+        assert await here.run("devices", "show", "pump-17") == 0
+        assert re.search(r"^unlisted +one-time-secret$", capsys.readouterr().out, re.MULTILINE)
+        with pytest.raises(ServerRefused, match="this device is suspended"):
+            await here.enroll(bare("as made"), secret=secret)
 
 
 @transports

@@ -21,6 +21,7 @@ from est_server.authorization.secret_hashes import SlowChecks, hash_secret, matc
 from est_server.interfaces import IssuanceGrant
 from est_server.ledger_records import EnrollmentIntent
 from est_server.life_cycle import LifeCycleStep
+from est_server.profiles import CertificateProfile, OperationalKey
 from est_server.stores.sqlite import SqliteStore
 from est_server.user_credentials import EnrollmentSecret
 from tests.pki import make_leaf
@@ -146,6 +147,88 @@ async def test_devices_off_the_list_only_where_it_is_allowed(tmp_path: Path) -> 
                 assert (await attempt).subject.rfc4514_string() == "CN=udid-new"
             else:
                 assert await reason(attempt) is RefusalReason.UNKNOWN_DEVICE
+
+
+async def test_a_device_off_the_list_is_reset_and_comes_with_another_key(tmp_path: Path) -> None:
+    async with clerk(tmp_path, secret_http=True, unlisted=True) as server:
+        await server.add_secret("batch", "open sesame", device="pump-17")
+        first = await server.enroll("one", credentials=SECRET)
+        assert await server.enroll("one", credentials=SECRET) == first
+        await server.add_secret("again", "open barley", device="pump-17")
+        again = BasicCredentials("again", "open barley")
+        assert await reason(server.enroll("two", credentials=again)) is (
+            RefusalReason.ALREADY_CLAIMED
+        )
+        for step in (LifeCycleStep.SUSPEND, LifeCycleStep.RESUME, LifeCycleStep.RESET):
+            await server.store.change_device(order(step, "pump-17"), now=server.clock.now())
+            if step is LifeCycleStep.SUSPEND:
+                assert await reason(server.enroll("two", credentials=again)) is (
+                    RefusalReason.DEVICE_NOT_ACTIVE
+                )
+        assert await reason(server.enroll("two", credentials=SECRET)) is (
+            RefusalReason.SECRET_USED_UP
+        )
+        second = await server.enroll("two", credentials=again)
+        assert second.subject.rfc4514_string() == "CN=pump-17"
+        assert (await uses(server), await uses(server, "again")) == (1, 1)
+
+
+async def test_a_device_off_the_list_may_need_fresh_keys(tmp_path: Path) -> None:
+    async with clerk(tmp_path, secret_http=True, unlisted=True) as server:
+        labels = server.service._labels
+        fresh = CertificateProfile(operational_key=OperationalKey.FRESH)
+        labels[None] = replace(labels[None], profile=fresh)
+        await server.add_secret("batch", "open sesame")
+        first = await server.enroll("device", credentials=SECRET)
+        assert await server.enroll("device", credentials=SECRET) == first
+
+
+async def test_a_device_off_the_list_is_refused_once_that_is_not_allowed_any_more(
+    tmp_path: Path,
+) -> None:
+    async with clerk(tmp_path, secret_http=True, unlisted=True) as server:
+        await server.add_secret("batch", "open sesame", max_uses=2)
+        first = await server.enroll("device", credentials=SECRET)
+        peer = PeerCredentials((first,), AnchorSet.OPERATIONAL, channel_binding=BINDING)
+        server.secrets._unlisted = False
+        for attempt in (
+            server.enroll("device", credentials=SECRET),
+            server.enroll("device", peer=peer, operation=Operation.SIMPLEREENROLL),
+        ):
+            assert await reason(attempt) is RefusalReason.UNKNOWN_DEVICE
+        server.use(DeviceListAuthorizer(server.store))
+        for attempt in (
+            server.enroll("device", linked=True),
+            server.enroll("device", peer=peer, operation=Operation.SIMPLEREENROLL),
+        ):
+            assert await reason(attempt) is RefusalReason.UNKNOWN_DEVICE
+
+
+async def test_what_can_be_no_identifier_is_not_registered(tmp_path: Path) -> None:
+    async with clerk(tmp_path, secret_http=True, unlisted=True) as server:
+        await server.add_secret("batch", "open sesame", device="x" * 129)
+        labels = server.service._labels
+        labels[None] = replace(labels[None], profile=CertificateProfile(subject="CN=device"))
+        assert await reason(server.enroll("device", credentials=SECRET)) is (
+            RefusalReason.NOT_AUTHORIZED
+        )
+
+
+async def test_a_listed_device_stays_what_its_list_says(tmp_path: Path) -> None:
+    async with clerk(tmp_path, secret_http=True, unlisted=True) as server:
+        await server.list_device("device")
+        listed = await server.store.find_by_udid("udid-device")
+        await server.add_secret("batch", "open sesame", max_uses=2)
+        await server.enroll("device", credentials=SECRET)
+        enrolled = await server.store.find_by_udid("udid-device")
+        assert listed is not None
+        assert enrolled is not None
+        assert enrolled.listed == listed.listed
+        await server.add_secret("own", "open barley", device="udid-device")
+        own = BasicCredentials("own", "open barley")
+        assert await reason(server.enroll("fresh", credentials=own)) is (
+            RefusalReason.KEY_NOT_ALLOWED
+        )
 
 
 async def test_a_suspended_device_has_no_use_of_a_secret(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from est_protocol.messages import Pending
 from est_server.alarms import AlarmingRefusal, AlarmKind
 from est_server.approvals import ApprovalTerms
 from est_server.device_records import DeviceState, ListedDevice, Registration
-from est_server.ledger_records import EnrollmentIntent, IssuanceTicket
+from est_server.ledger_records import CertificateState, EnrollmentIntent, IssuanceTicket
 from est_server.life_cycle import LifeCycleStep, StepNotPossible
 from est_server.quotas import Quota
 from tests.server.conftest import OpenStore, Store
@@ -164,6 +164,83 @@ async def test_a_quota_is_exact_for_many_at_one_time(store: Store) -> None:
     )
     assert sum(isinstance(outcome, IssuanceTicket) for outcome in outcomes) == 10
     assert len([device async for device in store.devices()]) == 10
+
+
+# -- Let in by a secret, a user or an operator -----------------------------------------------------
+
+
+def letting_in(device: str = "device-1", *, key: str = "a") -> EnrollmentIntent:
+    intent = first_enrollment(device, key=key)
+    assert intent.spki_sha256 is not None
+    new = ListedDevice(device, intent.spki_sha256, {"unlisted": "one-time-secret"})
+    return replace(intent, registration=Registration(new, DeviceState.LISTED))
+
+
+async def test_who_is_let_in_is_registered(store: Store, clock: FakeClock) -> None:
+    await store.complete(await begin(store, letting_in()), certificate(), now=clock.now())
+    device = await store.find_by_udid("device-1")
+    assert device is not None
+    assert (device.state, device.owner, device.list_number) == (DeviceState.ENROLLED, None, None)
+    assert device.is_provisioned
+    registered, _ = await store.device_history("device-1")
+    assert registered.reason == "registered by one-time-secret"
+
+
+@pytest.mark.parametrize(
+    "step", [LifeCycleStep.SUSPEND, LifeCycleStep.REVOKE, LifeCycleStep.DECOMMISSION]
+)
+async def test_who_is_let_in_can_be_shut_out(
+    store: Store, clock: FakeClock, step: LifeCycleStep
+) -> None:
+    ticket = await begin(store, letting_in())
+    issued = await store.complete(ticket, certificate(), now=clock.now())
+    await take(store, clock, step)
+    for intent in (letting_in(), letting_in(key="b"), renewal(issued.sha256)):
+        assert (await refused(store, intent)).reason is RefusalReason.DEVICE_NOT_ACTIVE
+    for shown in (issued.sha256, None):
+        with pytest.raises(RequestRefused):
+            await store.check_standing(certificate=shown, keys=[issued.spki_sha256])
+
+
+async def test_who_is_let_in_may_come_with_another_key_after_a_reset(
+    store: Store, clock: FakeClock
+) -> None:
+    one = Quota("owner", 1)
+    first = replace(letting_in(), quotas=(one,))
+    issued = await store.complete(await begin(store, first), certificate(), now=clock.now())
+    second = replace(letting_in(key="b"), quotas=(one,))
+    assert (await refused(store, second)).reason is RefusalReason.ALREADY_CLAIMED
+    assert await take(store, clock, LifeCycleStep.RESET) is DeviceState.LISTED
+    again = await store.complete(await begin(store, second), certificate("b"), now=clock.now())
+    assert await store.begin(second) == again
+    found = await store.find_certificate(issued.sha256)
+    assert found is not None
+    assert found.state is CertificateState.SUPERSEDED
+    # It is the same device, known by the key that it came with first.
+    assert await store.find_by_key(issued.spki_sha256) is not None
+    assert await state(store) is DeviceState.ENROLLED
+    other = replace(letting_in("device-2", key="c"), quotas=(one,))
+    assert (await refused(store, other)).reason is RefusalReason.QUOTA_EXCEEDED
+    assert await state(store, "device-2") is None
+
+
+async def test_who_is_let_in_may_come_with_two_keys_at_one_time(store: Store) -> None:
+    elsewhere = replace(letting_in(key="b"), label="vpn", request_key=digest("vpn"))
+    await begin(store, letting_in())
+    await begin(store, elsewhere)
+    # But with nobody else's.
+    taken = replace(letting_in("device-2"), label="vpn", request_key=digest("taken"))
+    assert (await refused(store, taken)).reason is RefusalReason.IDENTITY_MISMATCH
+
+
+async def test_who_was_let_in_before_there_were_records_renews_without_one(
+    store: Store, clock: FakeClock
+) -> None:
+    ticket = await begin(store, first_enrollment())
+    issued = await store.complete(ticket, certificate(), now=clock.now())
+    renewed = await begin(store, renewal(issued.sha256))
+    await store.complete(renewed, certificate("b"), now=clock.now())
+    assert await state(store) is None
 
 
 # -- Quarantine ------------------------------------------------------------------------------------

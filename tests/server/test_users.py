@@ -24,6 +24,7 @@ from est_protocol.messages import EstRequest, Transport
 from est_protocol.operations import Operation
 from est_server.authorization.http_user import AnyDevice, HttpUserAuthorizer
 from est_server.authorization.names import grant_for
+from est_server.device_records import ListedDevice
 from est_server.guesses import GuessLimits
 from est_server.interfaces import ClientIdentity, EnrollmentRequest, IssuanceGrant
 from est_server.user_credentials import HttpAuthentication, UserProof, UserRequirement
@@ -160,6 +161,16 @@ async def test_both_means_a_key_that_says_something(
             assert await attempt
         else:
             assert (await refused(attempt)).reason is RefusalReason.CERTIFICATE_NOT_TRUSTED
+
+
+async def test_who_was_let_in_by_a_secret_has_no_listed_key(tmp_path: Path) -> None:
+    policy = http(UserRequirement.BOTH)
+    async with clerk(tmp_path, http=policy, authorizer=Recorder()) as server:
+        key = spki_sha256(make_key("device").public_key())
+        let_in = ListedDevice("device", key, {"unlisted": "one-time-secret"})
+        await server.store.add_devices([let_in], now=server.clock.now())
+        attempt = server.enroll("device", peer=SELF_SIGNED, credentials=ALICE)
+        assert (await refused(attempt)).reason is RefusalReason.CERTIFICATE_NOT_TRUSTED
 
 
 @pytest.mark.parametrize("required", UserRequirement)

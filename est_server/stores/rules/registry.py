@@ -123,11 +123,11 @@ def require_free(db: Transaction, registration: Registration) -> None:
     """
     new = registration.device
     known = find_by_udid(db, new.udid)
-    if known is not None and known.listed.spki_sha256 != new.spki_sha256:
+    if known is not None and not _is_same(known.listed, new):
         raise AlarmingRefusal(
             AlarmKind.SECOND_KEY,
             RefusalReason.IDENTITY_MISMATCH,
-            "another device has the identifier that the birth certificate gives this one",
+            "another device has the identifier that this one is to be registered by",
             detail=f"{new.udid} has key {known.listed.spki_sha256.hex()}, this one "
             f"{new.spki_sha256.hex()}",
             device=new.udid,
@@ -140,6 +140,11 @@ def require_free(db: Transaction, registration: Registration) -> None:
             detail=f"{known.udid}, not {new.udid}",
             device=known.udid,
         )
+
+
+def _is_same(known: ListedDevice, new: ListedDevice) -> bool:
+    """Whether two records are of one device; one that was let in may have several keys."""
+    return known.spki_sha256 == new.spki_sha256 or (known.is_unlisted and new.is_unlisted)
 
 
 def register(db: Transaction, registration: Registration, now: datetime) -> Device:
@@ -162,7 +167,7 @@ def register(db: Transaction, registration: Registration, now: datetime) -> Devi
         registered,
         step="",
         actor=_ENROLLMENT_ACTOR,
-        reason="registered by its birth certificate",
+        reason=registration.reason,
     )
     return registered
 
