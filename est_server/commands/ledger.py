@@ -102,11 +102,9 @@ def _export(options: argparse.Namespace) -> int:
 
 async def _print_all(config: ServerConfig) -> int:
     async with open_store(config, as_it_is=True) as store:
-        chain = await store.journal_beginning()
-        print(head_line(chain))
-        async for entry in store.journal(Query(), after=chain.number):
-            chain.follow(entry)
-            print(entry.line())
+        await store.export_journal(
+            begin=lambda chain: print(head_line(chain)), tell=lambda entry: print(entry.line())
+        )
     return 0
 
 

@@ -405,6 +405,28 @@ class Store:
         """The last entry that was removed for its age."""
         return await self._engine.read(journal.checkpoint)
 
+    async def export_journal(
+        self, *, begin: Callable[[Chain], None], tell: Callable[[Entry], None]
+    ) -> None:
+        """Tell the whole journal, as it is at one moment.
+
+        :param begin: told what its first entry follows, in another thread.
+        :param tell: told each entry, likewise.
+        :raises JournalBroken: one does not follow the one before.
+        """
+        await asyncio.to_thread(self._export_journal, begin, tell)
+
+    def _export_journal(
+        self, begin: Callable[[Chain], None], tell: Callable[[Entry], None]
+    ) -> None:
+        with self._engine.snapshot() as db:
+            chain = journal.checkpoint(db)
+            begin(chain)
+            while page := journal.entries(db, Query(), chain.number, _PAGE_SIZE):
+                for entry in page:
+                    chain.follow(entry)
+                    tell(entry)
+
     def _prune(self, db: Transaction, number: int, now: datetime) -> None:
         if number % journal.PRUNE_EVERY == 0:
             journal.prune(db, self._retention, now)

@@ -11,9 +11,10 @@ import pytest
 
 from est_protocol.errors import RefusalReason
 from est_server.device_records import DeviceState, ListRow
-from est_server.journal import Chain
+from est_server.journal import Chain, Entry
 from est_server.ledger_records import IssuanceTicket
 from est_server.life_cycle import LifeCycleStep
+from est_server.stores.journal_export import Comparison
 from est_server.stores.options import StoreOptions
 from est_server.stores.rules.journal import Query
 from est_server.stores.store import Store
@@ -144,6 +145,29 @@ async def test_a_list_is_imported(raw: RawDatabase, clock: FakeClock, after: int
         interrupt(store, raw, clock, import_more, after)
         [imported] = await store.lists()
         assert imported.devices in (1, 4)
+
+
+async def test_old_entries_of_the_journal_go_while_it_is_exported_or_compared(
+    raw: RawDatabase, clock: FakeClock
+) -> None:
+    entries: list[Entry] = []
+
+    async def refuse_many() -> None:
+        async with raw.open(clock, options=StoreOptions(journal_kept=1)) as other:
+            for _ in range(64):
+                await other.record_refusal(refusal())
+
+    async with raw.open(clock) as store:
+        for _ in range(3):
+            await store.record_refusal(refusal())
+        beginning = await store.journal_beginning()
+        await store.export_journal(begin=lambda _: asyncio.run(refuse_many()), tell=entries.append)
+        assert [entry.number for entry in entries] == [1, 2, 3, 4]
+        comparison = Comparison(beginning)
+        for entry in entries:
+            await comparison.compare(store, entry)
+        assert comparison.count == 4
+        assert await store.journal_page(Query(), 0) != entries
 
 
 @pytest.mark.parametrize("after", PLACES)
