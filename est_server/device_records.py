@@ -74,6 +74,8 @@ class Device:
 
     :param list_number: of the list that it came with; ``None`` if it came with none.
     :param owner: who owns it now; at first, who its attribute ``owner`` says.
+    :param history: the number of the latest entry in its history, 0 if there is none.
+    :param claims: how many first enrollments it has made, or is making: one for each label.
     """
 
     listed: ListedDevice
@@ -81,6 +83,8 @@ class Device:
     changed_at: datetime
     list_number: int | None = None
     owner: str | None = None
+    history: int = 0
+    claims: int = 0
 
     @property
     def udid(self) -> str:

@@ -506,4 +506,23 @@ MIGRATIONS: tuple[Migration, ...] = (
         "no index of active certificates by request",
         ("DROP INDEX active_by_request",),
     ),
+    Migration(
+        "seals of certificates, claims, revocations and histories",
+        (
+            "ALTER TABLE issuances ADD COLUMN mac BLOB",
+            "ALTER TABLE revocations ADD COLUMN mac BLOB",
+            "ALTER TABLE device_history ADD COLUMN mac BLOB",
+            "ALTER TABLE claims ADD COLUMN mac BLOB",
+            # Whether the row of the device counts it: one that had none when it was taken does not.
+            "ALTER TABLE claims ADD COLUMN counted INTEGER NOT NULL DEFAULT 0",
+            "UPDATE claims SET counted = 1 WHERE device IN (SELECT udid FROM devices)",
+            "ALTER TABLE devices ADD COLUMN claims INTEGER NOT NULL DEFAULT 0",
+            """UPDATE devices SET claims =
+                   (SELECT count(*) FROM claims c WHERE c.device = devices.udid)
+               WHERE udid IN (SELECT device FROM claims)""",
+            # The schema version at which everything was sealed; NULL for what was sealed before.
+            "ALTER TABLE sealing ADD COLUMN version INTEGER",
+            "ALTER TABLE sealing ADD COLUMN mac BLOB",
+        ),
+    ),
 )

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import datetime
 
-from est_protocol.errors import ConfigurationError
+from est_protocol.errors import ConfigurationError, RequestRefused
 from est_server.journal import Chain, Event, JournalBroken
+from est_server.stores import sealed_version
 from est_server.stores.rules import journal, tallies
-from est_server.stores.rules.chained_rows import CHAINS, QUOTA_COUNTS, RowChain
-from est_server.stores.rules.sealed_devices import SEALED_COLUMNS, fault
+from est_server.stores.rules.chained_rows import CHAINS, RowChain
+from est_server.stores.rules.sealed_devices import COUNTED_CLAIMS, SEALED_COLUMNS, fault
 from est_server.stores.rules.sealed_rows import FIRST, SEALED_TABLES, SealedTable
 from est_server.stores.rules.tallies import Tally
 from est_server.stores.rules.values import Row, to_column
+from est_server.stores.schema import MIGRATIONS
 from est_server.stores.seals import Seals, add_up, device_rest, tampered
 from est_server.stores.transaction import Transaction
 
@@ -39,6 +41,7 @@ def require_key(db: Transaction, now: datetime) -> None:
     if row is not None and key is not None and row[0] != key.fingerprint:
         raise ConfigurationError("the store is sealed with another integrity key")
     if row is not None:
+        _require_up_to_date(db)
         _require_beginnings(db)
     if row is not None or key is None:
         return
@@ -53,15 +56,28 @@ def require_key(db: Transaction, now: datetime) -> None:
     _take_over(db, now)
 
 
+def _require_up_to_date(db: Transaction) -> None:
+    try:
+        version = sealed_version.recorded(db, db.seals)
+    except RequestRefused as refused:
+        raise ConfigurationError(refused.detail) from refused
+    if version is None or version < sealed_version.LATEST:
+        raise ConfigurationError(
+            "an earlier version of this program sealed the store, and not all that is sealed now; "
+            "if all is what it should be, seal it anew with: est-server devices seal "
+            "--previous-key FILE, naming the same key"
+        )
+
+
 def _require_beginnings(db: Transaction) -> None:
-    """Require what every sealed store has; what an earlier version sealed may lack seals."""
+    """Require what every sealed store has."""
     there = {chain.name: chain.is_begun(db) for chain in CHAINS}
     there["journal"] = db.execute("SELECT 1 FROM journal LIMIT 1").fetchone() is not None
     gone = [name for name, begun in there.items() if not begun]
     if gone:
         raise ConfigurationError(
-            f"the store's {', '.join(gone)} is gone or not sealed; if all is what it should be, "
-            "seal it anew with: est-server devices seal --previous-key FILE, naming the same key"
+            f"the store's {', '.join(gone)} is gone, which no server removes; restore the store "
+            "from a backup"
         )
 
 
@@ -71,7 +87,8 @@ def seal_store(
     """Seal every row with the key at hand; how many devices there are.
 
     :param previous: what rows are sealed with so far; without a key, rows that are not sealed are
-        taken for what they should be.
+        taken for what they should be, and so are those that the version which sealed the rest left
+        out.
     :raises ConfigurationError: they are not.
     :raises RequestRefused: ``RECORD_TAMPERED``: a row is not what a server with the previous key
         wrote.
@@ -82,10 +99,11 @@ def seal_store(
         raise ConfigurationError(
             "the store is not sealed" if row is None else "the store is sealed with another key"
         )
+    version = sealed_version.find(db, previous) if previous.is_keyed else 0
     found: dict[int, Tally] = {}
     after, count = "", 0
     while rows := _page(db, after):
-        _seal_devices(db, previous, rows, found)
+        _seal_devices(db, previous, version, rows, found)
         after, count = rows[-1][0], count + len(rows)
         progress(count)
     lists = db.execute("SELECT number FROM lists").fetchall()
@@ -98,16 +116,16 @@ def seal_store(
         tallies.put(db, number, tally)
     # All are checked before any is sealed: the code of a secret counts the uses beside it.
     for table in SEALED_TABLES:
-        _check_rows(db, previous, table)
-    counted = QUOTA_COUNTS.is_begun(db)
-    for chain in CHAINS:
-        _check_chain(db, previous, chain)
+        _check_rows(db, previous, version, table)
+    if version >= sealed_version.CHAINS_SINCE:
+        for chain in CHAINS:
+            _check_chain(db, previous, chain)
     for table in SEALED_TABLES:
         _seal_rows(db, table)
     for chain in CHAINS:
         chain.begin_anew(db)
-    _seal_uses(db, previous, begun=counted)
-    _seal_journal(db, previous)
+    _seal_uses(db, previous, version)
+    _seal_journal(db, previous, version)
     _take_over(db, now)
     return count
 
@@ -137,80 +155,114 @@ def _take_over(db: Transaction, now: datetime) -> None:
         "sealed_at = excluded.sealed_at",
         (db.seals.key.fingerprint, to_column(now)),
     )
+    version = len(MIGRATIONS)
+    sealed_version.record(db, version)
     latest = db.execute("SELECT number, hash FROM journal ORDER BY number DESC LIMIT 1").fetchone()
     before = journal.checkpoint(db) if latest is None else Chain(*latest)
-    journal.append_after(db, before, Event.SEALED, now, key=db.seals.key.fingerprint.hex())
+    fingerprint = db.seals.key.fingerprint.hex()
+    journal.append_after(db, before, Event.SEALED, now, key=fingerprint, version=version)
 
 
 def _page(db: Transaction, after: str) -> list[Row]:
     return db.execute(
-        f"SELECT {SEALED_COLUMNS} FROM devices WHERE udid > ? ORDER BY udid LIMIT ?",
+        f"SELECT {SEALED_COLUMNS}, {COUNTED_CLAIMS} FROM devices WHERE udid > ? "
+        "ORDER BY udid LIMIT ?",
         (after, _PAGE),
     ).fetchall()
 
 
 def _seal_devices(
-    db: Transaction, previous: Seals, rows: list[Row], found: dict[int, Tally]
+    db: Transaction, previous: Seals, version: int, rows: list[Row], found: dict[int, Tally]
 ) -> None:
     seals = db.seals
-    values: list[str | bytes | None] = []
-    for row in rows:
-        udid, spki, attributes, state, changed_at, list_number, owner, history, _, latest = row
-        finding = fault(previous, row)
-        if finding is None and history != (latest or 0):
-            finding = "its history does not go with it"
+    values: list[str | bytes | int | None] = []
+    for *row, claims in rows:
+        udid, spki, attributes, state, changed_at, list_number, owner, history = row[:8]
+        finding = _device_fault(previous, version, tuple(row), claims)
         if finding is not None:
             raise tampered(f"device {udid}: {finding}", device=udid)
-        rest = device_rest(list_number, state, owner, changed_at, history)
-        values += (udid, seals.device(udid, spki, attributes, rest))
+        rest = device_rest(list_number, state, owner, changed_at, history, claims)
+        values += (udid, seals.device(udid, spki, attributes, rest), claims)
         number = list_number or tallies.NO_LIST
         tally = found.get(number, Tally())
         total = add_up((tally.total, seals.member(udid, spki)))
         found[number] = Tally(tally.devices + 1, total)
-    places = ", ".join(["(?, ?)"] * len(rows))
+    places = ", ".join(["(?, ?, ?)"] * len(rows))
     db.execute(
-        f"UPDATE devices SET mac = sealed.column2 FROM (VALUES {places}) AS sealed "
-        "WHERE devices.udid = sealed.column1",
+        "UPDATE devices SET mac = sealed.column2, claims = sealed.column3 "
+        f"FROM (VALUES {places}) AS sealed WHERE devices.udid = sealed.column1",
         values,
     )
 
 
-def _check_rows(db: Transaction, previous: Seals, table: SealedTable) -> None:
+def _device_fault(previous: Seals, version: int, row: Row, there: int) -> str | None:
+    """What is wrong with a device.
+
+    :param there: the number of its claims, which is believed if it was not sealed yet.
+    """
+    counts_claims = version >= sealed_version.CLAIM_COUNTS_SINCE
+    finding = fault(previous, row, counts_claims=counts_claims)
+    history, claims, _, latest = row[7:]
+    if finding is None and history != (latest or 0):
+        finding = "its history does not go with it"
+    if finding is None and counts_claims and claims != there:
+        finding = f"it holds {claims} claims, {there} are there"
+    return finding
+
+
+def _check_rows(db: Transaction, previous: Seals, version: int, table: SealedTable) -> None:
     after = FIRST
     while rows := table.page(db, after, _PAGE):
         for row in rows:
-            table.require(previous, row)
+            # One that came to a table before the table was sealed has no seal; whatever has one
+            # must have a good one.
+            if row[-1] is not None or version >= table.since:
+                table.require(previous, row)
         after = rows[-1][0]
 
 
 def _check_chain(db: Transaction, previous: Seals, chain: RowChain) -> None:
-    if not chain.is_begun(db):
-        # The operator was told when the store did not open.
-        return
     for finding in chain.findings(db, previous):
         raise tampered(finding)
 
 
-def _seal_uses(db: Transaction, previous: Seals, *, begun: bool) -> None:
-    uses = db.execute("SELECT issuance, name, length, start, mac FROM quota_uses").fetchall()
-    for *use, mac in uses:
-        if begun and not previous.fits(previous.row("quota_uses", *use), mac):
-            raise tampered(f"issuance {use[0]} has taken a quota that no server gave it")
-        db.execute(
-            "UPDATE quota_uses SET mac = ? WHERE issuance = ? AND name = ? AND length = ?",
-            (db.seals.row("quota_uses", *use), *use[:-1]),
-        )
+def _seal_uses(db: Transaction, previous: Seals, version: int) -> None:
+    is_sealed = version >= sealed_version.CHAINS_SINCE
+    after: Row = (FIRST, "", 0)
+    while uses := db.execute(
+        "SELECT issuance, name, length, start, mac FROM quota_uses "
+        "WHERE (issuance, name, length) > (?, ?, ?) ORDER BY issuance, name, length LIMIT ?",
+        (*after, _PAGE),
+    ).fetchall():
+        for *use, mac in uses:
+            if is_sealed and not previous.fits(previous.row("quota_uses", *use), mac):
+                raise tampered(f"issuance {use[0]} has taken a quota that no server gave it")
+            db.execute(
+                "UPDATE quota_uses SET mac = ? WHERE issuance = ? AND name = ? AND length = ?",
+                (db.seals.row("quota_uses", *use), *use[:-1]),
+            )
+        after = tuple(uses[-1][:3])
 
 
 def _seal_rows(db: Transaction, table: SealedTable) -> None:
     after = FIRST
     while rows := table.page(db, after, _PAGE):
+        values: list[int | bytes | None] = []
         for row in rows:
-            table.seal(db, row[0])
+            values += (row[0], table.code(db.seals, *row[:-1]))
+        places = ", ".join(["(?, ?)"] * len(rows))
+        db.execute(
+            f"UPDATE {table.name} SET mac = sealed.column2 FROM (VALUES {places}) AS sealed "
+            f"WHERE {table.name}.{table.key} = sealed.column1",
+            values,
+        )
         after = rows[-1][0]
 
 
-def _seal_journal(db: Transaction, previous: Seals) -> None:
+def _seal_journal(db: Transaction, previous: Seals, version: int) -> None:
+    is_there = db.execute("SELECT 1 FROM journal LIMIT 1").fetchone() is not None
+    if version >= sealed_version.JOURNAL_SINCE and not is_there:
+        raise tampered("the journal is gone")
     chain = journal.checkpoint(db, previous)
     if chain.number:
         journal.put_checkpoint(db, chain)

@@ -32,17 +32,21 @@ _MODULUS = 1 << (8 * _OCTETS)
 
 def encode(*values: Sealed) -> bytes:
     """Values as octets; other values give other octets."""
-    parts = []
+    parts: list[bytes] = []
+    add = parts.append
     for value in values:
-        if value is None:
-            parts.append(b"n;")
-        elif isinstance(value, int):
-            parts.append(b"i%d;" % value)
-        elif isinstance(value, str):
+        # In the order of how many there are; each row that is written comes by here.
+        if isinstance(value, str):
             text = value.encode()
-            parts.append(b"t%d:%b" % (len(text), text))
+            add(b"t%d:" % len(text))
+            add(text)
+        elif isinstance(value, bytes):
+            add(b"b%d:" % len(value))
+            add(value)
+        elif value is None:
+            add(b"n;")
         else:
-            parts.append(b"b%d:%b" % (len(value), value))
+            add(b"i%d;" % value)
     return b"".join(parts)
 
 
@@ -144,10 +148,19 @@ def add_up(totals: Sequence[int]) -> int:
 
 
 def device_rest(
-    list_number: int | None, state: str, owner: str | None, changed_at: int, history: int
+    list_number: int | None,
+    state: str,
+    owner: str | None,
+    changed_at: int,
+    history: int,
+    *more: int,
 ) -> bytes:
-    """The columns of a device that change in its life, for :meth:`Seals.device`."""
-    return encode(list_number, state, owner, changed_at, history)
+    """The columns of a device that change in its life, for :meth:`Seals.device`.
+
+    :param more: the number of its claims; missing in what earlier versions sealed, so that what
+        they did is never taken for what this one does.
+    """
+    return encode(list_number, state, owner, changed_at, history, *more)
 
 
 def tampered(what: str, *, device: str | None = None) -> AlarmingRefusal:

@@ -16,7 +16,7 @@ from est_server.device_records import ListDescription, ListRow
 from est_server.stores.journal_verification import journal_findings
 from est_server.stores.rules import tallies
 from est_server.stores.rules.chained_rows import CHAINS
-from est_server.stores.rules.sealed_devices import SEALED_COLUMNS, fault
+from est_server.stores.rules.sealed_devices import COUNTED_CLAIMS, SEALED_COLUMNS, fault
 from est_server.stores.rules.sealed_rows import FIRST, SEALED_TABLES
 from est_server.stores.rules.tallies import NO_LIST, Tally
 from est_server.stores.rules.values import Row
@@ -138,9 +138,11 @@ def _check_devices(
     count, after = 0, ""
     while rows := _page(db, after):
         for row in rows:
-            finding = fault(db.seals, row)
+            finding = fault(db.seals, row[:-1])
             if finding is not None:
                 yield f"device {row[0]}: {finding}"
+            if row[8] != row[-1]:
+                yield f"device {row[0]}: it holds {row[8]} claims, {row[-1]} are there"
             _add(db, row, found)
             if row[5] in numbers:
                 yield from _compare(scratch, row)
@@ -150,7 +152,8 @@ def _check_devices(
 
 def _page(db: Transaction, after: str) -> list[Row]:
     return db.execute(
-        f"SELECT {SEALED_COLUMNS} FROM devices WHERE udid > ? ORDER BY udid LIMIT ?",
+        f"SELECT {SEALED_COLUMNS}, {COUNTED_CLAIMS} FROM devices WHERE udid > ? "
+        "ORDER BY udid LIMIT ?",
         (after, _PAGE),
     ).fetchall()
 

@@ -14,7 +14,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from est_protocol.errors import ConfigurationError, EstError
+from est_protocol.errors import ConfigurationError, EstError, RequestRefused
 from est_server.cli import main
 from est_server.ledger_records import IssuanceTicket
 from est_server.stores.copying import copy_store
@@ -27,7 +27,14 @@ from est_server.stores.sqlite import SqliteOptions
 from est_server.stores.store import Store
 from est_server.stores.tables import tables
 from est_server.user_credentials import EnrollmentSecret
-from tests.server.ledger_values import FakeClock, certificate, first_enrollment, listed, refusal
+from tests.server.ledger_values import (
+    INTEGRITY_KEY,
+    FakeClock,
+    certificate,
+    first_enrollment,
+    listed,
+    refusal,
+)
 
 OTHER = {"sqlite": "postgresql", "postgresql": "sqlite"}
 
@@ -80,6 +87,20 @@ async def fill(store: Store, clock: FakeClock) -> None:
     given_up = await store.begin(first_enrollment("device-3"))
     assert isinstance(given_up, IssuanceTicket)
     await store.abandon(given_up, reason="test", now=clock.now())
+
+
+@pytest.mark.parametrize("kind", OTHER)
+async def test_seals_arrive(kind: str, location: MakeLocation, clock: FakeClock) -> None:
+    source, target = location(kind), location(OTHER[kind])
+    async with open_store(source, clock=clock, integrity_key=INTEGRITY_KEY) as store:
+        await fill(store, clock)
+    copy(source, target)
+    async with open_store(target, clock=clock, integrity_key=INTEGRITY_KEY) as store:
+        findings: list[str] = []
+        assert await store.verify(report=findings.append) == 0, findings
+        assert await store.device_history("device-2") != []
+        with pytest.raises(RequestRefused, match="already-claimed"):
+            await store.begin(first_enrollment("device-2", key="b"))
 
 
 @pytest.mark.parametrize("kind", OTHER)

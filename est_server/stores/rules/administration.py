@@ -6,7 +6,7 @@ from datetime import datetime
 
 from est_server.approvals import Approval
 from est_server.journal import Event
-from est_server.ledger_records import IssuedCertificate, Refusal
+from est_server.ledger_records import CertificateState, IssuedCertificate, Refusal
 from est_server.revocations import RevocationReason
 from est_server.stores.rules import (
     approvals,
@@ -15,6 +15,7 @@ from est_server.stores.rules import (
     claims,
     journal,
     revocations,
+    sealed_issuances,
     standing,
 )
 from est_server.stores.rules.values import (
@@ -96,12 +97,11 @@ def revoke_certificate(
 def _revoke(
     db: Transaction, sha256: bytes, code: RevocationReason, actor: str, reason: str, now: datetime
 ) -> IssuedCertificate:
-    row = db.execute(
-        "UPDATE issuances SET state = 'revoked' WHERE sha256 = ? RETURNING number", (sha256,)
-    ).fetchone()
-    if row is None:
+    found = sealed_issuances.find(db, sha256)
+    if found is None:
         raise KeyError(sha256.hex())
-    revocations.add_entry(db, row[0], code, now)
+    sealed_issuances.change_state(db, found, CertificateState.REVOKED)
+    revocations.add_entry(db, found, code, now)
     issued = certificates.find(db, sha256)
     assert issued is not None
     _note(db, "revoke", issued.device, issued.label, sha256, actor, reason, now)
@@ -112,7 +112,7 @@ def _revoke(
         device=issued.device,
         label=label_column(issued.label),
         serial=f"{issued.certificate.serial_number:x}",
-        reference=row[0],
+        reference=found.number,
         code=code.value,
         actor=actor,
         reason=reason,
@@ -125,8 +125,8 @@ def compromise(
 ) -> None:
     """Have ``key`` get nothing any more, and what it has got end."""
     standing.mark_compromised(db, key, device, now)
-    for sha256 in certificates.of_key(db, key, now):
-        _revoke(db, sha256, RevocationReason.KEY_COMPROMISE, actor, reason, now)
+    for issued in certificates.of_key(db, key, now):
+        _revoke(db, issued.sha256, RevocationReason.KEY_COMPROMISE, actor, reason, now)
 
 
 def release_claim(

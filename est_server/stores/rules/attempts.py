@@ -10,12 +10,13 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 from est_server.journal import Event
-from est_server.ledger_records import EnrollmentIntent
-from est_server.stores.rules import approvals, claims, journal, secrets
+from est_server.ledger_records import CertificateState, EnrollmentIntent
+from est_server.stores.rules import approvals, claims, journal, sealed_issuances, secrets
 from est_server.stores.rules.certificates import MADE_COLUMNS, Made
+from est_server.stores.rules.sealed_rows import ISSUANCES
 from est_server.stores.rules.values import Row, label_column, to_column
 from est_server.stores.transaction import Transaction
 
@@ -36,8 +37,8 @@ _BEGIN = (
 )
 
 _ISSUE = (
-    f"INSERT INTO issuances ({_COLUMNS}, {MADE_COLUMNS}, finished_at, status, state) "
-    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'issued', 'active')"
+    f"INSERT INTO issuances ({_COLUMNS}, {MADE_COLUMNS}, finished_at, mac, status, state) "
+    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'issued', 'active')"
 )
 
 
@@ -81,7 +82,7 @@ def issue(
 
     Its certificate is the active one; there is no other any more.
     """
-    values = (*_values(intent, worker, now), *made.columns, to_column(now))
+    values = (*_values(intent, worker, now), *_made_values(db, intent, made, now))
     number = db.insert(_ISSUE, values, numbered="number")
     _note_beginning(db, intent, number, event, now)
     _note_end(db, intent, number, made, now)
@@ -93,26 +94,33 @@ def complete(
 ) -> None:
     """Record the certificate of an attempt that is under way, likewise."""
     db.execute(
-        f"UPDATE issuances SET status = 'issued', state = 'active', ({MADE_COLUMNS}, finished_at) "
-        "= (?, ?, ?, ?, ?, ?) WHERE number = ?",
-        (*made.columns, to_column(now), number),
+        "UPDATE issuances SET status = 'issued', state = 'active', "
+        f"({MADE_COLUMNS}, finished_at, mac) = (?, ?, ?, ?, ?, ?, ?) WHERE number = ?",
+        (*_made_values(db, intent, made, now), number),
     )
     _note_end(db, intent, number, made, now)
 
 
 def supersede(db: Transaction, intent: EnrollmentIntent) -> None:
     """Have the device be without an active certificate, so that it can get another one."""
-    db.execute(
-        "UPDATE issuances SET state = 'superseded' "
-        "WHERE device = ? AND label = ? AND state = 'active'",
-        (intent.device, label_column(intent.label)),
-    )
+    active = sealed_issuances.find_active(db, intent.device, label_column(intent.label))
+    if active is not None:
+        sealed_issuances.change_state(db, active, CertificateState.SUPERSEDED)
 
 
-def living_rivals(
-    db: Transaction, intent: EnrollmentIntent, worker: Worker, now: datetime
-) -> list[bytes]:
-    """Request keys of attempts that stand in the way; dead ones are cleared away."""
+class Rivals(NamedTuple):
+    """Attempts that stood in the way.
+
+    :param living: request keys of those that still do.
+    :param cleared: whether some were cleared away.
+    """
+
+    living: list[bytes]
+    cleared: bool
+
+
+def rivals(db: Transaction, intent: EnrollmentIntent, worker: Worker, now: datetime) -> Rivals:
+    """Attempts that stand in the way; dead ones are cleared away."""
     rows: list[tuple[Any, ...]] = db.execute(
         "SELECT number, request_key, owner, lease_until FROM issuances "
         "WHERE status = 'in-progress' AND request_key = ? "
@@ -129,7 +137,7 @@ def living_rivals(
             abandon(db, number, "the process that began it is gone", now)
         else:
             living.append(request_key)
-    return living
+    return Rivals(living, cleared=len(living) < len(rows))
 
 
 def abandon(db: Transaction, number: int, reason: str, now: datetime) -> None:
@@ -186,6 +194,28 @@ def _values(intent: EnrollmentIntent, worker: Worker, now: datetime) -> Row:
         worker.owner,
         to_column(now + worker.lease),
     )
+
+
+def _made_values(db: Transaction, intent: EnrollmentIntent, made: Made, now: datetime) -> Row:
+    """What goes into a row with its certificate, and the code that seals all of the row."""
+    der, sha256, serial, not_after, spki = made.columns
+    finished_at = to_column(now)
+    mac = ISSUANCES.code(
+        db.seals,
+        None,
+        sha256,
+        intent.device,
+        label_column(intent.label),
+        serial,
+        not_after,
+        spki,
+        intent.request_key,
+        intent.operation.value,
+        intent.predecessor,
+        finished_at,
+        "active",
+    )
+    return der, sha256, serial, not_after, spki, finished_at, mac
 
 
 def _note_beginning(

@@ -13,14 +13,9 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from est_protocol.keys import spki_sha256
 from est_protocol.operations import Operation
 from est_server.ledger_records import CertificateState, EnrollmentIntent, IssuedCertificate
-from est_server.stores.rules.values import (
-    CERTIFICATE_COLUMNS,
-    Row,
-    is_storable,
-    issued_certificate,
-    label_column,
-    to_column,
-)
+from est_server.stores.rules import sealed_issuances
+from est_server.stores.rules.sealed_issuances import CERTIFICATE_COLUMNS, Issuance
+from est_server.stores.rules.values import Row, is_storable, label_column, to_column
 from est_server.stores.transaction import Transaction
 
 #: What :attr:`Made.columns` is for.
@@ -79,7 +74,7 @@ def find(db: Transaction, sha256: bytes) -> IssuedCertificate | None:
     row = db.execute(
         f"SELECT {CERTIFICATE_COLUMNS} FROM issuances WHERE sha256 = ?", (sha256,)
     ).fetchone()
-    return None if row is None else issued_certificate(row)
+    return None if row is None else sealed_issuances.certificate(db, row)
 
 
 def find_renewable(
@@ -87,16 +82,16 @@ def find_renewable(
 ) -> IssuedCertificate | None:
     """See :meth:`est_server.interfaces.EnrollmentLedger.find_renewable`."""
     rows = db.execute(
-        f"SELECT {CERTIFICATE_COLUMNS}, operation, predecessor FROM issuances "
+        f"SELECT {CERTIFICATE_COLUMNS} FROM issuances "
         "WHERE status = 'issued' AND spki_sha256 = ? AND state = 'active' AND label = ? LIMIT 2",
         (spki_sha256, label_column(label)),
     ).fetchall()
     if len(rows) != 1:
         return None
-    *columns, operation, predecessor = rows[0]
-    active = issued_certificate(tuple(columns))
-    if operation == Operation.SIMPLEREENROLL.value and active.issued_at >= lost_since:
-        renewed = find(db, predecessor)
+    found = sealed_issuances.opened(db, rows[0][:-1])
+    active = sealed_issuances.record(found, rows[0][-1])
+    if found.operation == Operation.SIMPLEREENROLL.value and active.issued_at >= lost_since:
+        renewed = None if found.predecessor is None else find(db, found.predecessor)
         if renewed is not None and renewed.spki_sha256 == spki_sha256:
             return renewed
     return active
@@ -108,26 +103,26 @@ def find_repeated(db: Transaction, intent: EnrollmentIntent, now: datetime) -> R
         # The certificate would be of no use to its client without the key, which is gone.
         return None
     row = db.execute(
-        f"SELECT {CERTIFICATE_COLUMNS}, number, not_after, request_key, operation, spki_sha256, "
-        "predecessor FROM issuances WHERE device = ? AND label = ? AND state = 'active'",
+        f"SELECT {CERTIFICATE_COLUMNS} FROM issuances "
+        "WHERE device = ? AND label = ? AND state = 'active'",
         (intent.device, label_column(intent.label)),
     ).fetchone()
     if row is None:
         return None
-    *columns, number, not_after, request_key, operation, spki, predecessor = row
+    found = sealed_issuances.opened(db, row[:-1])
     # The request key stands for all that follows it here. Comparing the rest as well keeps a
     # caller that computes too weak a key from being handed another request's certificate.
     # Compared here, not in SQL: where a value decides which partial index fits, SQLite compiles
     # the statement anew for each value, which takes 45 us.
-    is_repeated = (request_key, operation, spki, predecessor) == (
-        intent.request_key,
-        intent.operation.value,
-        intent.spki_sha256,
-        intent.predecessor,
-    )
-    if not is_repeated or not_after <= to_column(now):
+    is_repeated = (
+        found.request_key,
+        found.operation,
+        found.spki_sha256,
+        found.predecessor,
+    ) == (intent.request_key, intent.operation.value, intent.spki_sha256, intent.predecessor)
+    if not is_repeated or found.not_after <= to_column(now):
         return None
-    return Recorded(number, issued_certificate(tuple(columns)))
+    return Recorded(found.number, sealed_issuances.record(found, row[-1]))
 
 
 def page(
@@ -137,39 +132,37 @@ def page(
     if not is_storable(device or ""):
         return [], None
     rows = db.execute(
-        f"SELECT {CERTIFICATE_COLUMNS}, number FROM issuances WHERE status = 'issued' "
+        f"SELECT {CERTIFICATE_COLUMNS} FROM issuances WHERE status = 'issued' "
         f"{'AND device = ? ' if device is not None else ''}"
         f"{'AND serial = ? ' if serial is not None else ''}"
         "AND number > ? ORDER BY number LIMIT ?",
         (*(value for value in (device, serial) if value is not None), after, size),
     ).fetchall()
-    return [issued_certificate(row[:-1]) for row in rows], rows[-1][-1] if rows else None
+    return (
+        [sealed_issuances.certificate(db, row) for row in rows],
+        rows[-1][0] if rows else None,
+    )
 
 
-def good_ones(db: Transaction, device: str, now: datetime) -> list[tuple[int, bytes]]:
-    """Number and SHA-256 of each certificate of ``device`` that has not ended, superseded ones
-    included: they verify like any other."""
-    return db.execute(
-        "SELECT number, sha256 FROM issuances WHERE device = ? AND status = 'issued' "
-        "AND state <> 'revoked' AND not_after > ? ORDER BY number",
-        (device, to_column(now)),
-    ).fetchall()
+def good_ones(db: Transaction, device: str, now: datetime) -> list[Issuance]:
+    """Each certificate of ``device`` that has not ended, superseded ones included: they verify like
+    any other."""
+    every = sealed_issuances.where(db, "device = ? AND status = 'issued'", device)
+    return [issued for issued in every if _is_good(issued, now)]
 
 
 def certified_keys(db: Transaction, device: str) -> list[bytes]:
     """The SPKI hashes of all keys that were ever certified for ``device``."""
-    rows = db.execute(
-        "SELECT DISTINCT spki_sha256 FROM issuances WHERE device = ? AND status = 'issued'",
-        (device,),
-    ).fetchall()
-    return [key for (key,) in rows]
+    every = sealed_issuances.where(db, "device = ? AND status = 'issued'", device)
+    return list(dict.fromkeys(issued.spki_sha256 for issued in every))
 
 
-def of_key(db: Transaction, key: bytes, now: datetime) -> list[bytes]:
-    """SHA-256 of each certificate for the key that has not ended, whosever it is."""
-    rows = db.execute(
-        "SELECT sha256 FROM issuances WHERE spki_sha256 = ? AND status = 'issued' "
-        "AND state <> 'revoked' AND not_after > ? ORDER BY number",
-        (key, to_column(now)),
-    ).fetchall()
-    return [sha256 for (sha256,) in rows]
+def of_key(db: Transaction, key: bytes, now: datetime) -> list[Issuance]:
+    """Each certificate for the key that has not ended, whosever it is."""
+    every = sealed_issuances.where(db, "spki_sha256 = ? AND status = 'issued'", key)
+    return [issued for issued in every if _is_good(issued, now)]
+
+
+def _is_good(issued: Issuance, now: datetime) -> bool:
+    # Not left to SQL: a row that says otherwise since somebody edited it has to be looked at.
+    return issued.state != CertificateState.REVOKED and issued.not_after > to_column(now)

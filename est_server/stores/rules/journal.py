@@ -5,6 +5,7 @@ An entry is written in the transaction of what it tells of: both are there, or n
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -255,6 +256,38 @@ def require_no_claim(db: Transaction, device: str, label: str) -> None:
     ).fetchone()
     if given_back is None:
         raise tampered(f"the claim that issuance {claimed[1]} took is gone", device=device)
+
+
+def require_latest_issued(db: Transaction, device: str, label: str, sha256: bytes) -> None:
+    """Require that the journal knows of no certificate that was issued after this active one.
+
+    An entry that was removed for its age is older than those that are there, so one that is missing
+    says nothing.
+
+    :raises RequestRefused: ``RECORD_TAMPERED``.
+    """
+    issued = db.execute(
+        "SELECT reference, details FROM journal WHERE device = ? AND label = ? "
+        "AND event = 'issued' ORDER BY number DESC LIMIT 1",
+        (device, label),
+    ).fetchone()
+    if issued is not None and json.loads(issued[1])["sha256"] != sha256.hex():
+        raise tampered(
+            f"the certificate of issuance {issued[0]} is later than the active one", device=device
+        )
+
+
+def require_not_revoked(db: Transaction, device: str, serial: str) -> None:
+    """Require that the journal knows of no revocation, where the certificate's record has none.
+
+    :raises RequestRefused: ``RECORD_TAMPERED``.
+    """
+    revoked = db.execute(
+        "SELECT 1 FROM journal WHERE serial = ? AND event = 'revoked' AND device = ? LIMIT 1",
+        (serial, device),
+    ).fetchone()
+    if revoked is not None:
+        raise tampered(f"the revocation of certificate {serial} is gone", device=device)
 
 
 def prune(db: Transaction, retention: Retention, now: datetime) -> None:

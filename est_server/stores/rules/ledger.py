@@ -43,7 +43,9 @@ def begin(db: Transaction, intent: EnrollmentIntent, worker: Worker, now: dateti
         return right
     number = attempts.begin(db, intent, worker, right.event, now)
     if right.event is Event.CLAIMED:
-        claims.take(db, intent, number, now)
+        claims.take(db, intent, number, now, counted=right.device is not None)
+        if right.device is not None:
+            registry.count_claims(db, right.device, 1)
     return IssuanceTicket(number, intent)
 
 
@@ -70,9 +72,10 @@ def issue(
         return error
     attempts.supersede(db, intent)
     number = attempts.issue(db, intent, made, worker, right.event, now)
-    if right.event is Event.CLAIMED:
-        claims.take(db, intent, number, now)
-    return Fresh(number, _issued(db, intent, made, right.device, now))
+    is_first = right.event is Event.CLAIMED
+    if is_first:
+        claims.take(db, intent, number, now, counted=right.device is not None)
+    return Fresh(number, _issued(db, intent, made, right.device, now, claims=int(is_first)))
 
 
 def complete(
@@ -91,11 +94,11 @@ def complete(
         return recorded
     _require_certified_key(intent, made)
     device = standing.require_for(db, intent)
-    if claims.holder(db, intent) != ticket.number:
-        rights.require_kept(db, intent)
+    if claims.holder(db, intent, device) != ticket.number:
+        rights.require_kept(db, intent, device)
     attempts.supersede(db, intent)
     attempts.complete(db, intent, ticket.number, made, now)
-    return _issued(db, intent, made, device, now)
+    return _issued(db, intent, made, device, now, claims=0)
 
 
 def abandon(db: Transaction, number: int, *, reason: str, now: datetime, kept: int) -> None:
@@ -108,10 +111,16 @@ def abandon(db: Transaction, number: int, *, reason: str, now: datetime, kept: i
 
 
 def _issued(
-    db: Transaction, intent: EnrollmentIntent, made: Made, device: Device | None, now: datetime
+    db: Transaction,
+    intent: EnrollmentIntent,
+    made: Made,
+    device: Device | None,
+    now: datetime,
+    *,
+    claims: int,
 ) -> IssuedCertificate:
     if device is not None:
-        registry.mark_enrolled(db, device, now)
+        registry.note_certificate(db, device, now, claims=claims)
     return made.record(intent, now)
 
 

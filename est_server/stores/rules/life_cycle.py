@@ -23,7 +23,8 @@ from est_server.stores.rules import (
     revocations,
     standing,
 )
-from est_server.stores.rules.values import from_column, is_storable
+from est_server.stores.rules.sealed_rows import HISTORY
+from est_server.stores.rules.values import Row, from_column, is_storable
 from est_server.stores.transaction import Transaction
 
 #: Steps that leave alone what is under way.
@@ -52,30 +53,19 @@ def change_device(db: Transaction, order: DeviceOrder, *, now: datetime) -> Devi
             db, order.udid, actor=order.actor, reason=order.reason, now=now
         )
     ended = _change_certificates(db, order, before, now)
-    return DeviceChange(after, ended, released)
+    changed = registry.find_by_udid(db, order.udid)
+    assert changed is not None
+    return DeviceChange(changed, ended, released)
 
 
 def history(db: Transaction, udid: str) -> list[HistoryEntry]:
     """What became of a device, the oldest first."""
     if not is_storable(udid):
         return []
-    rows = db.execute(
-        "SELECT step, from_state, to_state, owner, actor, reason, changed_at "
-        "FROM device_history WHERE udid = ? ORDER BY id",
-        (udid,),
-    ).fetchall()
-    return [
-        HistoryEntry(
-            LifeCycleStep(step) if step else None,
-            DeviceState(before),
-            DeviceState(after),
-            owner,
-            actor,
-            reason,
-            from_column(when),
-        )
-        for step, before, after, owner, actor, reason, when in rows
-    ]
+    # Each is checked to come after the one before it, and the device's row to name the last one.
+    registry.find_by_udid(db, udid)
+    rows = db.execute(f"{HISTORY.select} WHERE udid = ? ORDER BY id", (udid,)).fetchall()
+    return [_entry(HISTORY.opened(db, row)) for row in rows]
 
 
 def _state_after(db: Transaction, step: LifeCycleStep, device: Device) -> DeviceState:
@@ -86,13 +76,21 @@ def _state_after(db: Transaction, step: LifeCycleStep, device: Device) -> Device
 
 def _last_living(db: Transaction, udid: str) -> DeviceState:
     """The last state from which a device was brought to another, and in which it may enroll."""
-    living = [state.value for state in DeviceState if state.may_enroll]
-    row = db.execute(
-        "SELECT from_state FROM device_history WHERE udid = ? "
-        f"AND from_state IN ({', '.join('?' for _ in living)}) ORDER BY id DESC LIMIT 1",
-        (udid, *living),
-    ).fetchone()
-    return DeviceState.LISTED if row is None else DeviceState(row[0])
+    states = [entry.before for entry in reversed(history(db, udid))]
+    return next((state for state in states if state.may_enroll), DeviceState.LISTED)
+
+
+def _entry(row: Row) -> HistoryEntry:
+    _, _, step, before, after, owner, actor, reason, when, _ = row
+    return HistoryEntry(
+        LifeCycleStep(step) if step else None,
+        DeviceState(before),
+        DeviceState(after),
+        owner,
+        actor,
+        reason,
+        from_column(when),
+    )
 
 
 def _change_certificates(db: Transaction, order: DeviceOrder, device: Device, now: datetime) -> int:
@@ -105,8 +103,8 @@ def _change_certificates(db: Transaction, order: DeviceOrder, device: Device, no
         return revocations.release_hold(db, device.udid)
     good = certificates.good_ones(db, device.udid, now)
     if order.step is LifeCycleStep.SUSPEND:
-        for number, _ in good:
-            revocations.add_entry(db, number, RevocationReason.CERTIFICATE_HOLD, now)
+        for issued in good:
+            revocations.add_entry(db, issued, RevocationReason.CERTIFICATE_HOLD, now)
         return len(good)
     code = order.revocation
     assert code is not None
@@ -116,8 +114,8 @@ def _change_certificates(db: Transaction, order: DeviceOrder, device: Device, no
                 db, key, device.udid, actor=order.actor, reason=order.reason, now=now
             )
         return len(good)
-    for _, sha256 in good:
+    for issued in good:
         administration.revoke_certificate(
-            db, sha256, actor=order.actor, reason=order.reason, code=code, now=now
+            db, issued.sha256, actor=order.actor, reason=order.reason, code=code, now=now
         )
     return len(good)

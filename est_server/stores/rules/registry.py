@@ -18,6 +18,7 @@ from est_server.device_records import (
 from est_server.journal import Event
 from est_server.stores.rules import journal, quotas, tallies
 from est_server.stores.rules.sealed_devices import SEALED_COLUMNS, NewDevices, opened, seal
+from est_server.stores.rules.sealed_rows import HISTORY
 from est_server.stores.rules.values import (
     NEW_DEVICE_COLUMNS,
     attributes_column,
@@ -161,7 +162,7 @@ def register(db: Transaction, registration: Registration, now: datetime) -> Devi
     added = find_by_udid(db, udid)
     assert added is not None
     registered = replace(added, state=registration.state)
-    change(
+    history = change(
         db,
         added,
         registered,
@@ -169,42 +170,46 @@ def register(db: Transaction, registration: Registration, now: datetime) -> Devi
         actor=_ENROLLMENT_ACTOR,
         reason=registration.reason,
     )
-    return registered
+    return replace(registered, history=history)
 
 
 def change(
     db: Transaction, before: Device, after: Device, *, step: str, actor: str, reason: str
-) -> None:
+) -> int:
     """Replace ``before`` by ``after``, and note who did it and why.
 
-    Every change of a device that is listed already is made here.
+    Every change of the state or the owner of a device that is listed already is made here.
 
+    :param before: the device as it is now.
     :param step: what was done, empty for its first certificate.
+    :return: the number of the entry in its history.
     """
+    values = (
+        after.udid,
+        step,
+        before.state.value,
+        after.state.value,
+        after.owner,
+        actor,
+        reason,
+        to_column(after.changed_at),
+    )
     history = db.insert(
         "INSERT INTO device_history "
-        "(udid, step, from_state, to_state, owner, actor, reason, changed_at) "
-        "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-        (
-            after.udid,
-            step,
-            before.state.value,
-            after.state.value,
-            after.owner,
-            actor,
-            reason,
-            to_column(after.changed_at),
-        ),
+        "(udid, step, from_state, to_state, owner, actor, reason, changed_at, mac) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (*values, HISTORY.code(db.seals, None, *values, before.history)),
         numbered="id",
     )
     db.execute(
-        "UPDATE devices SET state = ?, owner = ?, changed_at = ?, history = ?, mac = ? "
+        "UPDATE devices SET state = ?, owner = ?, changed_at = ?, history = ?, claims = ?, mac = ? "
         "WHERE udid = ?",
         (
             after.state.value,
             after.owner,
             to_column(after.changed_at),
             history,
+            after.claims,
             seal(db.seals, after, history),
             after.udid,
         ),
@@ -222,12 +227,35 @@ def change(
         actor=actor,
         reason=reason,
     )
+    return history
 
 
-def mark_enrolled(db: Transaction, device: Device, now: datetime) -> None:
-    """Note that a listed device has its first certificate; others are left as they are."""
-    if device.state is DeviceState.LISTED:
-        enrolled = replace(device, state=DeviceState.ENROLLED, changed_at=now)
+def count_claims(db: Transaction, device: Device, more: int) -> None:
+    """Note how many claims a device holds now.
+
+    :param device: as it is now.
+    :param more: how many more than before.
+    """
+    counted = replace(device, claims=device.claims + more)
+    # As with any change, the owner of whom the list speaks is in the row from now on.
+    db.execute(
+        "UPDATE devices SET owner = ?, claims = ?, mac = ? WHERE udid = ?",
+        (counted.owner, counted.claims, seal(db.seals, counted, counted.history), counted.udid),
+    )
+
+
+def note_certificate(db: Transaction, device: Device, now: datetime, *, claims: int) -> None:
+    """Note that a device has a certificate: if it is its first, a listed one is enrolled.
+
+    :param claims: how many claims it took for it that are not counted yet.
+    """
+    if device.state is not DeviceState.LISTED:
+        if claims:
+            count_claims(db, device, claims)
+    else:
+        enrolled = replace(
+            device, state=DeviceState.ENROLLED, changed_at=now, claims=device.claims + claims
+        )
         change(
             db,
             device,

@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 
 from est_server.journal import Event
 from est_server.stores.rules import journal
+from est_server.stores.rules.sealed_rows import ISSUANCES
 from est_server.stores.rules.values import to_column
 from est_server.stores.transaction import Transaction
 
@@ -61,6 +62,10 @@ def prune(db: Transaction, kept: timedelta, now: datetime) -> None:
 
 def _remove(db: Transaction, number: int) -> bool:
     """Remove a record unless it is needed; whether it went."""
+    row = db.execute(f"{ISSUANCES.select} WHERE number = ?", (number,)).fetchone()
+    if ISSUANCES.fault(db.seals, row) is not None:
+        # Nobody is to have the server remove it; whoever asks for it is told.
+        return False
     if db.execute(_NEEDED, (number,)).fetchone() is not None:
         return False
     db.execute("DELETE FROM revocations WHERE issuance = ?", (number,))

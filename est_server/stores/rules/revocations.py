@@ -10,8 +10,6 @@ from __future__ import annotations
 from datetime import datetime
 from typing import NamedTuple
 
-from cryptography import x509
-
 from est_server.revocations import (
     CrlStatus,
     PublishedCrl,
@@ -19,10 +17,23 @@ from est_server.revocations import (
     RevokedCertificate,
     issuer_of,
 )
+from est_server.stores.rules import sealed_issuances
+from est_server.stores.rules.sealed_issuances import Issuance
+from est_server.stores.rules.sealed_rows import REVOCATIONS
 from est_server.stores.rules.values import Row, from_column, to_column
+from est_server.stores.seals import tampered
 from est_server.stores.transaction import Transaction
 
 _STATUS_COLUMNS = "number, sha256, this_update, next_update, changes"
+
+
+class _Row(NamedTuple):
+    issuance: int
+    issuer: bytes | None
+    serial: str
+    not_after: int
+    reason: str
+    revoked_at: int
 
 
 class Page(NamedTuple):
@@ -32,40 +43,43 @@ class Page(NamedTuple):
     last: int | None
 
 
-def add_entry(db: Transaction, issuance: int, reason: RevocationReason, now: datetime) -> None:
-    """Have CRLs say that the certificate of ``issuance`` is revoked, or on hold.
+def add_entry(db: Transaction, issued: Issuance, reason: RevocationReason, now: datetime) -> None:
+    """Have CRLs say that a certificate is revoked, or on hold.
 
     What is revoked already stays so since when it was; of its reasons, ``KEY_COMPROMISE`` stays.
+
+    :raises RequestRefused: ``RECORD_TAMPERED``.
     """
-    row = db.execute(
-        "SELECT certificate, serial, not_after FROM issuances WHERE number = ?", (issuance,)
-    ).fetchone()
-    der, serial, not_after = row
-    issuer = issuer_of(x509.load_der_x509_certificate(der))
-    db.execute(
-        "INSERT INTO revocations (issuance, issuer, serial, not_after, reason, revoked_at) "
-        "VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (issuance) DO UPDATE SET "
-        "issuer = excluded.issuer, "
-        "reason = CASE WHEN revocations.reason = 'certificate-hold' "
-        "OR excluded.reason = 'key-compromise' THEN excluded.reason ELSE revocations.reason END, "
-        "revoked_at = CASE WHEN revocations.reason = 'certificate-hold' "
-        "THEN excluded.revoked_at ELSE revocations.revoked_at END",
-        (issuance, issuer, serial, not_after, reason.value, to_column(now)),
-    )
+    issuer = issuer_of(sealed_issuances.parsed(db, issued))
+    before = db.execute(f"{REVOCATIONS.select} WHERE issuance = ?", (issued.number,)).fetchone()
+    code, since = reason.value, to_column(now)
+    if before is not None:
+        known = _Row(*REVOCATIONS.opened(db, before))
+        if known.reason != RevocationReason.CERTIFICATE_HOLD:
+            since = known.revoked_at
+            if reason is not RevocationReason.KEY_COMPROMISE:
+                code = known.reason
+    _write(db, _Row(issued.number, issuer, issued.serial, issued.not_after, code, since))
     _count(db, issuer)
 
 
 def release_hold(db: Transaction, device: str) -> int:
-    """Take the certificates of ``device`` off hold; how many there were."""
+    """Take the certificates of ``device`` off hold; how many there were.
+
+    :raises RequestRefused: ``RECORD_TAMPERED``.
+    """
     rows = db.execute(
-        "DELETE FROM revocations WHERE reason = 'certificate-hold' AND issuance IN "
-        "(SELECT number FROM issuances WHERE device = ? AND status = 'issued') "
-        "RETURNING issuer",
+        f"{REVOCATIONS.select} WHERE issuance IN "
+        "(SELECT number FROM issuances WHERE device = ? AND status = 'issued')",
         (device,),
     ).fetchall()
-    for (issuer,) in rows:
-        _count(db, issuer)
-    return len(rows)
+    known = [_Row(*REVOCATIONS.opened(db, row)) for row in rows]
+    held = [row for row in known if row.reason == RevocationReason.CERTIFICATE_HOLD]
+    for row in held:
+        db.execute("DELETE FROM revocations WHERE issuance = ?", (row.issuance,))
+        if row.issuer is not None:
+            _count(db, row.issuer)
+    return len(held)
 
 
 def count_changes(db: Transaction, issuer: bytes) -> int:
@@ -75,24 +89,38 @@ def count_changes(db: Transaction, issuer: bytes) -> int:
 
 
 def page(db: Transaction, issuer: bytes, valid_at: datetime, after: int, size: int) -> Page:
-    """Some entries of the CRL of ``issuer``: the next ``size`` after number ``after``."""
-    rows = db.execute(
-        "SELECT issuance, serial, reason, revoked_at FROM revocations "
-        "WHERE issuer = ? AND not_after >= ? AND issuance > ? ORDER BY issuance LIMIT ?",
-        (issuer, to_column(valid_at), after, size),
-    ).fetchall()
-    return Page([_entry(*row[1:]) for row in rows], rows[-1][0] if rows else None)
+    """Some entries of the CRL of ``issuer``: those among the next ``size`` after number ``after``.
+
+    :raises RequestRefused: ``RECORD_TAMPERED``.
+    """
+    # Of all issuers, expired ones too: where somebody has edited a row to be none of this CRL's,
+    # SQL would leave it out unseen.
+    rows = [_Row(*REVOCATIONS.opened(db, row)) for row in REVOCATIONS.page(db, after, size)]
+    listed = [
+        RevokedCertificate(
+            int(row.serial, 16), from_column(row.revoked_at), RevocationReason(row.reason)
+        )
+        for row in rows
+        if row.issuer == issuer and row.not_after >= to_column(valid_at)
+    ]
+    return Page(listed, rows[-1].issuance if rows else None)
 
 
 def attribute(db: Transaction) -> None:
-    """Find out the issuers of certificates that were revoked before issuers were noted."""
-    rows = db.execute(
-        "SELECT r.issuance, i.certificate FROM revocations r "
-        "JOIN issuances i ON i.number = r.issuance WHERE r.issuer IS NULL"
-    ).fetchall()
-    for issuance, der in rows:
-        issuer = issuer_of(x509.load_der_x509_certificate(der))
-        db.execute("UPDATE revocations SET issuer = ? WHERE issuance = ?", (issuer, issuance))
+    """Find out the issuers of certificates that were revoked before issuers were noted.
+
+    :raises RequestRefused: ``RECORD_TAMPERED``.
+    """
+    rows = db.execute(f"{REVOCATIONS.select} WHERE issuer IS NULL").fetchall()
+    for row in rows:
+        known = _Row(*REVOCATIONS.opened(db, row))
+        issued = sealed_issuances.where(db, "number = ? AND status = 'issued'", known.issuance)
+        if not issued:
+            raise tampered(
+                f"issuance {known.issuance} is revoked, and there is no such certificate"
+            )
+        issuer = issuer_of(sealed_issuances.parsed(db, issued[0]))
+        _write(db, known._replace(issuer=issuer))
         _count(db, issuer)
 
 
@@ -140,6 +168,16 @@ def publish_crl(
     return True
 
 
+def _write(db: Transaction, row: _Row) -> None:
+    db.execute(
+        "INSERT INTO revocations (issuance, issuer, serial, not_after, reason, revoked_at, mac) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (issuance) DO UPDATE SET "
+        "issuer = excluded.issuer, reason = excluded.reason, revoked_at = excluded.revoked_at, "
+        "mac = excluded.mac",
+        (*row, REVOCATIONS.code(db.seals, *row)),
+    )
+
+
 def _count(db: Transaction, issuer: bytes) -> None:
     db.execute(
         "INSERT INTO revocation_counts (issuer, changes) VALUES (?, 1) "
@@ -151,7 +189,3 @@ def _count(db: Transaction, issuer: bytes) -> None:
 def _status(row: Row) -> CrlStatus:
     number, sha256, this_update, next_update, changes = row
     return CrlStatus(number, sha256, from_column(this_update), from_column(next_update), changes)
-
-
-def _entry(serial: str, reason: str, revoked_at: int) -> RevokedCertificate:
-    return RevokedCertificate(int(serial, 16), from_column(revoked_at), RevocationReason(reason))

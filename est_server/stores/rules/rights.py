@@ -20,10 +20,12 @@ from est_server.stores.rules import (
     journal,
     quotas,
     registry,
+    sealed_issuances,
     secrets,
     standing,
 )
 from est_server.stores.rules.attempts import Worker
+from est_server.stores.rules.sealed_issuances import Issuance
 from est_server.stores.rules.values import label_column, to_column
 from est_server.stores.transaction import Transaction
 
@@ -53,13 +55,16 @@ def require(
     device = standing.require_for(db, intent)
     if intent.registration is not None:
         registry.require_free(db, intent.registration)
-    repeated = _repeated(db, intent, now)
+    repeated = _repeated(db, intent, device, now)
     if repeated is not None:
         return repeated
-    rivals = attempts.living_rivals(db, intent, worker, now)
+    rivals, cleared = attempts.rivals(db, intent, worker, now)
+    if cleared:
+        # The claim of an attempt that was cleared away is not counted any more.
+        device = registry.find_by_udid(db, intent.device)
     if any(request_key == intent.request_key for request_key in rivals):
         raise _working("the same request is being worked on")
-    takes_claim = require_kept(db, intent)
+    takes_claim = require_kept(db, intent, device)
     if rivals:
         raise _working("another request of this device is being worked on")
     if not takes_claim:
@@ -67,12 +72,14 @@ def require(
     return _first_enrollment(db, intent, device, now)
 
 
-def _repeated(db: Transaction, intent: EnrollmentIntent, now: datetime) -> IssuedCertificate | None:
+def _repeated(
+    db: Transaction, intent: EnrollmentIntent, device: Device | None, now: datetime
+) -> IssuedCertificate | None:
     """The certificate that answered the same request before, unless its claim was given back."""
     repeated = certificates.find_repeated(db, intent, now)
     if repeated is None:
         return None
-    if _is_first(intent) and claims.holder(db, intent) != repeated.number:
+    if _is_first(intent) and claims.holder(db, intent, device) != repeated.number:
         return None
     return repeated.issued
 
@@ -96,22 +103,23 @@ def _first_enrollment(
     return Right(Event.CLAIMED, device)
 
 
-def require_kept(db: Transaction, intent: EnrollmentIntent) -> bool:
+def require_kept(db: Transaction, intent: EnrollmentIntent, device: Device | None) -> bool:
     """Require a claim that is free or that the request may use again, or a predecessor.
 
+    :param device: the device as it is now, if it has a row.
     :return: whether the claim has to be taken.
     """
     if not _is_first(intent):
         if not _answer_was_lost(db, intent, since=0):
             _require_active_predecessor(db, intent)
         return False
-    claim = claims.holder(db, intent)
+    claim = claims.holder(db, intent, device)
     if claim is None:
         journal.require_no_claim(db, intent.device, label_column(intent.label))
         return True
     if _answer_was_lost(db, intent, since=claim):
         return False
-    (key,) = db.execute("SELECT spki_sha256 FROM issuances WHERE number = ?", (claim,)).fetchone()
+    key = claims.key(db, claim)
     another = intent.spki_sha256 not in (None, key)
     raise AlarmingRefusal(
         AlarmKind.SECOND_KEY if another else AlarmKind.SECOND_ENROLLMENT,
@@ -133,44 +141,51 @@ def _answer_was_lost(db: Transaction, intent: EnrollmentIntent, *, since: int) -
     """
     if intent.operation is not Operation.SERVERKEYGEN or intent.lost_since is None:
         return False
-    first, active = db.execute(
-        "SELECT min(finished_at), max(CASE WHEN state = 'active' THEN 1 ELSE 0 END) FROM issuances "
-        "WHERE request_key = ? AND operation = 'serverkeygen' AND status = 'issued' "
+    same = sealed_issuances.where(
+        db,
+        "request_key = ? AND operation = 'serverkeygen' AND status = 'issued' "
         "AND device = ? AND label = ? AND predecessor IS NOT DISTINCT FROM ? AND number >= ?",
-        (
-            intent.request_key,
-            intent.device,
-            label_column(intent.label),
-            intent.predecessor,
-            since,
-        ),
-    ).fetchone()
-    return bool(active) and first >= to_column(intent.lost_since)
+        intent.request_key,
+        intent.device,
+        label_column(intent.label),
+        intent.predecessor,
+        since,
+    )
+    active = next((issued for issued in same if issued.state == CertificateState.ACTIVE), None)
+    if active is None:
+        return False
+    _require_present(db, active)
+    return min(issued.finished_at for issued in same) >= to_column(intent.lost_since)
 
 
 def _require_active_predecessor(db: Transaction, intent: EnrollmentIntent) -> None:
-    row = db.execute(
-        "SELECT device, label, state FROM issuances WHERE sha256 = ?", (intent.predecessor,)
-    ).fetchone()
-    if row is None:
+    issued = sealed_issuances.find(db, intent.predecessor)
+    if issued is None:
         raise RequestRefused(
             RefusalReason.CERTIFICATE_UNKNOWN, "the certificate was not issued by this server"
         )
-    device, label, state = row
-    if (device, label) != (intent.device, label_column(intent.label)):
+    if (issued.device, issued.label) != (intent.device, label_column(intent.label)):
         raise RequestRefused(
             RefusalReason.IDENTITY_MISMATCH,
             "the certificate was issued to another device or under another label",
-            detail=f"it was issued to device {device} under label {label!r}",
+            detail=f"it was issued to device {issued.device} under label {issued.label!r}",
         )
-    if state == CertificateState.REVOKED:
+    if issued.state == CertificateState.REVOKED:
         raise RequestRefused(RefusalReason.CERTIFICATE_REVOKED, "the certificate is revoked")
-    if state != CertificateState.ACTIVE:
+    if issued.state != CertificateState.ACTIVE:
         raise AlarmingRefusal(
             AlarmKind.OLD_CERTIFICATE,
             RefusalReason.CERTIFICATE_SUPERSEDED,
             "the certificate was renewed already",
         )
+    _require_present(db, issued)
+
+
+def _require_present(db: Transaction, active: Issuance) -> None:
+    """Require that the journal knows of nothing that came after an active certificate: its row may
+    be one that was genuine once."""
+    journal.require_latest_issued(db, active.device, active.label, active.sha256)
+    journal.require_not_revoked(db, active.device, active.serial)
 
 
 def _working(sentence: str) -> RequestRefused:

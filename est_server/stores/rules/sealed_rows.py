@@ -1,4 +1,4 @@
-"""Rows of small tables with codes that seal them; inside a transaction of the caller.
+"""Rows of tables with codes that seal them; inside a transaction of the caller.
 
 Each row is checked before it is believed, and before it is changed: a change that sealed what it
 found would make a forged row a genuine one.
@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from est_server.stores.rules.values import Row
-from est_server.stores.seals import Seals, tampered
+from est_server.stores.seals import Sealed, Seals, tampered
 from est_server.stores.transaction import Transaction, Value
 
 #: Before every key; somebody may have written a row with a negative one.
@@ -22,23 +22,45 @@ class SealedTable:
 
     :param name: the table's.
     :param what: what one row is called in findings.
-    :param key: the column by which it is named; unique.
-    :param columns: what the code covers: every other column, or an expression over other tables.
+    :param key: the column by which it is found; unique.
+    :param columns: what the code covers beside the key: every other column that decides anything,
+        or an expression over other rows.
+    :param since: the schema version from which on its rows are sealed.
     :param called: the place, in a row as read, of what findings call it by: the key, if not said.
     :param device: the place of the device among ``columns``, if there is one.
+    :param covers_key: whether the code covers the key too. If the database makes the key, a code
+        that does not can go into the very statement that inserts the row.
+    :param where: which rows are sealed, if not all.
     """
 
     name: str
     what: str
     key: str
     columns: tuple[str, ...]
+    since: int
     called: int = 0
     device: int | None = None
+    covers_key: bool = True
+    where: str = "1 = 1"
+
+    @property
+    def read(self) -> str:
+        """What to ask for, so that a row is one as :meth:`opened` expects it."""
+        return f"{self.key}, {', '.join(self.columns)}, mac"
 
     @property
     def select(self) -> str:
-        """A query of rows as :meth:`opened` expects them; what follows is the caller's."""
-        return f"SELECT {self.key}, {', '.join(self.columns)}, mac FROM {self.name}"
+        """A query of such rows; what follows is the caller's."""
+        return f"SELECT {self.read} FROM {self.name}"
+
+    def code(self, seals: Seals, key: Sealed, *values: Sealed) -> bytes | None:
+        """The code of a row.
+
+        :param values: of ``columns``.
+        """
+        if self.covers_key:
+            return seals.row(self.name, key, *values)
+        return seals.row(self.name, *values)
 
     def fault(self, seals: Seals, row: Row) -> str | None:
         """What is wrong with a row; ``None`` if nothing is."""
@@ -47,7 +69,7 @@ class SealedTable:
             return None
         if mac is None:
             return f"{self.what} {row[self.called]!r}: the row has no seal"
-        if not seals.fits(seals.row(self.name, *values), mac):
+        if not seals.fits(self.code(seals, *values), mac):
             return f"{self.what} {row[self.called]!r}: the row is not what a server wrote"
         return None
 
@@ -76,7 +98,7 @@ class SealedTable:
         row = db.execute(f"{self.select} WHERE {self.key} = ?", (key,)).fetchone()
         db.execute(
             f"UPDATE {self.name} SET mac = ? WHERE {self.key} = ?",
-            (db.seals.row(self.name, *row[:-1]), key),
+            (self.code(db.seals, *row[:-1]), key),
         )
 
     def page(self, db: Transaction, after: int, size: int) -> list[Row]:
@@ -85,7 +107,8 @@ class SealedTable:
         :param after: the last key of the page before; :data:`FIRST` for the first page.
         """
         return db.execute(
-            f"{self.select} WHERE {self.key} > ? ORDER BY {self.key} LIMIT ?", (after, size)
+            f"{self.select} WHERE {self.key} > ? AND {self.where} ORDER BY {self.key} LIMIT ?",
+            (after, size),
         ).fetchall()
 
 
@@ -103,11 +126,14 @@ SECRETS = SealedTable(
         "added_at",
         "(SELECT count(*) FROM secret_uses WHERE secret = number)",
     ),
+    since=10,
     called=1,
     device=2,
 )
 
-SECRET_USES = SealedTable("secret_uses", "use of a secret by issuance", "issuance", ("secret",))
+SECRET_USES = SealedTable(
+    "secret_uses", "use of a secret by issuance", "issuance", ("secret",), since=10
+)
 
 APPROVALS = SealedTable(
     "approvals",
@@ -132,8 +158,76 @@ APPROVALS = SealedTable(
         "decided_at",
         "issuance",
     ),
+    since=10,
     device=2,
 )
 
+#: Those that have a certificate. An attempt that is under way, or came to nothing, decides nothing
+#: about certificates.
+ISSUANCES = SealedTable(
+    "issuances",
+    "certificate",
+    "number",
+    (
+        "sha256",
+        "device",
+        "label",
+        "serial",
+        "not_after",
+        "spki_sha256",
+        "request_key",
+        "operation",
+        "predecessor",
+        "finished_at",
+        "state",
+    ),
+    since=14,
+    called=4,
+    device=1,
+    covers_key=False,
+    where="sha256 IS NOT NULL",
+)
+
+#: ``counted``: whether the row of the device counts it.
+CLAIMS = SealedTable(
+    "claims",
+    "claim by issuance",
+    "issuance",
+    ("device", "label", "counted"),
+    since=14,
+    device=0,
+)
+
+REVOCATIONS = SealedTable(
+    "revocations",
+    "revocation of issuance",
+    "issuance",
+    ("issuer", "serial", "not_after", "reason", "revoked_at"),
+    since=14,
+)
+
+#: Each names the one before it, and the device's row names the last, so that none can be taken out
+#: or moved.
+HISTORY = SealedTable(
+    "device_history",
+    "entry of a device's history",
+    "id",
+    (
+        "udid",
+        "step",
+        "from_state",
+        "to_state",
+        "owner",
+        "actor",
+        "reason",
+        "changed_at",
+        "(SELECT coalesce(max(p.id), 0) FROM device_history p "
+        "WHERE p.udid = device_history.udid AND p.id < device_history.id)",
+    ),
+    since=14,
+    device=0,
+    covers_key=False,
+)
+
 #: All of them.
-SEALED_TABLES = (SECRETS, SECRET_USES, APPROVALS)
+SEALED_TABLES = (SECRETS, SECRET_USES, APPROVALS, ISSUANCES, CLAIMS, REVOCATIONS, HISTORY)

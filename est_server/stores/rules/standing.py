@@ -10,7 +10,7 @@ from est_server.alarms import AlarmingRefusal, AlarmKind
 from est_server.device_records import Device, DeviceState
 from est_server.journal import Event
 from est_server.ledger_records import CertificateState, EnrollmentIntent
-from est_server.stores.rules import journal, registry
+from est_server.stores.rules import journal, registry, sealed_issuances
 from est_server.stores.rules.chained_rows import COMPROMISED_KEYS, LINK
 from est_server.stores.rules.values import to_column
 from est_server.stores.seals import tampered
@@ -25,8 +25,9 @@ _COMPROMISED = (
 #: A certificate, and whether the journal knows of a revocation; in one statement, since between two
 #: of a reader's somebody may revoke it.
 _STANDING = (
-    "SELECT i.device, i.state, i.serial, (SELECT 1 FROM journal j WHERE j.serial = i.serial "
-    "AND j.event = 'revoked' AND j.device = i.device LIMIT 1) FROM issuances i WHERE i.sha256 = ?"
+    f"SELECT {sealed_issuances.COLUMNS}, (SELECT 1 FROM journal j WHERE j.serial = issuances.serial "
+    "AND j.event = 'revoked' AND j.device = issuances.device LIMIT 1) "
+    "FROM issuances WHERE sha256 = ?"
 )
 
 
@@ -50,17 +51,17 @@ def require(
     row = db.execute(_STANDING, (certificate,)).fetchone()
     if row is None:
         return
-    udid, state, serial, told = row
-    if state == CertificateState.REVOKED:
+    issued, told = sealed_issuances.opened(db, row[:-1]), row[-1]
+    if issued.state == CertificateState.REVOKED:
         raise RequestRefused(
             RefusalReason.CERTIFICATE_REVOKED,
             "the client certificate has been revoked",
-            detail=f"serial {serial}",
-            device=udid,
+            detail=f"serial {issued.serial}",
+            device=issued.device,
         )
     if told is not None:
-        raise tampered(f"the revocation of certificate {serial} is gone", device=udid)
-    _require_active(registry.find_or_unknown(db, udid))
+        raise tampered(f"the revocation of certificate {issued.serial} is gone", device=issued.device)
+    _require_active(registry.find_or_unknown(db, issued.device))
 
 
 def require_for(db: Transaction, intent: EnrollmentIntent) -> Device | None:

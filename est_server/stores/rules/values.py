@@ -7,10 +7,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from cryptography import x509
-
 from est_server.device_records import OWNER_ATTRIBUTE, Device, DeviceState, ListedDevice
-from est_server.ledger_records import CertificateState, IssuedCertificate
 
 Row = tuple[Any, ...]
 
@@ -54,12 +51,12 @@ def attributes_column(attributes: Mapping[str, str]) -> str:
 NEW_DEVICE_COLUMNS = "udid, spki_sha256, attributes, state, changed_at, list, mac"
 
 #: What :func:`device` expects.
-DEVICE_COLUMNS = "udid, spki_sha256, attributes, state, changed_at, list, owner"
+DEVICE_COLUMNS = "udid, spki_sha256, attributes, state, changed_at, list, owner, history, claims"
 
 
 def device(row: Row) -> Device:
     """A device from its columns."""
-    udid, spki, attributes, state, changed_at, list_number, owner = row
+    udid, spki, attributes, state, changed_at, list_number, owner, history, claims = row
     listed = ListedDevice(udid, spki, json.loads(attributes))
     return Device(
         listed=listed,
@@ -67,22 +64,6 @@ def device(row: Row) -> Device:
         changed_at=from_column(changed_at),
         list_number=list_number,
         owner=owner or listed.attributes.get(OWNER_ATTRIBUTE),
-    )
-
-
-#: What :func:`issued_certificate` expects.
-CERTIFICATE_COLUMNS = "certificate, sha256, device, label, spki_sha256, state, finished_at"
-
-
-def issued_certificate(row: Row) -> IssuedCertificate:
-    """A certificate from its columns."""
-    der, sha256, udid, label, spki, state, finished_at = row
-    return IssuedCertificate(
-        certificate=x509.load_der_x509_certificate(der),
-        sha256=sha256,
-        device=udid,
-        label=label or None,
-        spki_sha256=spki,
-        state=CertificateState(state),
-        issued_at=from_column(finished_at),
+        history=history,
+        claims=claims,
     )
