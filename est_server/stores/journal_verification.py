@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import sqlite3
 from collections.abc import Callable, Iterator
 
 from est_protocol.errors import RequestRefused
 from est_server.journal import Chain, Entry, Event, JournalBroken
 from est_server.life_cycle import LifeCycleStep
+from est_server.stores import certificate_verification
+from est_server.stores.certificate_verification import certificate_findings, predecessor_findings
 from est_server.stores.rules import journal
 from est_server.stores.rules.values import Row
 from est_server.stores.transaction import Transaction
@@ -24,7 +25,6 @@ _SCRATCH = (
         label   TEXT,
         claim   INTEGER NOT NULL DEFAULT 0,
         issued  INTEGER NOT NULL DEFAULT 0,
-        revoked INTEGER NOT NULL DEFAULT 0,
         secret  INTEGER
     )
     """,
@@ -34,6 +34,7 @@ _SCRATCH = (
     "CREATE TABLE forgotten (number INTEGER PRIMARY KEY)",
     "CREATE TABLE compromised (key BLOB PRIMARY KEY, device TEXT NOT NULL)",
     "CREATE INDEX compromised_of_device ON compromised (device)",
+    *certificate_verification.SCRATCH,
 )
 
 
@@ -49,6 +50,7 @@ def journal_findings(
         scratch.execute(sql)
     yield from _follow(db, scratch, progress)
     yield from _check_attempts(db, scratch, progress)
+    yield from certificate_findings(db, scratch, progress=progress)
     yield from _check_claims(db, scratch)
     yield from _check_history(db, scratch)
     yield from _check_secrets(db, scratch)
@@ -73,7 +75,8 @@ def _follow(
                 yield finding
                 continue
             _remember(scratch, entry)
-            for finding in _compare(db, entry):
+            certificate_verification.remember(scratch, entry)
+            for finding in _compare(db, scratch, entry):
                 yield from _unless_forgotten(scratch, entry, finding)
         progress("journal", chain.number)
     for (finding,) in scratch.execute(
@@ -127,8 +130,6 @@ def _remember(scratch: sqlite3.Connection, entry: Entry) -> None:
         scratch.execute("UPDATE attempts SET claim = 0 WHERE number = ?", (entry.reference,))
     elif entry.event == Event.ISSUED:
         scratch.execute("UPDATE attempts SET issued = 1 WHERE number = ?", (entry.reference,))
-    elif entry.event == Event.REVOKED:
-        scratch.execute("UPDATE attempts SET revoked = 1 WHERE number = ?", (entry.reference,))
     elif entry.event == Event.DEVICE_CHANGED:
         scratch.execute("INSERT OR REPLACE INTO history VALUES (?)", (entry.reference,))
         if entry.known.get("step") == LifeCycleStep.RESET:
@@ -141,22 +142,22 @@ def _remember(scratch: sqlite3.Connection, entry: Entry) -> None:
         scratch.execute("INSERT OR REPLACE INTO compromised VALUES (?, ?)", (key, entry.device))
 
 
-def _compare(db: Transaction, entry: Entry) -> Iterator[str]:
-    if entry.event == Event.ISSUED:
+def _compare(db: Transaction, scratch: sqlite3.Connection, entry: Entry) -> Iterator[str]:
+    if entry.event == Event.BEGUN:
+        yield from predecessor_findings(db, scratch, entry)
+    elif entry.event == Event.ISSUED:
         row = db.execute(
-            "SELECT device, label, serial, sha256, certificate FROM issuances WHERE number = ? "
+            "SELECT device, label, serial, sha256 FROM issuances WHERE number = ? "
             "AND status = 'issued'",
             (entry.reference,),
         ).fetchone()
         yield from _compare_issued(entry, row)
     elif entry.event == Event.REVOKED:
         row = db.execute(
-            "SELECT i.state FROM issuances i JOIN revocations r ON r.issuance = i.number "
-            "WHERE i.number = ?",
-            (entry.reference,),
+            "SELECT 1 FROM issuances WHERE number = ? AND status = 'issued'", (entry.reference,)
         ).fetchone()
-        if row != ("revoked",):
-            yield f"issuance {entry.reference}: was revoked, and does not say so"
+        if row is None:
+            yield f"issuance {entry.reference}: was revoked, and its record is gone"
     elif entry.event == Event.DEVICE_CHANGED:
         row = db.execute(
             "SELECT udid, step, from_state, to_state, owner, actor, reason FROM device_history "
@@ -181,12 +182,10 @@ def _compare_issued(entry: Entry, row: Row | None) -> Iterator[str]:
     if row is None:
         yield f"issuance {entry.reference}: a certificate was issued, and its record is gone"
         return
-    device, label, serial, sha256, certificate = row
+    device, label, serial, sha256 = row
     told = (entry.device, entry.label, entry.serial, entry.known["sha256"])
     if told != (device, label, serial, sha256.hex()):
         yield f"issuance {entry.reference}: its record was changed"
-    elif hashlib.sha256(certificate).digest() != sha256:
-        yield f"issuance {entry.reference}: its certificate was changed"
 
 
 # From the tables to the journal. What is older than the journal's oldest entry is not in it.
@@ -200,18 +199,18 @@ def _check_attempts(
         return
     after = first - 1
     while rows := db.execute(
-        "SELECT number, device, label, status, state FROM issuances WHERE number > ? "
+        "SELECT number, device, label, status FROM issuances WHERE number > ? "
         "ORDER BY number LIMIT ?",
         (after, _PAGE),
     ).fetchall():
-        for number, device, label, status, state in rows:
+        for number, device, label, status in rows:
             told = scratch.execute(
-                "SELECT device, label, issued, revoked FROM attempts WHERE number = ?", (number,)
+                "SELECT device, label, issued FROM attempts WHERE number = ?", (number,)
             ).fetchone()
             if told is None or told[:2] != (device, label):
                 yield f"issuance {number}: the journal knows nothing of it"
-            elif (status == "issued") != told[2] or (state == "revoked") != told[3]:
-                yield f"issuance {number}: is {state or status}; the journal says something else"
+            elif (status == "issued") != told[2]:
+                yield f"issuance {number}: is {status}; the journal says something else"
         after = rows[-1][0]
         progress("issuances", after)
 
