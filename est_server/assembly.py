@@ -103,6 +103,7 @@ async def open_service(
         generator = _key_generator(https, coaps)
         labels = _label_policies(config, authorities, store, authorizer, generator)
         users = config.service.users
+        alarms = _alarm_bell(config, alarm_sink)
         service = EnrollmentService(
             labels,
             store,
@@ -112,7 +113,7 @@ async def open_service(
             authorizer_timeout=config.service.authorizer_timeout,
             issuance_timeout=config.service.issuance_timeout,
             user_limits=replace(users, guesses=users.guesses.shared_by(processes)),
-            alarms=_alarm_bell(config, alarm_sink),
+            alarms=alarms,
         )
         try:
             yield Assembly(
@@ -120,7 +121,7 @@ async def open_service(
                 store,
                 https,
                 coaps,
-                _crl_endpoint(config, authorities, store),
+                _crl_endpoint(config, authorities, store, alarms),
                 config.proxy.endpoint() if config.proxy else None,
                 config.proxy.trust(anchors) if config.proxy else NO_PROXIES,
             )
@@ -228,7 +229,10 @@ def _alarm_bell(config: ServerConfig, sink: AlarmSink | None) -> AlarmBell:
 
 
 def _crl_endpoint(
-    config: ServerConfig, authorities: Mapping[str, LocalAuthority], store: Store
+    config: ServerConfig,
+    authorities: Mapping[str, LocalAuthority],
+    store: Store,
+    alarms: AlarmBell,
 ) -> CrlEndpoint | None:
     settings = config.crl
     if settings is None:
@@ -240,7 +244,7 @@ def _crl_endpoint(
         except ConfigurationError as error:
             raise ConfigurationError(f"{config.file}: [crl]: {error}") from error
     return CrlEndpoint(
-        publisher=CrlPublisher(store, issuers, SystemClock(), settings.schedule),
+        publisher=CrlPublisher(store, issuers, SystemClock(), settings.schedule, alarms),
         http=PlainHttpEndpoint(settings.listen, settings.port, settings.limits),
         max_age=settings.max_age,
     )

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from est_protocol.errors import ConfigurationError
+from est_server.alarms import Alarm, AlarmBell, AlarmingRefusal
 from est_server.interfaces import Clock
 from est_server.revocations import (
     CrlIssuer,
@@ -62,6 +63,7 @@ class CrlPublisher:
     """The latest CRL of each CA, made when it is due. Call :meth:`refresh`, or let :meth:`run`.
 
     :param issuers: the CAs by the names that their CRLs are published under.
+    :param alarms: who is told of revocations that are not as a server wrote them.
     """
 
     def __init__(
@@ -70,8 +72,10 @@ class CrlPublisher:
         issuers: Mapping[str, CrlIssuer],
         clock: Clock,
         schedule: CrlSchedule | None = None,
+        alarms: AlarmBell | None = None,
     ) -> None:
         self._registry = registry
+        self._alarms = alarms or AlarmBell()
         self._issuers = dict(issuers)
         self._clock = clock
         self._schedule = schedule or CrlSchedule()
@@ -113,8 +117,23 @@ class CrlPublisher:
         for name, issuer in self._issuers.items():
             try:
                 await self._refresh(name, issuer)
+            except AlarmingRefusal as refused:
+                self._alarm(name, refused)
             except Exception:
                 _log.exception("the CRL of %r could not be refreshed", name)
+
+    def _alarm(self, name: str, refused: AlarmingRefusal) -> None:
+        _log.error("the CRL of %r could not be refreshed: %s", name, refused.detail)
+        self._alarms.ring(
+            Alarm(
+                kind=refused.alarm,
+                device=refused.device,
+                label=None,
+                peer="",
+                detail=f"the CRL of {name!r} could not be refreshed: {refused.detail}",
+                when=self._clock.now(),
+            )
+        )
 
     async def _refresh(self, name: str, issuer: CrlIssuer) -> None:
         # First of all, so that what is revoked from now on makes a difference the next time.
