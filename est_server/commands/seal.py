@@ -30,7 +30,9 @@ def add_to(commands: argparse._SubParsersAction[OneLineParser]) -> None:
         note="""\
 Stop all servers of the store first. Whatever is in a store that is not sealed yet is
 taken for what it should be: compare it with the signed lists before, by
-"est-server devices verify --lists". All rows are sealed in one transaction, or none. If it was
+"est-server devices verify --lists". A store that an earlier version sealed is sealed
+anew with --previous-key naming the same key; what that version did not seal is then
+taken for what it should be. All rows are sealed in one transaction, or none. If it was
 interrupted with --new-key and the key is there, give the same command without --new-key; where
 that says that the store is sealed with another key, all was done.""",
     )

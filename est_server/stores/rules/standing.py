@@ -25,9 +25,9 @@ _COMPROMISED = (
 #: A certificate, and whether the journal knows of a revocation; in one statement, since between two
 #: of a reader's somebody may revoke it.
 _STANDING = (
-    f"SELECT {sealed_issuances.COLUMNS}, (SELECT 1 FROM journal j WHERE j.serial = issuances.serial "
-    "AND j.event = 'revoked' AND j.device = issuances.device LIMIT 1) "
-    "FROM issuances WHERE sha256 = ?"
+    f"SELECT {sealed_issuances.COLUMNS}, (SELECT 1 FROM journal j "
+    "WHERE j.serial = issuances.serial AND j.event = 'revoked' AND j.device = issuances.device "
+    "LIMIT 1) FROM issuances WHERE sha256 = ?"
 )
 
 
@@ -60,7 +60,9 @@ def require(
             device=issued.device,
         )
     if told is not None:
-        raise tampered(f"the revocation of certificate {issued.serial} is gone", device=issued.device)
+        raise tampered(
+            f"the revocation of certificate {issued.serial} is gone", device=issued.device
+        )
     _require_active(registry.find_or_unknown(db, issued.device))
 
 
