@@ -61,7 +61,7 @@ class ListLines:
         :meth:`__next__`. A block of one empty line is left to it too. The caller adds the lines
         that it takes to :attr:`number`.
         """
-        if self._position == len(self._buffer):
+        if self._ends_within_line():
             self._fill()
         if self._quote < self._position:
             found = self._buffer.find(b'"', self._position)
@@ -72,6 +72,11 @@ class ListLines:
         block = self._buffer[self._position : end]
         self._position = end + 1
         return block
+
+    def _ends_within_line(self) -> bool:
+        """Whether no line is at hand in full, and none that is too long either."""
+        left = len(self._buffer) - self._position
+        return left <= self._row_octets and self._buffer.find(b"\n", self._position) < 0
 
     def _take_line(self) -> bytes:
         """A line with its end, or as much of it as a row may have and one octet more."""

@@ -15,8 +15,10 @@ import pytest
 from est_protocol.errors import ConfigurationError
 from est_protocol.keys import spki_der, spki_sha256
 from est_server.device_records import ListRow
+from est_server.devices import row_processes
 from est_server.devices.csv_list import CsvList
 from est_server.devices.list_format import ListLimits, RejectedRow
+from est_server.devices.plain_rows import PlainRow
 from tests.pki import make_key
 
 KEY = make_key("listed").public_key()
@@ -52,6 +54,28 @@ def table(changed: dict[int, str] | None = None) -> bytes:
 
 def reading(octets: bytes, processes: int = 2) -> Iterator[ListRow | RejectedRow]:
     return CsvList().read(io.BytesIO(octets), ListLimits(processes=processes))
+
+
+def test_one_process_reads_while_the_other_is_waited_for(
+    started: list[subprocess.Popen[bytes]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at_work: list[row_processes._Process] = []
+    seen = []
+
+    class Watched(row_processes._Process):
+        def read(self, first: int, block: bytes) -> None:
+            super().read(first, block)
+            at_work.append(self)
+
+        def rows(self) -> list[PlainRow]:
+            seen.append(len(at_work))
+            at_work.remove(self)
+            return super().rows()
+
+    monkeypatch.setattr(row_processes, "_Process", Watched)
+    assert len(list(reading(table()))) == ROWS
+    assert len(seen) > 5
+    assert seen == [2] * (len(seen) - 1) + [1]
 
 
 def test_processes_read_what_one_process_reads(started: list[subprocess.Popen[bytes]]) -> None:
