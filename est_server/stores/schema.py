@@ -525,4 +525,13 @@ MIGRATIONS: tuple[Migration, ...] = (
             "ALTER TABLE sealing ADD COLUMN mac BLOB",
         ),
     ),
+    Migration(
+        # Whoever has many refusals would have all of them gone through at its next renewal.
+        "the journal of a device by events",
+        (
+            "DROP INDEX journal_of_device",
+            """CREATE INDEX journal_of_device ON journal (device, event, number)
+               WHERE device IS NOT NULL""",
+        ),
+    ),
 )

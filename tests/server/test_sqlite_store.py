@@ -20,12 +20,13 @@ from cryptography import x509
 
 from est_protocol.errors import ConfigurationError, RefusalReason, RequestRefused
 from est_server.device_records import DeviceState
-from est_server.ledger_records import IssuanceTicket, IssuedCertificate
+from est_server.ledger_records import EnrollmentIntent, IssuanceTicket, IssuedCertificate
 from est_server.life_cycle import LifeCycleStep
+from est_server.stores.integrity_key import IntegrityKey
 from est_server.stores.options import StoreOptions
 from est_server.stores.rules import registry
 from est_server.stores.schema import MIGRATIONS, Migration
-from est_server.stores.sqlite import SqliteOptions, SqliteStore
+from est_server.stores.sqlite import SqliteOptions, SqliteStore, database
 from est_server.stores.sqlite.database import APPLICATION_ID, prepare
 from est_server.stores.sqlite.engine import LOOK_EVERY
 from est_server.stores.transaction import Transaction
@@ -37,10 +38,18 @@ from tests.server.ledger_values import (
     listed,
     order,
     refusal,
+    renewal,
 )
 
 #: A step that is not in the program yet.
 _COLOURS = Migration("colours", ("ALTER TABLE devices ADD COLUMN colour TEXT",))
+
+KEY = IntegrityKey(bytes(range(32)))
+
+#: Reads one row, from the end of the table.
+LATEST = {"SELECT number, hash, mac FROM journal ORDER BY number DESC LIMIT 1"}
+#: A subquery of one row.
+SHORT_SCANS = {"SCAN c"}
 
 
 @pytest.fixture
@@ -80,6 +89,44 @@ def test_a_file_that_others_can_read_is_refused(path: Path) -> None:
     path.chmod(0o640)
     with pytest.raises(ConfigurationError, match="chmod 600"):
         prepare(path, SqliteOptions())
+
+
+async def test_no_statement_of_an_enrollment_goes_through_a_table(
+    path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    statements: set[str] = set()
+    connect = database.connect
+
+    def watched(*arguments: Any, **options: Any) -> database.Connection:
+        db = connect(*arguments, **options)
+        db.set_trace_callback(statements.add)
+        return db
+
+    monkeypatch.setattr(database, "connect", watched)
+    async with SqliteStore.open(path, clock=clock, integrity_key=KEY) as store:
+        await store.add_devices([listed(1)], now=clock.now())
+        statements.clear()
+        await store.find_by_key(listed(1).spki_sha256)
+        first = await issue(store, first_enrollment(listed(1).udid), "a")
+        await store.check_standing(certificate=first.sha256, keys=[first.spki_sha256])
+        await issue(store, renewal(first.sha256, listed(1).udid), "b")
+    plans = [
+        step
+        for sql in sorted(statements)
+        if sql.startswith(("SELECT", "UPDATE", "DELETE", "INSERT")) and sql not in LATEST
+        for *_, step in query(path, f"EXPLAIN QUERY PLAN {sql}")
+    ]
+    assert any("issuances USING" in step for step in plans)
+    assert [step for step in plans if step.startswith("SCAN") and step not in SHORT_SCANS] == []
+    of_device = [step for step in plans if "INDEX journal_of_device" in step]
+    assert of_device
+    assert all("(device=? AND event=?" in step for step in of_device)
+
+
+async def issue(store: SqliteStore, intent: EnrollmentIntent, key: str) -> IssuedCertificate:
+    issued = await store.issue(intent, lambda: certificate(key), now=intent.requested_at)
+    assert isinstance(issued, IssuedCertificate)
+    return issued
 
 
 async def test_every_connection_flushes_before_it_answers(path: Path, clock: FakeClock) -> None:
