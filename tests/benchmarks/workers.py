@@ -18,6 +18,10 @@ from tests.benchmarks.generators import Generators, Load, Measured
 from tests.benchmarks.turns import Served, in_turns
 
 _CORES = (0, 1)
+
+#: How many times as many generators load them as load others: that there is always something to do
+#: while a group of writes waits for the disk, or for the other worker's.
+_CROWD = 2
 _LOADS = (("HTTPS", Load("https")), ("CoAPS", Load("coaps", 5)))
 
 
@@ -74,7 +78,7 @@ def _measured(
     with ExitStack() as stack:
         served = []
         for workers, cores in kinds:
-            generators = Generators(workers * size.generators, bench.scratch, cores)
+            generators = Generators(_CROWD * workers * size.generators, bench.scratch, cores)
             devices = bench.devices(_warming(size) + size.enrollments)
             deployment = bench.deploy(devices, len(devices))
             server = running(deployment, "--workers", str(workers), cores=cores)
@@ -91,4 +95,4 @@ def _measured(
 
 def _warming(size: Size) -> int:
     """Devices that are not counted: each process is to have had some."""
-    return 4 * size.generators
+    return 4 * _CROWD * size.generators
