@@ -27,8 +27,9 @@ APPLICATION_ID = 0x45535453
 
 _PAGE_OCTETS = 4096
 
-#: How often to look whether it is one's turn to write.
-_TURN_SECONDS = 0.002
+#: How often to look whether it is one's turn to write: that of another process is some milliseconds
+#: long. With 0.002 two busy workers do 3 % less.
+_TURN_SECONDS = 0.0005
 
 
 @dataclass(frozen=True, slots=True)
