@@ -50,6 +50,7 @@ def journal_findings(
         scratch.execute(sql)
     yield from _follow(db, scratch, progress)
     yield from _check_attempts(db, scratch, progress)
+    yield from _check_ends(db)
     yield from certificate_findings(db, scratch, progress=progress)
     yield from _check_claims(db, scratch)
     yield from _check_history(db, scratch)
@@ -170,6 +171,8 @@ def _compare(db: Transaction, scratch: sqlite3.Connection, entry: Entry) -> Iter
         )
         if row != (entry.device, *told):
             yield f"device {entry.device}: entry {entry.reference} of its history was changed"
+    elif entry.event in (Event.ABANDONED, Event.RELEASED):
+        yield from _compare_end(scratch, entry)
     elif entry.event == Event.LIST_IMPORTED:
         row = db.execute(
             "SELECT list_id, sha256 FROM lists WHERE number = ?", (entry.reference,)
@@ -186,6 +189,18 @@ def _compare_issued(entry: Entry, row: Row | None) -> Iterator[str]:
     told = (entry.device, entry.label, entry.serial, entry.known["sha256"])
     if told != (device, label, serial, sha256.hex()):
         yield f"issuance {entry.reference}: its record was changed"
+
+
+def _compare_end(scratch: sqlite3.Connection, entry: Entry) -> Iterator[str]:
+    told = scratch.execute(
+        "SELECT device, label, issued FROM attempts WHERE number = ?", (entry.reference,)
+    ).fetchone()
+    if told is None:
+        return
+    if told[:2] != (entry.device, entry.label):
+        yield f"issuance {entry.reference}: was {entry.event} as another device's"
+    elif entry.event == Event.ABANDONED and told[2]:
+        yield f"issuance {entry.reference}: was given up after its certificate was issued"
 
 
 # From the tables to the journal. What is older than the journal's oldest entry is not in it.
@@ -213,6 +228,14 @@ def _check_attempts(
                 yield f"issuance {number}: is {status}; the journal says something else"
         after = rows[-1][0]
         progress("issuances", after)
+
+
+def _check_ends(db: Transaction) -> Iterator[str]:
+    """Certificates that nobody would find."""
+    for (number,) in db.execute(
+        "SELECT number FROM issuances WHERE (status = 'issued') <> (sha256 IS NOT NULL)"
+    ):
+        yield f"issuance {number}: does not say whether it came to a certificate"
 
 
 def _check_claims(db: Transaction, scratch: sqlite3.Connection) -> Iterator[str]:

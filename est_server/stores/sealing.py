@@ -45,6 +45,7 @@ def require_key(db: Transaction, now: datetime) -> None:
         _require_beginnings(db)
     if row is not None or key is None:
         return
+    _require_never_sealed(db)
     if not _is_empty(db):
         raise ConfigurationError(
             "the store has rows that are not sealed; if they are what they should be, seal them "
@@ -54,6 +55,23 @@ def require_key(db: Transaction, now: datetime) -> None:
     for chain in CHAINS:
         chain.begin_anew(db)
     _take_over(db, now)
+
+
+def _require_never_sealed(db: Transaction) -> None:
+    """Require that a store which says that nobody has sealed it has no seals.
+
+    :raises ConfigurationError: it has.
+    """
+    seals = (
+        "SELECT 1 FROM list_seals LIMIT 1",
+        "SELECT 1 FROM chained LIMIT 1",
+        "SELECT 1 FROM devices WHERE mac IS NOT NULL LIMIT 1",
+    )
+    if any(db.execute(sql).fetchone() for sql in seals):
+        raise ConfigurationError(
+            "the record of which key the store is sealed with is gone, which no server removes; "
+            "restore the store from a backup"
+        )
 
 
 def _require_up_to_date(db: Transaction) -> None:
@@ -99,6 +117,8 @@ def seal_store(
         raise ConfigurationError(
             "the store is not sealed" if row is None else "the store is sealed with another key"
         )
+    if row is None:
+        _require_never_sealed(db)
     version = sealed_version.find(db, previous) if previous.is_keyed else 0
     found: dict[int, Tally] = {}
     after, count = "", 0

@@ -69,6 +69,7 @@ def test_a_store_is_sealed_and_its_key_exchanged(config: Path, capsys: Output) -
     execute(config, "UPDATE devices SET mac = NULL")
     execute(config, "DELETE FROM sealing")
     execute(config, "DELETE FROM list_seals")
+    execute(config, "DELETE FROM chained")
     assert run(config, "devices", "list") == 2
     assert "est-server devices seal" in capsys.readouterr().err
     assert run(config, "devices", "seal", "--new-key") == 2

@@ -257,3 +257,43 @@ async def test_a_key_is_not_exchanged_over_a_forged_row(
     raw.execute(sql)
     with pytest.raises(RequestRefused, match="record-tampered"):
         seal(raw, OTHER_KEY, INTEGRITY_KEY)
+
+
+UNDER_WAY = (
+    "UPDATE issuances SET status = 'in-progress', state = NULL, certificate = NULL, sha256 = NULL, "
+    "serial = NULL, not_after = NULL, finished_at = NULL, mac = NULL"
+)
+
+
+async def test_an_attempt_that_no_server_began_gives_nothing_back(
+    raw: RawDatabase, clock: FakeClock
+) -> None:
+    async with raw.open(clock) as store:
+        await store.add_devices([listed(1), listed(2)], now=clock.now())
+        secret = await add_secret(store, clock)
+        ticket = await begin(store, with_secret(secret))
+        await store.complete(ticket, certificate(), now=clock.now())
+        clock.advance(hours=1)
+        raw.execute(UNDER_WAY)
+        assert await findings(store)
+        await assert_refused(store, replace(with_secret(secret), request_key=bytes(32)))
+        raw.execute("UPDATE issuances SET device = 'device-2'")
+        await assert_refused(store, first_enrollment("device-2"))
+        with pytest.raises(RequestRefused) as used_up:
+            await store.begin(with_secret(secret, "device-3"))
+    assert used_up.value.reason is RefusalReason.SECRET_USED_UP
+
+
+async def test_an_attempt_that_is_over_is_not_given_up(raw: RawDatabase, clock: FakeClock) -> None:
+    async with raw.open(clock) as store:
+        await store.add_devices([listed(1)], now=clock.now())
+        ticket = await begin(store, first_enrollment())
+        [(mac,)] = raw.execute("SELECT mac FROM issuances")
+        await store.complete(ticket, certificate(), now=clock.now())
+        clock.advance(hours=1)
+        # As it was once, with the seal that it had then.
+        raw.execute(UNDER_WAY)
+        raw.execute("UPDATE issuances SET mac = ?", (mac,))
+        await assert_refused(store, first_enrollment(key="b"))
+        await assert_refused(store, first_enrollment())
+        assert await findings(store)

@@ -250,9 +250,13 @@ async def test_a_store_opens_with_its_own_key_only(raw: RawDatabase, clock: Fake
             pass
     # Whoever takes the mark away does not make the rows anybody's.
     raw.execute("DELETE FROM sealing")
-    with pytest.raises(ConfigurationError, match="not sealed"):
-        async with raw.open(clock, OTHER_KEY):
-            pass
+    for key in (INTEGRITY_KEY, OTHER_KEY):
+        with pytest.raises(ConfigurationError, match="is gone, which no server removes"):
+            async with raw.open(clock, key):
+                pass
+    with pytest.raises(ConfigurationError, match="is gone, which no server removes"):
+        seal(raw, OTHER_KEY, None)
+    # Unless the configuration, which whoever writes the database cannot, does without.
     async with raw.open(clock, None) as store:
         assert await store.find_by_udid("device-1") is not None
 

@@ -10,13 +10,13 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from est_server.journal import Event
 from est_server.ledger_records import CertificateState, EnrollmentIntent
 from est_server.stores.rules import approvals, claims, journal, sealed_issuances, secrets
 from est_server.stores.rules.certificates import MADE_COLUMNS, Made
-from est_server.stores.rules.sealed_rows import ISSUANCES
+from est_server.stores.rules.sealed_rows import ATTEMPTS, ISSUANCES
 from est_server.stores.rules.values import Row, label_column, to_column
 from est_server.stores.transaction import Transaction
 
@@ -66,6 +66,7 @@ def begin(
     """
     values = (*_values(intent, worker, now), intent.spki_sha256 or _NO_KEY_YET)
     number = db.insert(_BEGIN, values, numbered="number")
+    ATTEMPTS.seal(db, number)
     _note_beginning(db, intent, number, event, now)
     return number
 
@@ -108,6 +109,19 @@ def supersede(db: Transaction, intent: EnrollmentIntent) -> None:
         sealed_issuances.change_state(db, active, CertificateState.SUPERSEDED)
 
 
+class _Attempt(NamedTuple):
+    """An attempt under way, which a server began; values as in the columns."""
+
+    number: int
+    status: str
+    device: str
+    label: str
+    request_key: bytes
+    operation: str
+    owner: str
+    lease_until: int
+
+
 class Rivals(NamedTuple):
     """Attempts that stood in the way.
 
@@ -121,40 +135,52 @@ class Rivals(NamedTuple):
 
 def rivals(db: Transaction, intent: EnrollmentIntent, worker: Worker, now: datetime) -> Rivals:
     """Attempts that stand in the way; dead ones are cleared away."""
-    rows: list[tuple[Any, ...]] = db.execute(
-        "SELECT number, request_key, owner, lease_until FROM issuances "
-        "WHERE status = 'in-progress' AND request_key = ? "
-        "UNION ALL SELECT number, request_key, owner, lease_until FROM issuances "
-        "WHERE status = 'in-progress' AND device = ? AND label = ?",
+    rows: list[Row] = db.execute(
+        f"{ATTEMPTS.select} WHERE status = 'in-progress' AND request_key = ? "
+        f"UNION ALL {ATTEMPTS.select} WHERE status = 'in-progress' AND device = ? AND label = ?",
         (intent.request_key, intent.device, label_column(intent.label)),
     ).fetchall()
     living = []
     # The request itself may be there twice; to abandon it once more changes nothing.
-    for number, request_key, owner, lease_until in rows:
-        if lease_until <= to_column(now):
-            abandon(db, number, "the lease ran out", now)
-        elif owner == worker.owner and number not in worker.held:
-            abandon(db, number, "the process that began it is gone", now)
+    for attempt in (_Attempt(*ATTEMPTS.opened(db, row)) for row in rows):
+        if attempt.lease_until <= to_column(now):
+            abandon(db, attempt.number, "the lease ran out", now)
+        elif attempt.owner == worker.owner and attempt.number not in worker.held:
+            abandon(db, attempt.number, "the process that began it is gone", now)
         else:
-            living.append(request_key)
+            living.append(attempt.request_key)
     return Rivals(living, cleared=len(living) < len(rows))
 
 
 def abandon(db: Transaction, number: int, reason: str, now: datetime) -> None:
-    """Give up an attempt, and what it took, if it is still under way."""
-    changed = db.execute(
-        "UPDATE issuances SET status = 'abandoned', finished_at = ?, outcome = ? "
-        "WHERE number = ? AND status = 'in-progress' RETURNING device, label",
-        (to_column(now), reason, number),
+    """Give up an attempt, and what it took, if it is still under way.
+
+    :raises RequestRefused: ``RECORD_TAMPERED``: no server began it, or it came to a certificate.
+    """
+    row = db.execute(
+        f"{ATTEMPTS.select} WHERE number = ? AND status = 'in-progress'", (number,)
     ).fetchone()
-    if changed is not None:
-        device, label = changed
-        journal.append(
-            db, Event.ABANDONED, now, device=device, label=label, reference=number, reason=reason
-        )
-        claims.release(db, number)
-        secrets.give_back_use(db, number)
-        approvals.give_back(db, number)
+    if row is None:
+        return
+    attempt = _Attempt(*ATTEMPTS.opened(db, row))
+    journal.require_not_issued(db, attempt.device, number)
+    db.execute(
+        "UPDATE issuances SET status = 'abandoned', finished_at = ?, outcome = ?, mac = NULL "
+        "WHERE number = ?",
+        (to_column(now), reason, number),
+    )
+    journal.append(
+        db,
+        Event.ABANDONED,
+        now,
+        device=attempt.device,
+        label=attempt.label,
+        reference=number,
+        reason=reason,
+    )
+    claims.release(db, number)
+    secrets.give_back_use(db, number)
+    approvals.give_back(db, number)
 
 
 def prune(db: Transaction, number: int, kept: int) -> None:
@@ -164,7 +190,7 @@ def prune(db: Transaction, number: int, kept: int) -> None:
     """
     if number % _PRUNE_EVERY == 0:
         db.execute(
-            "DELETE FROM issuances WHERE status = 'abandoned' AND number <= "
+            "DELETE FROM issuances WHERE status = 'abandoned' AND sha256 IS NULL AND number <= "
             "(SELECT number FROM issuances WHERE status = 'abandoned' "
             "ORDER BY number DESC LIMIT 1 OFFSET ?)",
             (kept,),

@@ -277,14 +277,28 @@ def require_latest_issued(db: Transaction, device: str, label: str, sha256: byte
         )
 
 
-def require_not_revoked(db: Transaction, device: str, serial: str) -> None:
+def require_not_issued(db: Transaction, device: str, number: int) -> None:
+    """Require that the journal knows of no certificate that an attempt came to.
+
+    :raises RequestRefused: ``RECORD_TAMPERED``.
+    """
+    issued = db.execute(
+        "SELECT 1 FROM journal WHERE device = ? AND event = 'issued' AND reference = ? LIMIT 1",
+        (device, number),
+    ).fetchone()
+    if issued is not None:
+        raise tampered(f"issuance {number} is over, and its record says otherwise", device=device)
+
+
+def require_not_revoked(db: Transaction, device: str, label: str, serial: str) -> None:
     """Require that the journal knows of no revocation, where the certificate's record has none.
 
     :raises RequestRefused: ``RECORD_TAMPERED``.
     """
     revoked = db.execute(
-        "SELECT 1 FROM journal WHERE serial = ? AND event = 'revoked' AND device = ? LIMIT 1",
-        (serial, device),
+        "SELECT 1 FROM journal WHERE serial = ? AND event = 'revoked' AND device = ? "
+        "AND label = ? LIMIT 1",
+        (serial, device, label),
     ).fetchone()
     if revoked is not None:
         raise tampered(f"the revocation of certificate {serial} is gone", device=device)

@@ -185,7 +185,7 @@ def _require_present(db: Transaction, active: Issuance) -> None:
     """Require that the journal knows of nothing that came after an active certificate: its row may
     be one that was genuine once."""
     journal.require_latest_issued(db, active.device, active.label, active.sha256)
-    journal.require_not_revoked(db, active.device, active.serial)
+    journal.require_not_revoked(db, active.device, active.label, active.serial)
 
 
 def _working(sentence: str) -> RequestRefused:

@@ -188,6 +188,17 @@ ISSUANCES = SealedTable(
     where="sha256 IS NOT NULL",
 )
 
+#: Attempts under way: whoever gives one up gives back what it took.
+ATTEMPTS = SealedTable(
+    "issuances",
+    "attempt",
+    "number",
+    ("status", "device", "label", "request_key", "operation", "owner", "lease_until"),
+    since=15,
+    device=1,
+    where="status = 'in-progress'",
+)
+
 #: ``counted``: whether the row of the device counts it.
 CLAIMS = SealedTable(
     "claims",
@@ -230,4 +241,13 @@ HISTORY = SealedTable(
 )
 
 #: All of them.
-SEALED_TABLES = (SECRETS, SECRET_USES, APPROVALS, ISSUANCES, CLAIMS, REVOCATIONS, HISTORY)
+SEALED_TABLES = (
+    SECRETS,
+    SECRET_USES,
+    APPROVALS,
+    ISSUANCES,
+    ATTEMPTS,
+    CLAIMS,
+    REVOCATIONS,
+    HISTORY,
+)

@@ -27,7 +27,7 @@ _COMPROMISED = (
 _STANDING = (
     f"SELECT {sealed_issuances.COLUMNS}, (SELECT 1 FROM journal j "
     "WHERE j.serial = issuances.serial AND j.event = 'revoked' AND j.device = issuances.device "
-    "LIMIT 1) FROM issuances WHERE sha256 = ?"
+    "AND j.label = issuances.label LIMIT 1) FROM issuances WHERE sha256 = ?"
 )
 
 
