@@ -256,7 +256,8 @@ def _load_credentials(settings: HttpsSettings | CoapsSettings) -> LocalCredentia
     chain = load_certificates(settings.certificate)
     if chain[0].public_key() != key.public_key():
         raise ConfigurationError(
-            f"{settings.key} is not the key of the first certificate in {settings.certificate}"
+            f"{settings.key} is not the key of the first certificate in {settings.certificate}; "
+            "if est-server ca server-certificate was interrupted, give it again, without --new-key"
         )
     return LocalCredentials(key, chain)
 

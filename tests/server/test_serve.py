@@ -146,7 +146,7 @@ async def test_coaps_wants_an_ec_key(config: Path) -> None:
 
 async def test_a_key_of_another_certificate(config: Path) -> None:
     change(config, '"server/https.key"', '"server/coaps.key"')
-    with pytest.raises(ConfigurationError, match="is not the key of the first certificate"):
+    with pytest.raises(ConfigurationError, match=r"not the key of the first certificate .* again"):
         async with open_service(config):
             pytest.fail("it started")
 
