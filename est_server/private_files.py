@@ -33,13 +33,12 @@ def replace_file(path: Path, content: bytes, *, private: bool = True) -> None:
     Whoever reads meanwhile finds either of them whole. A symbolic link stays one.
 
     :param private: mode 0600; else 0644.
-    :raises OSError: there is none, or it belongs to somebody else and may not be given to them.
+    :raises OSError: there is none, it belongs to somebody else and may not be given to them, or
+        somebody is replacing it.
     """
     path = path.resolve()
     owner = path.stat()
-    new = path.with_name(f".{path.name}.new")
-    # Whoever left it did not come to its end.
-    new.unlink(missing_ok=True)
+    new = _unfinished(path)
     write_new(new, content, private=private)
     try:
         written = new.stat()
@@ -50,6 +49,18 @@ def replace_file(path: Path, content: bytes, *, private: bool = True) -> None:
         new.unlink(missing_ok=True)
         raise
     _sync_directory(path.parent)
+
+
+def remove_unfinished(path: Path) -> None:
+    """Remove what a :func:`replace_file` of ``path`` left that did not come to its end.
+
+    Nobody may be replacing it.
+    """
+    _unfinished(path.resolve()).unlink(missing_ok=True)
+
+
+def _unfinished(path: Path) -> Path:
+    return path.with_name(f".{path.name}.new")
 
 
 def _sync_directory(directory: Path) -> None:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import fcntl
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 
+from est_protocol.chain import is_self_signed
 from est_protocol.errors import ConfigurationError
-from est_protocol.keys import SigningKey, generate_key, key_kind
+from est_protocol.keys import SigningKey, generate_key, key_kind, spki_sha256
 from est_server.authorities.creation import hosts_of, issue_server_certificate
 from est_server.authorities.signers.file import (
     FileSigner,
@@ -21,7 +25,7 @@ from est_server.authorities.signers.file import (
 from est_server.config import ServerConfig
 from est_server.config.settings import AuthoritySettings, CoapsSettings, HttpsSettings
 from est_server.pem_files import certificates_pem, key_pem, load_certificates
-from est_server.private_files import replace_file
+from est_server.private_files import remove_unfinished, replace_file
 
 #: A certificate that ends sooner is worth a word.
 _SOON = timedelta(days=30)
@@ -51,8 +55,15 @@ class ServerCertificate:
 
     @property
     def end(self) -> datetime:
-        """Until when it is good."""
-        return self.chain[0].not_valid_after_utc
+        """Until when it is good: it, and the CA certificates that are sent with it.
+
+        A root does not count: clients have their own.
+        """
+        return min([self.chain[0].not_valid_after_utc, *self._ca_ends])
+
+    @property
+    def _ca_ends(self) -> list[datetime]:
+        return [c.not_valid_after_utc for c in self.chain[1:] if not is_self_signed(c)]
 
     def warning(self, now: datetime) -> str | None:
         """A sentence for the operator, if it has ended or soon does."""
@@ -62,7 +73,10 @@ class ServerCertificate:
             said = f"expires on {self.end:%Y-%m-%d}, and then devices will not connect"
         else:
             return None
-        return f"{self.file} {said}; est-server ca server-certificate makes a new one"
+        renewal = "est-server ca server-certificate makes a new one"
+        if self.end in self._ca_ends:
+            renewal = f"it ends with its CA; once that is replaced, {renewal}"
+        return f"{self.file} {said}; {renewal}"
 
 
 def load_server_certificates(config: ServerConfig) -> tuple[ServerCertificate, ...]:
@@ -72,9 +86,14 @@ def load_server_certificates(config: ServerConfig) -> tuple[ServerCertificate, .
     """
     return tuple(
         ServerCertificate(table, settings, load_certificates(settings.certificate))
-        for table, settings in (("https", config.https), ("coaps", config.coaps))
-        if settings is not None
+        for table, settings in _transports(config)
     )
+
+
+def _transports(config: ServerConfig) -> Iterator[tuple[str, HttpsSettings | CoapsSettings]]:
+    for table, settings in (("https", config.https), ("coaps", config.coaps)):
+        if settings is not None:
+            yield table, settings
 
 
 def renew_server_certificates(
@@ -88,16 +107,45 @@ def renew_server_certificates(
     """Put new certificates for the same hosts in the place of those that there are.
 
     All are made before the first file is replaced. A file is replaced at once and keeps its owner;
-    private keys have mode 0600, certificates 0644. A server goes on with what it has read.
+    private keys have mode 0600, certificates 0644. A server goes on with what it has read. Other
+    processes that do the same are kept out until the end.
 
     :param table: that transport's only, and another's that has its key if that is made anew.
     :param new_key: for keys of the same kind that are made anew, in place of those that there are.
     :param validity: for how long; not beyond the end of the issuing CA.
     :returns: the new ones, each once it is in place.
-    :raises ConfigurationError: one was not issued by a CA of ``config``, the CA has ended, or a
-        key is not usable.
+    :raises ConfigurationError: one was not issued by a CA of ``config``, the CA has ended, its key
+        is another's, a key is not usable, or another process is at it.
     :raises OSError: a file cannot be written.
     """
+    with _alone(config):
+        for _, settings in _transports(config):
+            remove_unfinished(settings.key)
+            remove_unfinished(settings.certificate)
+        yield from _renew(config, table, new_key, validity, now)
+
+
+@contextmanager
+def _alone(config: ServerConfig) -> Iterator[None]:
+    """Two at once would leave the key of one and the certificate of the other."""
+    directory = config.file.resolve().parent
+    with ExitStack() as stack:
+        try:
+            descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+            stack.callback(os.close, descriptor)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ConfigurationError(
+                f"{config.file}: another run is under way that renews its certificates"
+            ) from error
+        except OSError as error:
+            raise ConfigurationError(f"cannot lock {directory}: {error.strerror}") from error
+        yield
+
+
+def _renew(
+    config: ServerConfig, table: str | None, new_key: bool, validity: timedelta, now: datetime
+) -> Iterator[ServerCertificate]:
     every = load_server_certificates(config)
     chosen = [old for old in every if table in (None, old.table)]
     if not chosen:
@@ -135,8 +183,9 @@ def _renewed(
     validity: timedelta,
     now: datetime,
 ) -> ServerCertificate:
-    authority, issuing = _issuer(old, config)
-    if issuing.not_valid_after_utc <= now:
+    authority, issuers = _issuers(old, config)
+    end = min(issuer.not_valid_after_utc for issuer in issuers)
+    if end <= now:
         raise ConfigurationError(
             f"{authority.certificate} has expired, and nobody believes what it issues: "
             "see est-server ca rollover"
@@ -145,26 +194,63 @@ def _renewed(
         FileSigner(
             authority.key, passphrase=passphrase_from_environment(authority.key_passphrase_variable)
         ),
-        issuing,
+        issuers[0],
         key.public_key(),
         hosts_of(old.chain[0]),
         now=now,
-        validity=validity,
+        validity=min(validity, end - now),
     )
-    return ServerCertificate(old.table, old.settings, (certificate, *old.chain[1:]))
+    if not _has_issued(issuers[0], certificate):
+        raise ConfigurationError(
+            f"{authority.key} is not the key of the first certificate in {authority.certificate}"
+        )
+    chain = (certificate, *_sent_along(old.chain[1:], issuers, now))
+    return ServerCertificate(old.table, old.settings, chain)
 
 
-def _issuer(
+def _issuers(
     old: ServerCertificate, config: ServerConfig
-) -> tuple[AuthoritySettings, x509.Certificate]:
+) -> tuple[AuthoritySettings, tuple[x509.Certificate, ...]]:
+    """The CA that has issued the old one, and its certificates up to the root."""
     for authority in config.authorities.values():
-        issuing = load_certificates(authority.certificate)[0]
-        try:
-            old.chain[0].verify_directly_issued_by(issuing)
-        except (ValueError, TypeError, InvalidSignature):
-            continue
-        return authority, issuing
+        issuers = load_certificates(authority.certificate)
+        if _has_issued(issuers[0], old.chain[0]):
+            return authority, issuers
     raise ConfigurationError(
         f"{old.file}: its issuer, {old.chain[0].issuer.rfc4514_string()}, is none of the CAs in "
         f"{config.file}: have it renewed there, put it into the file, and send SIGHUP"
     )
+
+
+def _has_issued(issuer: x509.Certificate, certificate: x509.Certificate) -> bool:
+    try:
+        certificate.verify_directly_issued_by(issuer)
+    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
+        return False
+    return True
+
+
+def _sent_along(
+    before: Sequence[x509.Certificate], issuers: Sequence[x509.Certificate], now: datetime
+) -> list[x509.Certificate]:
+    """What is sent with a new certificate, where ``before`` was with the old one.
+
+    That is the CA as it is configured now, which may have a later end under the same key. From
+    before stays what leads from the root to the one that it replaces, until that has ended; and
+    whether roots are sent.
+    """
+    roots = [c for c in issuers if is_self_signed(c)]
+    known = {(root.subject, spki_sha256(root.public_key())) for root in roots}
+    links = [
+        c
+        for c in before
+        if not is_self_signed(c)
+        and (c.subject, spki_sha256(c.public_key())) in known
+        and c.not_valid_after_utc > now
+    ]
+    sent = [*(c for c in issuers if c not in roots), *links]
+    sent_roots = [c for c in before if is_self_signed(c)]
+    if not sent_roots:
+        return sent
+    replaced = [c for c in sent_roots if any(_has_issued(c, link) for link in links)]
+    return [*sent, *roots, *replaced]

@@ -99,16 +99,18 @@ SIGHUP, which drops no session. Was it interrupted, give the command again, with
 
 
 def _renew(options: argparse.Namespace) -> int:
+    now, validity = datetime.now(UTC).replace(microsecond=0), timedelta(days=options.days)
     renewed = renew_server_certificates(
         load_config(options.config),
         table=options.transport,
         new_key=options.new_key,
-        validity=timedelta(days=options.days),
-        now=datetime.now(UTC),
+        validity=validity,
+        now=now,
     )
     for made in renewed:
         hosts = ", ".join(hosts_of(made.chain[0]))
-        print(f"{made.file} is good until {made.end:%Y-%m-%d}, for {hosts}")
+        cut = "; it ends with its CA" if made.end < now + validity else ""
+        print(f"{made.file} is good until {made.end:%Y-%m-%d}, for {hosts}{cut}")
     print("A server that is running takes it over at SIGHUP, and drops no session.")
     return 0
 

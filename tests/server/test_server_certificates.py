@@ -15,8 +15,12 @@ from cryptography import x509
 
 from est_protocol.chain import verify_chain
 from est_protocol.errors import ConfigurationError
+from est_protocol.keys import generate_key
 from est_server import server_certificates
+from est_server.authorities.building import authority_key_identifier
+from est_server.authorities.creation import begin_ca
 from est_server.authorities.signers.file import read_private_key
+from est_server.authorities.signers.key import KeySigner
 from est_server.cautions import INTERVAL, Cautions, unsafe_settings
 from est_server.cli import main
 from est_server.config import load_config
@@ -190,6 +194,124 @@ def test_a_ca_that_has_ended_issues_nothing(config: Path, capsys: Output) -> Non
     with pytest.raises(ConfigurationError, match="has expired"):
         list(made)
     assert contents(config) == before
+
+
+def test_the_key_of_another_ca_replaces_nothing(config: Path, capsys: Output) -> None:
+    replace_file(config.parent / "ca" / "issuing.key", key_pem(generate_key("ec-p256")))
+    before = contents(config)
+    assert renew(config, "--new-key") == 2
+    assert "issuing.key is not the key of the first certificate in" in capsys.readouterr().err
+    assert contents(config) == before
+
+
+def test_two_runs_at_once_are_refused(config: Path, capsys: Output) -> None:
+    settings = load_config(config)
+    first = server_certificates.renew_server_certificates(
+        settings, new_key=True, validity=timedelta(days=9), now=datetime.now(UTC)
+    )
+    next(first)
+    between = contents(config)
+    assert renew(config, "--new-key") == 2
+    assert "another run is under way" in capsys.readouterr().err
+    assert contents(config) == between
+    list(first)
+    assert renew(config) == 0
+
+
+def test_no_half_written_key_is_left(config: Path) -> None:
+    left = config.parent / "server" / ".https.key.new"
+    left.write_text("half a key")
+    (config.parent / "server" / "https.pem").write_bytes(
+        certificates_pem(*pki.make_leaf(pki.make_ca("other"), "est.example").chain)
+    )
+    assert renew(config) == 2
+    assert not left.exists()
+
+
+def reissue_ca(config: Path, days: int) -> x509.Certificate:
+    """The issuing CA's certificate anew, with the same key and another end."""
+    file = config.parent / "ca" / "issuing.pem"
+    old, root = load_certificates(file)
+    signer = KeySigner(read_private_key(config.parent / "ca" / "root.key"))
+    now = datetime.now(UTC)
+    new = signer.sign_certificate(
+        begin_ca(
+            old.subject,
+            old.public_key(),
+            root.subject,
+            now - timedelta(days=1),
+            now + timedelta(days=days),
+            certificates_below=0,
+        ).add_extension(authority_key_identifier(root), critical=False)
+    )
+    file.write_bytes(certificates_pem(new, root))
+    return new
+
+
+def test_the_ca_is_sent_as_it_is_configured(config: Path, capsys: Output) -> None:
+    roots = {
+        name: load_certificates(config.parent / "server" / f"{name}.pem")[2:]
+        for name in ("https", "coaps")
+    }
+    issuing = reissue_ca(config, 20)
+    assert renew(config) == 0
+    assert capsys.readouterr().out.count("; it ends with its CA") == 2
+    for made in server_certificates.load_server_certificates(load_config(config)):
+        assert made.chain[1:] == (issuing, *roots[made.table])
+        assert made.end == made.chain[0].not_valid_after_utc == issuing.not_valid_after_utc
+        warning = made.warning(datetime.now(UTC))
+        assert warning is not None
+        assert "it ends with its CA; once that is replaced" in warning
+    issuing = reissue_ca(config, 3000)
+    assert renew(config) == 0
+    assert "it ends with its CA" not in capsys.readouterr().out
+    for made in server_certificates.load_server_certificates(load_config(config)):
+        assert made.chain[1:] == (issuing, *roots[made.table])
+        assert made.warning(datetime.now(UTC)) is None
+
+
+def test_a_certificate_that_goes_alone_gets_its_ca(config: Path) -> None:
+    file = config.parent / "server" / "https.pem"
+    leaf, issuing, *_ = load_certificates(file)
+    file.write_bytes(certificates_pem(leaf))
+    https, _ = server_certificates.load_server_certificates(load_config(config))
+    assert https.end == leaf.not_valid_after_utc
+    assert renew(config) == 0
+    assert load_certificates(file)[1:] == (issuing,)
+
+
+def test_a_ca_certificate_that_ends_first_is_warned_of(config: Path) -> None:
+    issuing = reissue_ca(config, 20)
+    file = config.parent / "server" / "https.pem"
+    leaf, _, *rest = load_certificates(file)
+    file.write_bytes(certificates_pem(leaf, issuing, *rest))
+    https, coaps = server_certificates.load_server_certificates(load_config(config))
+    assert https.end == issuing.not_valid_after_utc
+    assert https.warning(datetime.now(UTC)) is not None
+    assert coaps.warning(datetime.now(UTC)) is None
+
+
+def test_what_leads_from_the_root_before_stays_until_it_ends(config: Path, capsys: Output) -> None:
+    directory = config.parent
+    out = directory / "ca-2"
+    key = str(directory / "ca" / "root.key")
+    assert (
+        main(["ca", "rollover", "--root-key", key, "--out", str(out), "--config", str(config)]) == 0
+    )
+    for name in ("https.pem", "https.key", "coaps.pem", "coaps.key"):
+        change(config, f'"server/{name}"', f'"ca-2/{name}"')
+    change(config, '"ca/issuing.pem"', '"ca-2/issuing.pem"')
+    change(config, '"ca/issuing.key"', '"ca-2/issuing.key"')
+    settings = load_config(config)
+    before = server_certificates.load_server_certificates(settings)
+    assert renew(config) == 0
+    after = server_certificates.load_server_certificates(settings)
+    assert [made.chain[1:] for made in after] == [made.chain[1:] for made in before]
+    issuers = load_certificates(out / "issuing.pem")
+    late = before[0].chain[2].not_valid_after_utc
+    for made in after:
+        left = server_certificates._sent_along(made.chain[1:], issuers, late)
+        assert left == list(issuers if len(made.chain) > 3 else issuers[:1])
 
 
 # -- Warnings --------------------------------------------------------------------------------------
