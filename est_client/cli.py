@@ -9,10 +9,9 @@ import sys
 import traceback
 from collections.abc import Coroutine, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 
-from est_client.durable_files import require_writable
 from est_client.options import parser
+from est_client.outputs import require_outputs
 from est_protocol.errors import (
     CertificateRejected,
     ChannelError,
@@ -22,9 +21,6 @@ from est_protocol.errors import (
     ServerRefused,
     StillPending,
 )
-
-#: The options that name a file to write; ``--report`` names a directory.
-_OUTPUTS = ("out", "key_out", "json", "junit", "csv", "write_list")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -41,8 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     try:
-        _require_keys_apart(options)
-        _require_outputs(options)
+        require_outputs(options)
         # None is success; what it is otherwise is the command's to know.
         work: Coroutine[None, None, int | None] | int | None = options.command(options)
         status = asyncio.run(work) if isinstance(work, Coroutine) else work
@@ -61,43 +56,6 @@ def _run(options: argparse.Namespace) -> int:
         )
         return 2
     return status or 0
-
-
-def _require_keys_apart(options: argparse.Namespace) -> None:
-    """Refuse to write a certificate over a private key, which exists nowhere else.
-
-    :raises ConfigurationError: two options name one file.
-    """
-    out = getattr(options, "out", None)
-    for name in ("key", "new_key", "key_out"):
-        key = getattr(options, name, None)
-        if out is not None and key is not None and Path(out).resolve() == Path(key).resolve():
-            raise ConfigurationError(f"--out and --{name.replace('_', '-')} are one file, {out}")
-    store = getattr(options, "store", None)
-    if (
-        out is not None
-        and store is not None
-        and Path(out).resolve().parent == Path(store).resolve()
-    ):
-        raise ConfigurationError(f"--out {out} is in the key store, which keeps its files itself")
-
-
-def _require_outputs(options: argparse.Namespace) -> None:
-    """Refuse before anything is sent what could not be kept when it has come.
-
-    :raises ConfigurationError: a file cannot be written.
-    """
-    for name in _OUTPUTS:
-        path = getattr(options, name, None)
-        if path is None:
-            continue
-        try:
-            require_writable(Path(path))
-        except OSError as error:
-            option = name.replace("_", "-")
-            raise ConfigurationError(
-                f"--{option} {path} cannot be written: {error.strerror}"
-            ) from error
 
 
 def _report(error: EstError | OSError, options: argparse.Namespace) -> int:

@@ -154,6 +154,9 @@ def require_writable(path: Path) -> None:
 
 
 def _unfinished(path: Path) -> Path:
+    if not path.name:
+        # "", "." and "/": directories, beside which nothing can be made.
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     return path.with_name(f"{path.name}.{secrets.token_hex(4)}{UNFINISHED}")
 
 

@@ -154,9 +154,9 @@ def _add_cacerts(commands: _Commands[argparse.ArgumentParser]) -> None:
     parser = _add_command(
         commands, "cacerts", "get the CA certificates of the server", _CACERTS_EXAMPLE
     )
-    parser.set_defaults(command=cacerts)
+    parser.set_defaults(command=cacerts, may_replace="ca_cert")
     add_identity(parser, key_required=False)
-    add_out(parser, "all CA certificates")
+    add_out(parser, "all CA certificates, which may be the file of --ca-cert,")
 
 
 def _add_csrattrs(commands: _Commands[argparse.ArgumentParser]) -> None:
@@ -227,7 +227,7 @@ def _add_reenroll(commands: _Commands[argparse.ArgumentParser]) -> None:
     parser = _add_command(
         commands, "reenroll", "renew a certificate, for the same or a new key", _REENROLL_EXAMPLE
     )
-    parser.set_defaults(command=reenroll)
+    parser.set_defaults(command=reenroll, may_replace="cert")
     add_identity(parser, key_required=True)
     add_secrets(parser)
     add_request(parser, "that of --cert; another is asked for by ChangeSubjectName")

@@ -58,8 +58,7 @@ def test_what_cannot_be_written_is_refused_before_anything_is_sent(
     assert path in said
     assert "No such file or directory" in said
     assert ".unfinished" not in said
-    if option != "--new-key":
-        assert f"{option} {path} cannot be written" in said
+    assert f"{option} {path} cannot be written" in said
     assert names_in(run.folder) == {"ca.pem", "device.key", "device.pem"}
 
 
@@ -71,6 +70,85 @@ def test_neither_a_directory_nor_a_device_is_written_over(
         assert run("enroll", "--key", "device.key", "--out", str(path)) == 2
         assert f"--out {path} cannot be written: {reason}" in capsys.readouterr().err
     assert run.server.attempts == 0
+
+
+@pytest.mark.parametrize("path", ["", ".", "/", ".."])
+@pytest.mark.parametrize(
+    "command",
+    [
+        (*KEY_GENERATION, "--key-out"),
+        ("enroll", "--key", "device.key", "--out"),
+        ("enroll", "--key", "device.key", "--new-key"),
+        ("conformance", "--json"),
+    ],
+)
+def test_a_path_without_a_name_is_refused_as_the_directory_that_it_is(
+    run: Run, capsys: pytest.CaptureFixture[str], command: tuple[str, ...], path: str
+) -> None:
+    run.put_identity()
+    assert run(*command, path) == 2
+    said = capsys.readouterr().err
+    assert f"{command[-1]} {path or repr(path)} cannot be written: Is a directory" in said
+    assert run.server.attempts == 0
+
+
+IDENTITY = ("--key", "device.key", "--cert", "device.pem")
+
+
+@pytest.mark.parametrize(
+    ("command", "one", "other"),
+    [
+        (("serverkeygen", *IDENTITY, "--key-out", "device.key"), "--key-out", "--key"),
+        (("serverkeygen", *IDENTITY, "--key-out", "device.pem"), "--key-out", "--cert"),
+        (("serverkeygen", *IDENTITY, "--key-out", "ca.pem"), "--key-out", "--ca-cert"),
+        ((*KEY_GENERATION, "--key-out", "x.pem", "--out", "x.pem"), "--out", "--key-out"),
+        (
+            (*KEY_GENERATION, "--key-out", "x.key", "--decrypt-key", "x.key"),
+            "--key-out",
+            "--decrypt-key",
+        ),
+        (("enroll", *IDENTITY, "--out", "ca.pem"), "--out", "--ca-cert"),
+        (("enroll", *IDENTITY, "--out", "link.pem"), "--out", "--ca-cert"),
+        (("enroll", *IDENTITY, "--out", "twin.pem"), "--out", "--ca-cert"),
+        (("enroll", *IDENTITY, "--out", "device.pem"), "--out", "--cert"),
+        (("enroll", *IDENTITY, "--out", "x.pem", "--otp-file", "x.pem"), "--out", "--otp-file"),
+        (("enroll", *IDENTITY, "--new-key", "device.pem"), "--new-key", "--cert"),
+        (("reenroll", *IDENTITY, "--out", "ca.pem"), "--out", "--ca-cert"),
+        (("reenroll", *IDENTITY, "--out", "device.key"), "--out", "--key"),
+        (("cacerts", *IDENTITY, "--out", "device.pem"), "--out", "--cert"),
+        (("csrattrs", "--out", "ca.pem"), "--out", "--ca-cert"),
+        (("conformance", "--json", "x.pem", "--junit", "x.pem"), "--json", "--junit"),
+        (("conformance", *IDENTITY, "--json", "device.key"), "--json", "--key"),
+    ],
+)
+def test_no_file_of_a_command_is_written_over_another(
+    run: Run,
+    capsys: pytest.CaptureFixture[str],
+    command: tuple[str, ...],
+    one: str,
+    other: str,
+) -> None:
+    run.put_identity()
+    (run.folder / "link.pem").symlink_to("ca.pem")
+    (run.folder / "twin.pem").hardlink_to(run.folder / "ca.pem")
+    before = {path: path.read_bytes() for path in run.folder.iterdir()}
+    assert run(*command) == 2
+    assert f"{one} and {other} are one file" in capsys.readouterr().err
+    assert run.server.attempts == 0
+    assert {path: path.read_bytes() for path in run.folder.iterdir()} == before
+
+
+def test_the_reports_of_a_fleet_are_files_of_their_own(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = str(tmp_path / "report")
+    assert main(["simulate", "--devices", "1", "--json", path, "--csv", path]) == 2
+    assert f"--json and --csv are one file, {path}" in capsys.readouterr().err
+
+
+def test_the_trust_anchors_are_refreshed_in_place(run: Run) -> None:
+    assert run("cacerts", "--out", "ca.pem") == 0
+    assert len(run.certificates("ca.pem")) > 1
 
 
 @pytest.mark.parametrize("option", ["--json", "--csv", "--write-list", "--report"])
