@@ -128,8 +128,8 @@ def _sizes(figures: Figures) -> str:
     rows = [
         ("measured", figures.measured),
         ("floor: handshake and certificate, HTTPS", f"{figures.floor_https_ms:.2f} ms of CPU"),
-        ("one renewal over HTTPS", f"{figures.https_ms:.2f} ms of CPU"),
-        ("one renewal over CoAPS", f"{figures.coaps_ms:.2f} ms of CPU"),
+        ("one enrollment over HTTPS", f"{figures.https_ms:.2f} ms of CPU"),
+        ("one enrollment over CoAPS", f"{figures.coaps_ms:.2f} ms of CPU"),
         (f"renewals per second, {figures.devices:,} a day", f"{rate:.0f}"),
         ("cores that are busy with that, half of them CoAPS", f"{rate * mean:.2f}"),
         ("cores, if all of them come within an hour", f"{figures.devices / 3600 * mean:.1f}"),

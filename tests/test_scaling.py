@@ -50,7 +50,7 @@ def test_the_tables_follow_from_the_figures() -> None:
         for old, new in zip(before.splitlines(), after.splitlines(), strict=True)
         if old != new
     }
-    assert {"one renewal over HTTPS", "24 h", "4 h", "1 h"} < changed
+    assert {"one enrollment over HTTPS", "24 h", "4 h", "1 h"} < changed
 
 
 def test_the_page_names_the_bounds_as_they_are() -> None:

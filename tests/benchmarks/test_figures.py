@@ -129,7 +129,7 @@ def test_sizing_goes_by_a_full_run(tmp_path: Path) -> None:
     render(run, docs)
     assert load_figures(docs).https_ms == 7.5
     assert (
-        "| one renewal over CoAPS | 8.50 ms of CPU |"
+        "| one enrollment over CoAPS | 8.50 ms of CPU |"
         in (docs / "explanation" / "scaling.md").read_text()
     )
 
