@@ -133,12 +133,14 @@ def open_store(
     config: ServerConfig,
     *,
     serves: bool = False,
+    existing: bool = False,
     as_it_is: bool = False,
     clock: Clock | None = None,
 ) -> AbstractAsyncContextManager[Store]:
     """Open the store that ``config`` describes; see :func:`est_server.stores.opening.open_store`.
 
     :param serves: whether devices are served with it.
+    :param existing: refuse a store that would have to be made.
     :param as_it_is: refuse a store that would have to be made or brought up to date.
     :param clock: the source of time; the machine's clock by default.
     """
@@ -151,6 +153,7 @@ def open_store(
         postgresql=settings.postgresql,
         integrity_key=load_integrity_key(config),
         serves=serves,
+        existing=existing,
         as_it_is=as_it_is,
     )
 

@@ -60,7 +60,7 @@ def _list(options: argparse.Namespace) -> int:
 
 
 async def _print_all(config: ServerConfig, decided: bool) -> None:
-    async with open_store(config) as store:
+    async with open_store(config, as_it_is=True) as store:
         async for approval in store.approvals(decided=decided):
             print(_line(approval))
 
@@ -72,7 +72,7 @@ def _decide(options: argparse.Namespace) -> int:
 async def _carry_out(config: ServerConfig, options: argparse.Namespace) -> int:
     """Decide about one request after the other; one that fails keeps no other from it."""
     status = 0
-    async with open_store(config) as store:
+    async with open_store(config, existing=True) as store:
         for number in options.numbers:
             try:
                 decided = await store.decide_approval(

@@ -90,7 +90,7 @@ def _revoke(options: argparse.Namespace) -> int:
 async def _take_back(
     config: ServerConfig, options: argparse.Namespace, sha256: bytes | None, serial: str
 ) -> IssuedCertificate:
-    async with open_store(config) as store:
+    async with open_store(config, existing=True) as store:
         return await store.revoke_certificate(
             sha256 or await _find(store, serial),
             actor=actor_of(options),

@@ -178,7 +178,7 @@ def _lists(options: argparse.Namespace) -> int:
 
 
 async def _print_lists(config: ServerConfig) -> None:
-    async with open_store(config) as store:
+    async with open_store(config, as_it_is=True) as store:
         for listed in await store.lists():
             description = listed.description
             signed_at = description.signed_at

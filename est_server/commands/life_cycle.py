@@ -84,7 +84,7 @@ def _run(options: argparse.Namespace) -> int:
 async def _carry_out(config: ServerConfig, orders: Sequence[DeviceOrder]) -> int:
     """Carry out one order after the other; one that fails keeps no other from it."""
     status = 0
-    async with open_store(config) as store:
+    async with open_store(config, existing=True) as store:
         for order in orders:
             try:
                 change = await store.change_device(order, now=datetime.now(UTC))

@@ -114,7 +114,7 @@ def _list(options: argparse.Namespace) -> int:
 
 
 async def _all(config: ServerConfig) -> list[EnrollmentSecret]:
-    async with open_store(config) as store:
+    async with open_store(config, as_it_is=True) as store:
         return await store.secrets()
 
 
@@ -126,7 +126,7 @@ def _remove(options: argparse.Namespace) -> int:
 
 
 async def _drop(config: ServerConfig, name: str) -> bool:
-    async with open_store(config) as store:
+    async with open_store(config, existing=True) as store:
         return await store.remove_secret(name)
 
 

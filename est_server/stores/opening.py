@@ -27,6 +27,7 @@ async def open_store(
     postgresql: PostgresqlOptions | None = None,
     integrity_key: IntegrityKey | None = None,
     serves: bool = False,
+    existing: bool = False,
     as_it_is: bool = False,
 ) -> AsyncIterator[Store]:
     """Open the store at ``location``, making its tables if they are not there.
@@ -39,6 +40,7 @@ async def open_store(
     :param serves: whether devices are served with it. The servers of a file have identities in
         the ledger that a restart keeps, so that what a crash left unfinished can be retried at
         once; elsewhere it can be after the lease.
+    :param existing: make no store: refuse one that is not there.
     :param as_it_is: make nothing: refuse a store that is not there, or of an older version.
     :raises ConfigurationError: it cannot be opened, or is no store of this version.
     """
@@ -51,6 +53,7 @@ async def open_store(
             options=options,
             postgresql=postgresql,
             integrity_key=integrity_key,
+            existing=existing,
             as_it_is=as_it_is,
         ) as database:
             yield database
@@ -63,6 +66,7 @@ async def open_store(
             sqlite=sqlite,
             owner=owner,
             integrity_key=integrity_key,
+            existing=existing,
             as_it_is=as_it_is,
         ) as file:
             yield file

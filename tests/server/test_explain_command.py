@@ -136,6 +136,13 @@ def test_nothing_is_made_or_changed(folder: Path) -> None:
         ["devices", "verify"],
         ["ledger", "export"],
         ["certificates", "list"],
+        ["certificates", "revoke", "4711", "--reason", "superseded"],
+        ["devices", "lists"],
+        ["devices", "suspend", "sensor-0001", "--reason", "lost"],
+        ["secrets", "list"],
+        ["secrets", "remove", "sensor-0001"],
+        ["approvals", "list"],
+        ["approvals", "approve", "1", "--reason", "order 17"],
     ],
 )
 def test_a_store_that_vanished_is_no_empty_store(

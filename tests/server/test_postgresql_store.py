@@ -59,6 +59,9 @@ async def test_a_store_that_is_taken_as_it_is_is_not_made(address: PostgresqlAdd
     with pytest.raises(ConfigurationError, match="start the server first"):
         async with PostgresqlStore.open(address, as_it_is=True):
             pass
+    with pytest.raises(ConfigurationError, match="start the server first"):
+        async with PostgresqlStore.open(address, existing=True):
+            pass
     async with PostgresqlStore.open(address):
         pass
     async with PostgresqlStore.open(address, as_it_is=True) as store:

@@ -27,10 +27,12 @@ def prepare(
     options: PostgresqlOptions,
     migrations: Sequence[Migration] = MIGRATIONS,
     *,
+    existing: bool = False,
     as_it_is: bool = False,
 ) -> None:
     """Check the database, and bring its tables up to date.
 
+    :param existing: refuse one without tables.
     :param as_it_is: refuse one that is not up to date instead.
     :raises ConfigurationError: it cannot be reached, is too old, holds tables of another program
         or those of a newer version of this one.
@@ -40,7 +42,7 @@ def prepare(
             _check_server(db, address)
             version = _version(db, address, newest=len(migrations))
             if version < len(migrations):
-                if as_it_is:
+                if as_it_is or (existing and version == 0):
                     raise ConfigurationError(
                         f"there is no store at {address}, or it is not brought up to version "
                         f"{len(migrations)}: start the server first"

@@ -38,6 +38,7 @@ class PostgresqlStore(Store):
         postgresql: PostgresqlOptions | None = None,
         owner: str | None = None,
         integrity_key: IntegrityKey | None = None,
+        existing: bool = False,
         as_it_is: bool = False,
     ) -> AsyncIterator[PostgresqlStore]:
         """Open the store, making its tables if they are not there.
@@ -52,6 +53,7 @@ class PostgresqlStore(Store):
         :param owner: see :class:`~est_server.stores.store.Store`.
         :param integrity_key: seals the rows; all servers of the database have the same. Without
             it, whoever writes the database can add devices.
+        :param existing: make no tables where there are none, but refuse such databases.
         :param as_it_is: make no tables, and bring none up to date, but refuse such databases.
         :raises ConfigurationError: the database cannot be reached, is too old, holds tables of
             another program or of a newer version of this one, or is not sealed with this key.
@@ -59,7 +61,7 @@ class PostgresqlStore(Store):
         postgresql = postgresql or PostgresqlOptions()
         address.warn_of_weakness()
         seals = Seals(integrity_key)
-        await asyncio.to_thread(_prepare, address, postgresql, seals, clock, as_it_is)
+        await asyncio.to_thread(_prepare, address, postgresql, seals, clock, existing, as_it_is)
         store = cls(
             PostgresqlEngine(address, postgresql, seals),
             moment=_moment if clock is None else lambda _: clock.now(),
@@ -77,9 +79,10 @@ def _prepare(
     options: PostgresqlOptions,
     seals: Seals,
     clock: Clock | None,
+    existing: bool,
     as_it_is: bool,
 ) -> None:
-    database.prepare(address, options, as_it_is=as_it_is)
+    database.prepare(address, options, existing=existing, as_it_is=as_it_is)
     try:
         with database.one_session(address, options, seals) as db:
             db.begin()

@@ -77,16 +77,24 @@ def prepare(
         raise ConfigurationError(f"cannot open the store {path}: {error.strerror}") from error
 
 
+def require_there(path: Path) -> None:
+    """Check that there is a file: a command that makes one would speak of an empty store.
+
+    :raises ConfigurationError: there is none.
+    """
+    if not path.exists():
+        raise ConfigurationError(
+            f"there is no store {path}; `est-server serve` or `devices import` makes one"
+        )
+
+
 def require_ready(path: Path, options: SqliteOptions) -> None:
     """Check that :func:`prepare` would have nothing to do.
 
     :raises ConfigurationError: there is no such file, or its schema is not up to date; else as
         for :func:`prepare`.
     """
-    if not path.exists():
-        raise ConfigurationError(
-            f"there is no store {path}; `est-server serve` or `devices import` makes one"
-        )
+    require_there(path)
     _require_private(path)
     try:
         with closing(connect(path, options, read_only=True)) as db:

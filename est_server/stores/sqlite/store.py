@@ -33,6 +33,7 @@ class SqliteStore(Store):
         sqlite: SqliteOptions | None = None,
         owner: str | None = None,
         integrity_key: IntegrityKey | None = None,
+        existing: bool = False,
         as_it_is: bool = False,
     ) -> AsyncIterator[SqliteStore]:
         """Open the store, making the file (mode 0600) if it is not there.
@@ -44,13 +45,14 @@ class SqliteStore(Store):
         :param sqlite: bounds of the file.
         :param owner: see :class:`~est_server.stores.store.Store`.
         :param integrity_key: seals the rows; without it, whoever writes the file can add devices.
+        :param existing: make no file, but refuse one that is not there.
         :param as_it_is: make no file, and bring none up to date, but refuse such ones.
         :raises ConfigurationError: the file is not this program's, is newer than this program,
             is damaged, can be read by others, cannot be made, or is not sealed with this key.
         """
         sqlite = sqlite or SqliteOptions()
         seals = Seals(integrity_key)
-        await asyncio.to_thread(_prepare, path, sqlite, seals, clock.now(), as_it_is)
+        await asyncio.to_thread(_prepare, path, sqlite, seals, clock.now(), existing, as_it_is)
         store = cls(
             SqliteEngine(path, sqlite, seals),
             moment=lambda _: clock.now(),
@@ -64,8 +66,15 @@ class SqliteStore(Store):
 
 
 def _prepare(
-    path: Path, options: SqliteOptions, seals: Seals, now: datetime, as_it_is: bool
+    path: Path,
+    options: SqliteOptions,
+    seals: Seals,
+    now: datetime,
+    existing: bool,
+    as_it_is: bool,
 ) -> None:
+    if existing:
+        database.require_there(path)
     if as_it_is:
         database.require_ready(path, options)
     else:
