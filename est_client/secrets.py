@@ -153,8 +153,7 @@ class ClientSecrets:
         )
 
     def _otp_challenge(self, *, first: bool) -> Mapping[str, str]:
-        told = self._otp is not None and (first or self._keep)
-        return {OTP_CHALLENGE: self._otp} if told and self._otp else {}
+        return {OTP_CHALLENGE: self._otp} if self._otp and (first or self._keep) else {}
 
     def _check(self, server: Listener) -> None:
         if not server.home:

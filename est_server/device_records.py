@@ -14,6 +14,12 @@ from est_server.quotas import Quota
 #: Characters of a UDID.
 LONGEST_UDID = 128
 
+
+def is_udid(text: str) -> bool:
+    """Whether a device may have this identifier: 1 to 128 printable characters."""
+    return 0 < len(text) <= LONGEST_UDID and text.isprintable()
+
+
 #: The attribute that says who owns a device, until it is transferred.
 OWNER_ATTRIBUTE = "owner"
 

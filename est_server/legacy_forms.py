@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+
+from est_protocol.chain import is_issued_by
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,16 +46,8 @@ def issuers_of(
     left = [found for found in candidates if found.subject != found.issuer]
     chain: list[x509.Certificate] = []
     below = certificate
-    while (issuer := next((c for c in left if _has_issued(c, below)), None)) is not None:
+    while (issuer := next((c for c in left if is_issued_by(below, c)), None)) is not None:
         left.remove(issuer)
         chain.append(issuer)
         below = issuer
     return tuple(chain)
-
-
-def _has_issued(issuer: x509.Certificate, certificate: x509.Certificate) -> bool:
-    try:
-        certificate.verify_directly_issued_by(issuer)
-    except (ValueError, TypeError, InvalidSignature):
-        return False
-    return True

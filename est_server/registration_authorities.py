@@ -13,9 +13,9 @@ from datetime import timedelta
 from functools import lru_cache
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 
+from est_protocol.chain import is_issued_by
 from est_protocol.credentials import AnchorSet, PeerCredentials
 from est_protocol.errors import MessageError
 from est_protocol.oid_names import ID_KP_CMC_RA
@@ -93,7 +93,10 @@ def _recognized(
     policy: RegistrationAuthorityPolicy,
     ca_certificates: tuple[x509.Certificate, ...],
 ) -> RegistrationAuthority | None:
-    named = certificate.subject in policy.subjects and _is_from(certificate, ca_certificates)
+    # Several CAs of one server may issue the same name.
+    named = certificate.subject in policy.subjects and any(
+        is_issued_by(certificate, issuer) for issuer in ca_certificates
+    )
     if named or certificate.fingerprint(hashes.SHA256()) in policy.certificates:
         return RegistrationAuthority(certificate, certificate.subject.rfc4514_string())
     return None
@@ -107,14 +110,3 @@ def _has_usage(certificate: x509.Certificate) -> bool:
     except (MessageError, x509.ExtensionNotFound):
         return False
     return _CMC_RA in usages.value
-
-
-def _is_from(certificate: x509.Certificate, issuers: Sequence[x509.Certificate]) -> bool:
-    """Several CAs of one server may issue the same name."""
-    for issuer in issuers:
-        try:
-            certificate.verify_directly_issued_by(issuer)
-        except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
-            continue
-        return True
-    return False

@@ -11,9 +11,8 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 
-from est_protocol.chain import is_self_signed
+from est_protocol.chain import is_issued_by, is_self_signed
 from est_protocol.errors import ConfigurationError
 from est_protocol.keys import SigningKey, generate_key, key_kind, spki_sha256
 from est_server.authorities.creation import hosts_of, issue_server_certificate
@@ -200,7 +199,7 @@ def _renewed(
         now=now,
         validity=min(validity, end - now),
     )
-    if not _has_issued(issuers[0], certificate):
+    if not is_issued_by(certificate, issuers[0]):
         raise ConfigurationError(
             f"{authority.key} is not the key of the first certificate in {authority.certificate}"
         )
@@ -214,20 +213,12 @@ def _issuers(
     """The CA that has issued the old one, and its certificates up to the root."""
     for authority in config.authorities.values():
         issuers = load_certificates(authority.certificate)
-        if _has_issued(issuers[0], old.chain[0]):
+        if is_issued_by(old.chain[0], issuers[0]):
             return authority, issuers
     raise ConfigurationError(
         f"{old.file}: its issuer, {old.chain[0].issuer.rfc4514_string()}, is none of the CAs in "
         f"{config.file}: have it renewed there, put it into the file, and send SIGHUP"
     )
-
-
-def _has_issued(issuer: x509.Certificate, certificate: x509.Certificate) -> bool:
-    try:
-        certificate.verify_directly_issued_by(issuer)
-    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
-        return False
-    return True
 
 
 def _sent_along(
@@ -252,5 +243,5 @@ def _sent_along(
     sent_roots = [c for c in before if is_self_signed(c)]
     if not sent_roots:
         return sent
-    replaced = [c for c in sent_roots if any(_has_issued(c, link) for link in links)]
+    replaced = [c for c in sent_roots if any(is_issued_by(link, c) for link in links)]
     return [*sent, *roots, *replaced]

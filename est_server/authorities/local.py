@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 
+from est_protocol.chain import is_issued_by
 from est_protocol.errors import ConfigurationError, RefusalReason, RequestRefused
 from est_protocol.keys import key_kind, spki_sha256
 from est_server.authorities.building import (
@@ -182,22 +183,14 @@ def _check_rollover(root: x509.Certificate, rollover: Sequence[x509.Certificate]
 
     Not that it is valid now: what has expired does no harm, and must not keep a server down.
     """
-    if rollover and not any(_is_signed_by(c, root) and c.subject == root.subject for c in rollover):
+    if rollover and not any(is_issued_by(c, root) and c.subject == root.subject for c in rollover):
         raise ConfigurationError("there is no OldWithNew among the certificates of the roll-over")
     for certificate in rollover:
         _check_issuer(certificate, 0)
-        if not any(_is_signed_by(certificate, issuer) for issuer in (root, *rollover)):
+        if not any(is_issued_by(certificate, issuer) for issuer in (root, *rollover)):
             raise ConfigurationError(
                 f"{_name(certificate)} is none of this CA's, so not for its roll-over"
             )
-
-
-def _is_signed_by(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
-    try:
-        certificate.verify_directly_issued_by(issuer)
-    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
-        return False
-    return True
 
 
 def _check_issuer(certificate: x509.Certificate, depth: int) -> None:

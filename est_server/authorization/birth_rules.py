@@ -12,7 +12,7 @@ from cryptography.x509.oid import NameOID
 from est_protocol.errors import ConfigurationError, MessageError, RefusalReason, RequestRefused
 from est_protocol.idevid import single
 from est_server.birth_certificates import BirthCertificate, ManufacturerRules
-from est_server.device_records import LONGEST_UDID
+from est_server.device_records import is_udid
 
 _PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
 
@@ -87,7 +87,7 @@ def udid_of(template: str, said: Mapping[str, str]) -> str:
         return said[match[1]]
 
     udid = _PLACEHOLDER.sub(value_of, template)
-    if not 0 < len(udid) <= LONGEST_UDID or not udid.isprintable():
+    if not is_udid(udid):
         raise _refused(f"{udid!r} is no UDID")
     return udid
 

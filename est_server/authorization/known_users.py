@@ -10,12 +10,12 @@ from est_protocol.operations import Operation
 from est_server.authorization.names import grant_for, grant_for_device
 from est_server.authorization.operational_keys import certified_key, require_own_key
 from est_server.device_records import (
-    LONGEST_UDID,
     UNLISTED_ATTRIBUTE,
     Device,
     DeviceState,
     ListedDevice,
     Registration,
+    is_udid,
 )
 from est_server.interfaces import ClientIdentity, DeviceRegistry, EnrollmentRequest, IssuanceGrant
 from est_server.ledger_records import IssuedCertificate
@@ -107,7 +107,7 @@ def _grant_known(request: EnrollmentRequest, device: Device, reason: str) -> Iss
 
 
 def _registration(request: EnrollmentRequest, udid: str, authorizer: str) -> Registration:
-    if not 0 < len(udid) <= LONGEST_UDID or not udid.isprintable():
+    if not is_udid(udid):
         raise RequestRefused(
             RefusalReason.NOT_AUTHORIZED,
             "the device cannot be registered",

@@ -50,7 +50,7 @@ def journal_findings(
         scratch.execute(sql)
     yield from _follow(db, scratch, progress)
     yield from _check_attempts(db, scratch, progress)
-    yield from _check_ends(db)
+    yield from _check_status(db)
     yield from certificate_findings(db, scratch, progress=progress)
     yield from _check_claims(db, scratch)
     yield from _check_history(db, scratch)
@@ -230,7 +230,7 @@ def _check_attempts(
         progress("issuances", after)
 
 
-def _check_ends(db: Transaction) -> Iterator[str]:
+def _check_status(db: Transaction) -> Iterator[str]:
     """Certificates that nobody would find."""
     for (number,) in db.execute(
         "SELECT number FROM issuances WHERE (status = 'issued') <> (sha256 IS NOT NULL)"
