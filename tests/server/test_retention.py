@@ -21,6 +21,7 @@ from tests.server.ledger_values import (
     renewal,
 )
 from tests.server.raw_database import RawDatabase, raw
+from tests.server.tampering import findings
 
 __all__ = ["raw"]
 
@@ -54,12 +55,6 @@ async def live(store: Store, clock: FakeClock, renewals: int) -> list[IssuedCert
         intent = renewal(certificates[-1].sha256)
         certificates.append(await issue(store, clock, intent, age=number * _EVERY))
     return certificates
-
-
-async def findings(store: Store) -> list[str]:
-    found: list[str] = []
-    assert await store.verify(report=found.append) == len(found)
-    return found
 
 
 async def test_old_renewals_go_and_the_first_and_the_last_stay(

@@ -29,7 +29,8 @@ from tests.server.ledger_values import (
 )
 from tests.server.old_stores import MADE, make_old_store
 from tests.server.raw_database import RawDatabase, RawPostgresql, RawSqlite
-from tests.server.test_tampered_counts import QUOTA, begin, with_quota
+from tests.server.tampering import begin, findings
+from tests.server.test_tampered_counts import QUOTA, with_quota
 
 OTHER_KEY = IntegrityKey(bytes(32))
 
@@ -51,12 +52,6 @@ def seal(
     with open_alone(raw.location, SqliteOptions(), PostgresqlOptions(), Seals(key)) as store:
         seal_store(store.transaction, Seals(previous), PRESENT)
         store.commit()
-
-
-async def findings(store: Store) -> list[str]:
-    found: list[str] = []
-    assert await store.verify(report=found.append) == len(found)
-    return found
 
 
 async def assert_in_use(store: Store, clock: FakeClock) -> None:

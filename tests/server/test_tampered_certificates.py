@@ -28,6 +28,7 @@ from tests.server.ledger_values import (
     renewal,
 )
 from tests.server.raw_database import RawDatabase, raw
+from tests.server.tampering import findings
 from tests.server.test_crl import Plant, authority, serials
 
 __all__ = ["raw"]
@@ -56,12 +57,6 @@ async def assert_tampered(attempt: Awaitable[object]) -> None:
         await attempt
     assert refused.value.reason is RefusalReason.RECORD_TAMPERED
     assert refused.value.alarm is AlarmKind.RECORD_TAMPERED
-
-
-async def findings(store: Store) -> list[str]:
-    found: list[str] = []
-    assert await store.verify(report=found.append) == len(found)
-    return found
 
 
 async def every(store: Store, device: str | None = None) -> list[IssuedCertificate]:

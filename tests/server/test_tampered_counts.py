@@ -9,19 +9,13 @@ from datetime import timedelta
 import pytest
 
 from est_protocol.errors import ConfigurationError, RefusalReason, RequestRefused
-from est_server.alarms import AlarmingRefusal, AlarmKind
-from est_server.ledger_records import EnrollmentIntent, IssuanceTicket
+from est_server.alarms import AlarmingRefusal
+from est_server.ledger_records import EnrollmentIntent
 from est_server.life_cycle import LifeCycleStep
 from est_server.quotas import Quota
 from est_server.revocations import RevocationReason
-from est_server.stores.copying import open_alone
 from est_server.stores.integrity_key import IntegrityKey
-from est_server.stores.postgresql import PostgresqlOptions
-from est_server.stores.sealing import seal_store
-from est_server.stores.seals import Seals
-from est_server.stores.sqlite import SqliteOptions
 from est_server.stores.store import Store
-from tests.pki import PRESENT
 from tests.server.ledger_values import (
     INTEGRITY_KEY,
     FakeClock,
@@ -31,36 +25,11 @@ from tests.server.ledger_values import (
     order,
 )
 from tests.server.raw_database import RawDatabase, raw
+from tests.server.tampering import assert_refused, begin, findings, seal
 
 __all__ = ["raw"]
 
 OTHER_KEY = IntegrityKey(bytes(32))
-
-
-async def begin(store: Store, intent: EnrollmentIntent) -> IssuanceTicket:
-    begun = await store.begin(intent)
-    assert isinstance(begun, IssuanceTicket)
-    return begun
-
-
-async def assert_refused(store: Store, intent: EnrollmentIntent) -> None:
-    """The tampered row leads to no certificate, and somebody is told."""
-    with pytest.raises(AlarmingRefusal) as refused:
-        await store.begin(intent)
-    assert refused.value.reason is RefusalReason.RECORD_TAMPERED
-    assert refused.value.alarm is AlarmKind.RECORD_TAMPERED
-
-
-async def findings(store: Store) -> list[str]:
-    found: list[str] = []
-    assert await store.verify(report=found.append) == len(found)
-    return found
-
-
-def seal(raw: RawDatabase, key: IntegrityKey, previous: IntegrityKey | None) -> None:
-    with open_alone(raw.location, SqliteOptions(), PostgresqlOptions(), Seals(key)) as store:
-        seal_store(store.transaction, Seals(previous), PRESENT)
-        store.commit()
 
 
 # -- counts of quotas ------------------------------------------------------------------------------

@@ -8,18 +8,12 @@ import pytest
 
 from est_protocol.errors import RefusalReason, RequestRefused
 from est_protocol.messages import Pending
-from est_server.alarms import AlarmingRefusal, AlarmKind
+from est_server.alarms import AlarmingRefusal
 from est_server.approvals import ApprovalTerms
-from est_server.ledger_records import EnrollmentIntent, IssuanceTicket
-from est_server.stores.copying import open_alone
+from est_server.ledger_records import EnrollmentIntent
 from est_server.stores.integrity_key import IntegrityKey
-from est_server.stores.postgresql import PostgresqlOptions
-from est_server.stores.sealing import seal_store
-from est_server.stores.seals import Seals
-from est_server.stores.sqlite import SqliteOptions
 from est_server.stores.store import Store
 from est_server.user_credentials import EnrollmentSecret
-from tests.pki import PRESENT
 from tests.server.ledger_values import (
     INTEGRITY_KEY,
     FakeClock,
@@ -28,6 +22,7 @@ from tests.server.ledger_values import (
     listed,
 )
 from tests.server.raw_database import RawDatabase, raw
+from tests.server.tampering import assert_refused, begin, findings, seal
 
 __all__ = ["raw"]
 
@@ -45,26 +40,6 @@ def needing_approval(device: str = "device-1", key: str = "a") -> EnrollmentInte
 async def add_secret(store: Store, clock: FakeClock, *, uses: int = 1) -> EnrollmentSecret:
     secret = EnrollmentSecret(name="batch", hash="scrypt$1", max_uses=uses)
     return await store.add_secret(secret, now=clock.now())
-
-
-async def begin(store: Store, intent: EnrollmentIntent) -> IssuanceTicket:
-    begun = await store.begin(intent)
-    assert isinstance(begun, IssuanceTicket)
-    return begun
-
-
-async def assert_refused(store: Store, intent: EnrollmentIntent) -> None:
-    """The tampered row leads to no certificate, and somebody is told."""
-    with pytest.raises(AlarmingRefusal) as refused:
-        await store.begin(intent)
-    assert refused.value.reason is RefusalReason.RECORD_TAMPERED
-    assert refused.value.alarm is AlarmKind.RECORD_TAMPERED
-
-
-async def findings(store: Store) -> list[str]:
-    found: list[str] = []
-    assert await store.verify(report=found.append) == len(found)
-    return found
 
 
 SECRET_EDITS = {
@@ -216,12 +191,6 @@ async def test_an_approval_of_another_is_not_given_back(raw: RawDatabase, clock:
         raw.execute("UPDATE approvals SET issuance = ?", (other.number,))
         with pytest.raises(AlarmingRefusal, match="record-tampered"):
             await store.abandon(other, reason="test", now=clock.now())
-
-
-def seal(raw: RawDatabase, key: IntegrityKey, previous: IntegrityKey | None) -> None:
-    with open_alone(raw.location, SqliteOptions(), PostgresqlOptions(), Seals(key)) as store:
-        seal_store(store.transaction, Seals(previous), PRESENT)
-        store.commit()
 
 
 @pytest.mark.parametrize("first", [None, OTHER_KEY], ids=["not sealed", "another key"])

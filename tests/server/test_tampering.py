@@ -14,16 +14,11 @@ from est_server.alarms import AlarmingRefusal, AlarmKind
 from est_server.device_records import DeviceState, ListRow
 from est_server.ledger_records import IssuanceTicket
 from est_server.life_cycle import LifeCycleStep
-from est_server.stores.copying import open_alone
 from est_server.stores.integrity_key import IntegrityKey
-from est_server.stores.postgresql import PostgresqlOptions
 from est_server.stores.schema import MIGRATIONS
-from est_server.stores.sealing import seal_store
-from est_server.stores.seals import Seals
 from est_server.stores.sqlite import SqliteOptions
 from est_server.stores.sqlite.database import prepare
 from est_server.stores.store import Store
-from tests.pki import PRESENT
 from tests.server.ledger_values import (
     INTEGRITY_KEY,
     FakeClock,
@@ -37,6 +32,7 @@ from tests.server.ledger_values import (
     renewal,
 )
 from tests.server.raw_database import RawDatabase, RawSqlite, raw
+from tests.server.tampering import seal
 
 __all__ = ["raw"]
 
@@ -259,14 +255,6 @@ async def test_a_store_opens_with_its_own_key_only(raw: RawDatabase, clock: Fake
     # Unless the configuration, which whoever writes the database cannot, does without.
     async with raw.open(clock, None) as store:
         assert await store.find_by_udid("device-1") is not None
-
-
-def seal(raw: RawDatabase, key: IntegrityKey, previous: IntegrityKey | None) -> int:
-    seals = Seals(key)
-    with open_alone(raw.location, SqliteOptions(), PostgresqlOptions(), seals) as store:
-        count = seal_store(store.transaction, Seals(previous), PRESENT)
-        store.commit()
-    return count
 
 
 async def test_rows_are_sealed_when_asked_and_not_before(
