@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Awaitable, Callable
+from contextlib import closing
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 
 from est_protocol.errors import RefusalReason, RequestRefused
 from est_server.alarms import Alarm, AlarmBell, AlarmingRefusal, AlarmKind
@@ -15,7 +20,9 @@ from est_server.life_cycle import LifeCycleStep
 from est_server.revocation.publisher import CrlPublisher
 from est_server.revocations import RevocationReason
 from est_server.stores.options import StoreOptions
+from est_server.stores.rules import attempts
 from est_server.stores.store import Store
+from tests.pki import PRESENT, make_ca, make_key, make_name
 from tests.server.ledger_values import (
     FakeClock,
     certificate,
@@ -27,8 +34,8 @@ from tests.server.ledger_values import (
     refusal,
     renewal,
 )
-from tests.server.raw_database import RawDatabase, raw
-from tests.server.tampering import findings
+from tests.server.raw_database import RawDatabase, RawSqlite, raw
+from tests.server.tampering import begin, findings
 from tests.server.test_crl import Plant, authority, serials
 
 __all__ = ["raw"]
@@ -585,3 +592,58 @@ async def test_a_claim_whose_issuance_is_gone_is_not_free(
         raw.execute("DELETE FROM issuances")
         await assert_tampered(store.begin(first_enrollment(key="b")))
         await assert_tampered(store.find_claim("device-1", None))
+
+
+# -- what only looks alike ------------------------------------------------------------------------
+
+
+def numbered(authority: str) -> x509.Certificate:
+    """A certificate of an authority that numbers what it issues."""
+    ca = make_ca(authority)
+    return (
+        x509.CertificateBuilder()
+        .subject_name(make_name("device"))
+        .issuer_name(ca.certificate.subject)
+        .public_key(make_key("a").public_key())
+        .serial_number(7)
+        .not_valid_before(PRESENT)
+        .not_valid_after(PRESENT + timedelta(days=90))
+        .add_extension(x509.AuthorityKeyIdentifier(authority.encode(), None, None), False)
+        .sign(ca.key, hashes.SHA256())
+    )
+
+
+async def test_two_authorities_may_number_alike(raw: RawDatabase, clock: FakeClock) -> None:
+    async with raw.open(clock) as store:
+        await store.add_devices([listed(1)], now=clock.now())
+        issued = []
+        for label in ("a", "b"):
+            ticket = await begin(store, first_enrollment(label=label))
+            issued.append(await store.complete(ticket, numbered(label), now=clock.now()))
+        revoked, good = issued
+        await store.revoke_certificate(
+            revoked.sha256, actor="operator", reason="lost", now=clock.now()
+        )
+        await store.check_standing(certificate=good.sha256, keys=[])
+        await begin(store, renewal(good.sha256, label="b"))
+        with pytest.raises(RequestRefused) as refused:
+            await store.check_standing(certificate=revoked.sha256, keys=[])
+        assert await findings(store) == []
+    assert refused.value.reason is RefusalReason.CERTIFICATE_REVOKED
+
+
+async def test_a_certificate_that_is_called_abandoned_is_neither_removed_nor_overlooked(
+    tmp_path: Path, clock: FakeClock
+) -> None:
+    raw = RawSqlite(tmp_path / "store.db")
+    options = StoreOptions(abandoned_kept=0, journal_kept=1)
+    async with raw.open(clock, options=options) as store:
+        await fill(store, clock)
+        await forget(store)
+        assert await findings(store) == []
+        with closing(sqlite3.connect(raw.location)) as db, db:
+            db.execute("PRAGMA ignore_check_constraints = ON")
+            db.execute("UPDATE issuances SET status = 'abandoned' WHERE number = 1")
+        await store._writer.submit(lambda db: attempts.prune(db, 64, 0))
+        assert raw.execute("SELECT count(*) FROM issuances WHERE number = 1") == [(1,)]
+        assert "issuance 1: does not say whether it came to a certificate" in await findings(store)
