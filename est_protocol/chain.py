@@ -7,10 +7,10 @@ from contextlib import suppress
 from datetime import datetime
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from OpenSSL import crypto
 
 from est_protocol.errors import CertificateRejected
+from est_protocol.issuers import is_issued_by
 from est_protocol.secure_channel.bindings import forget_errors
 
 
@@ -63,12 +63,3 @@ def _usable(intermediates: Iterable[x509.Certificate]) -> list[crypto.X509]:
 def is_self_signed(certificate: x509.Certificate) -> bool:
     """Whether a certificate is signed with the key that it carries."""
     return is_issued_by(certificate, certificate)
-
-
-def is_issued_by(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
-    """Whether ``certificate`` names ``issuer``, whose key has signed it; whatever both may."""
-    try:
-        certificate.verify_directly_issued_by(issuer)
-    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
-        return False
-    return True

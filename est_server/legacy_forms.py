@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from cryptography import x509
 
-from est_protocol.chain import is_issued_by
+from est_protocol.issuers import is_issued_by
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,9 +15,9 @@ from functools import lru_cache
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 
-from est_protocol.chain import is_issued_by
 from est_protocol.credentials import AnchorSet, PeerCredentials
 from est_protocol.errors import MessageError
+from est_protocol.issuers import is_issued_by
 from est_protocol.oid_names import ID_KP_CMC_RA
 from est_protocol.x509_decoding import decoding_x509
 

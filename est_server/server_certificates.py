@@ -12,8 +12,9 @@ from pathlib import Path
 
 from cryptography import x509
 
-from est_protocol.chain import is_issued_by, is_self_signed
+from est_protocol.chain import is_self_signed
 from est_protocol.errors import ConfigurationError
+from est_protocol.issuers import is_issued_by
 from est_protocol.keys import SigningKey, generate_key, key_kind, spki_sha256
 from est_server.authorities.creation import hosts_of, issue_server_certificate
 from est_server.authorities.signers.file import (

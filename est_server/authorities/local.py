@@ -8,8 +8,8 @@ from datetime import datetime, timedelta
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 
-from est_protocol.chain import is_issued_by
 from est_protocol.errors import ConfigurationError, RefusalReason, RequestRefused
+from est_protocol.issuers import is_issued_by
 from est_protocol.keys import key_kind, spki_sha256
 from est_server.authorities.building import (
     authority_key_identifier,
